@@ -1,0 +1,41 @@
+# Everything a person does here. `make run` and `make test` need a Debian or Ubuntu machine and nothing of ours.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+
+.PHONY: help
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+.PHONY: run
+run: ## serve over HTTPS with keys in SoftHSM, prove it works, say what to do next
+	@scripts/run.sh
+
+.PHONY: develop
+develop:
+	@scripts/bootstrap.sh develop
+
+.PHONY: test
+test: develop ## the whole suite: unit, HSM, server, conformance, stress, and the built wheel
+	@scripts/test.sh
+
+.PHONY: lint
+lint: develop ## ruff, mypy (strict), import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+.PHONY: demo
+demo: develop ## the whole path as a story: application, KMS, proxy, HSM, break-glass
+	@$(BIN)/python demo/story.py
+
+.PHONY: bench
+bench: develop ## the six figures, all in one run (about 10 minutes)
+	@bench/run.sh
+
+.PHONY: fuzz
+fuzz: develop ## every fuzz target for SECONDS each (default 60)
+	@fuzz/run.sh $${SECONDS_EACH:-60}

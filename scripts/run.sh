@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# `make run`: a complete Holdfast on SoftHSM, proven over the wire, until Ctrl-C. State is kept in var/demo.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+directory=${HOLDFAST_DEMO:-var/demo}
+holdfast=.venv/bin/holdfast
+
+scripts/bootstrap.sh run
+next_steps=$("$holdfast" init --directory "$directory")
+
+proof=
+"$holdfast" serve --config "$directory/holdfast.toml" &
+server=$!
+stop() {
+  trap '' INT TERM
+  kill -TERM "$server" $proof 2> /dev/null || true
+  wait
+}
+trap stop EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+"$holdfast" prove demo demo-key --config "$directory/holdfast.toml" --ca "$directory/tls/ca.pem" --wait 60 &
+proof=$!
+# Whichever ends first: a server that could not start must not leave us waiting for it.
+wait -n "$server" "$proof" || { echo "run: Holdfast did not come up; the lines above say why." >&2; exit 1; }
+if ! kill -0 "$server" 2> /dev/null; then
+  echo "run: the proxy stopped at once; the lines above say why." >&2
+  exit 1
+fi
+
+printf '\n%s\n\nHoldfast is running; Ctrl-C stops it. `make run` starts it again with the same keys.\n' "$next_steps"
+wait "$server"

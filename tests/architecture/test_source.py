@@ -1,0 +1,134 @@
+"""How the code reads: size, excuses, promises (style.md, "Checks worth having")."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.architecture.source import EVERYTHING, ROOT, SOURCES, functions, name
+
+MAX_FILE = 400
+MAX_FUNCTION = 50
+TOO_LONG: dict[str, str] = {}
+"""Files over the limit, with the reason. A file that is short again must leave this list."""
+
+LONG_FUNCTIONS = {
+    "src/holdfast/catalog/migrations/versions/v0001_initial.py: upgrade": "the tables, as data",
+    "src/holdfast/cli/check.py: check": "an argument for each option, as typer has it",
+    "src/holdfast/cli/kms.py: kms": "an argument for each option, as typer has it",
+    "src/holdfast/proxy/parts.py: build": "the worker's wiring, once and in order",
+}
+"""Functions over the limit, with the reason. One that is short again must leave this list."""
+
+_EXCUSE = re.compile(r"#\s*(?P<kind>noqa|type:\s*ignore|pragma: no (?:cover|branch))(?P<rest>.*)")
+_NOQA = re.compile(r":\s*[A-Z]+[0-9]+(?:,\s*[A-Z]+[0-9]+)*(?:\s+\(.+|\s+-+ \S.*)?")
+_IGNORE = re.compile(r"\[[a-z-]+(?:,\s*[a-z-]+)*\](?:\s+#.+)")
+# The banned modules that not even a fresh interpreter has loaded before it imports anything.
+BANNED = {
+    "asyncio",
+    "ctypes",
+    "logging",
+    "secrets",
+    "socket",
+    "ssl",
+    "_ssl",
+    "_socket",
+    "sqlite3",
+    "cffi",
+    "_cffi_backend",
+}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_a_file_is_short(path: Path) -> None:
+    lines = len(path.read_text().splitlines())
+    if name(path) in TOO_LONG:
+        assert lines >= MAX_FILE, "short again: take it off TOO_LONG"
+    else:
+        assert lines < MAX_FILE
+
+
+def test_functions_are_short() -> None:
+    long = {
+        f"{name(path)}: {function}" for path in SOURCES for function, lines in functions(path) if lines > MAX_FUNCTION
+    }
+    assert long == set(LONG_FUNCTIONS)
+
+
+def test_an_excuse_names_its_rule() -> None:
+    bad = []
+    for path in EVERYTHING:
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            match = _EXCUSE.search(line)
+            if match is None or "re.compile" in line:
+                continue
+            rest = match["rest"]
+            fits = {"n": _NOQA, "t": _IGNORE, "p": re.compile(r"\s*\(.+\)")}[match["kind"][0]].match(rest)
+            if not fits:
+                bad.append(f"{name(path)}:{number}: {line.strip()}")
+    assert bad == []
+
+
+def test_an_excuse_in_the_package_has_a_reason() -> None:
+    bad = []
+    for path in SOURCES:
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            match = _EXCUSE.search(line)
+            if match is not None and not re.search(r"\(.{2,}|[-#] \S.{2,}", match["rest"]):
+                bad.append(f"{name(path)}:{number}: {line.strip()}")
+    assert bad == []
+
+
+def test_nothing_is_left_to_do_without_a_number() -> None:
+    # Written in two halves, so that this file may be searched too.
+    word = re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME)\b(?!\(#[0-9]+\))")
+    assert [name(path) for path in EVERYTHING if word.search(path.read_text())] == []
+
+
+def test_the_xks_layer_is_pure() -> None:
+    """A fresh interpreter that imports it has loaded nothing that does I/O, takes the time or makes threads.
+
+    `os`, `time` and `threading` cannot be told so: Python itself, or msgspec and functools, load them. The
+    import contracts in pyproject.toml forbid those by name.
+    """
+    modules = "aad encoding errors kms_errors messages secret sigv4 types uri"
+    program = (
+        "import sys, msgspec; before = set(sys.modules)\n"
+        + "".join(f"import holdfast.xks.{module}\n" for module in modules.split())
+        + "print(*sorted(set(sys.modules) - before))"
+    )
+    output = subprocess.run(
+        [sys.executable, "-S", "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={"PYTHONPATH": ":".join([str(ROOT / "src"), *sys.path])},
+    )
+    loaded = set(output.stdout.split())
+    assert "holdfast.xks.messages" in loaded
+    assert not loaded & BANNED
+    assert {module for module in loaded if module.startswith("holdfast.")} == {
+        "holdfast.xks",
+        "holdfast._version",
+        *(f"holdfast.xks.{module}" for module in modules.split()),
+    } & loaded
+
+
+def test_the_import_contracts_hold() -> None:
+    result = subprocess.run(
+        [str(ROOT / ".venv/bin/lint-imports"), "--no-logo"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_there_is_a_changelog_with_something_in_it() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert re.search(r"^## \[?(?:Unreleased|[0-9]+\.)", text, re.MULTILINE)
+    assert re.search(r"^- \S", text, re.MULTILINE)
