@@ -1,0 +1,1 @@
+"""The external key manager: HSMs that hold the keys, and what can go wrong with them."""

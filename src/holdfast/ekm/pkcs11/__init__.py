@@ -1,0 +1,1 @@
+"""PKCS#11: the cffi binding, sessions, handles, vendor profiles and the backend."""

@@ -1,0 +1,175 @@
+"""An HSM behind a PKCS#11 module: the one implementation of `holdfast.ekm.port.Hsm`."""
+
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from threading import Event
+from time import monotonic
+from typing import Any, Final, TypeVar
+
+from holdfast.ekm.faults import EkmFault, HsmBusy, HsmUnavailable, ModuleFailed
+from holdfast.ekm.pkcs11.connection import Connection
+from holdfast.ekm.pkcs11.cryptoki import CkrError
+from holdfast.ekm.pkcs11.health import HealthMonitor
+from holdfast.ekm.pkcs11.module import Module
+from holdfast.ekm.pkcs11.pool import Pool
+from holdfast.ekm.pkcs11.profile import profile_of
+from holdfast.ekm.pkcs11.session import Session, fault_of
+from holdfast.ekm.pkcs11.token import TokenMissing
+from holdfast.ekm.port import HsmGauges, HsmHealth, KeySession, Timing
+from holdfast.ekm.settings import HsmSettings
+from holdfast.xks.aad import AadFraming
+from holdfast.xks.types import HealthStatus
+
+T = TypeVar("T")
+
+_OWN_SESSIONS: Final = 2
+"""The anchor session and the probe's."""
+_LAST_CALLS: Final = 2.0
+_LOOK_AGAIN: Final = 0.25
+
+
+class Pkcs11Hsm:
+    """One HSM in one worker process. `run` belongs to the event loop; everything else may be called anywhere.
+
+    `wait_for_token` in seconds: how long `start` waits for a token that is not there yet (a card, a service).
+    """
+
+    def __init__(self, settings: HsmSettings, *, wait_for_token: float = 10.0) -> None:
+        self._settings = settings
+        self._profile = profile_of(settings)
+        self._wait_for_token = wait_for_token
+        self._started: tuple[Connection, Pool, HealthMonitor] | None = None
+
+    @property
+    def aad_framing(self) -> AadFraming:
+        """How Encrypt frames the AAD for this HSM."""
+        return self._profile.aad_framing
+
+    def start(self) -> None:
+        """As `Hsm.start`."""
+        settings = self._settings
+        try:
+            module = Module.acquire(settings.library, self._profile.environment, settings.initialize_string)
+        except CkrError as error:
+            raise fault_of(error, HsmUnavailable) from None
+        try:
+            connection = Connection(module, self._settings, self._profile)
+            self._connect(connection)
+            self._serve(connection)
+        except BaseException:
+            module.release()
+            raise
+
+    def _connect(self, connection: Connection) -> None:
+        until = monotonic() + self._wait_for_token
+        while True:
+            try:
+                connection.ensure()
+            except TokenMissing as missing:
+                if monotonic() >= until:
+                    raise ModuleFailed(missing.message) from None
+                Event().wait(_LOOK_AGAIN)
+            except CkrError as error:
+                raise fault_of(error, HsmUnavailable) from None
+            else:
+                return
+
+    def _serve(self, connection: Connection) -> None:
+        token = connection.token
+        limit = None if token is None else token.max_sessions
+        spare = 2 * self._settings.sessions if limit is None else max(1, limit - _OWN_SESSIONS)
+        pool = Pool(
+            connection.module,
+            lambda: Session(connection, monitor.suspect),
+            queue=self._settings.queue,
+            max_threads=spare,
+            stuck=lambda reason: monitor.stuck(reason),  # noqa: PLW0108 (the monitor needs the pool first)
+        )
+        monitor = HealthMonitor(connection, pool, interval=self._settings.probe_interval)
+        sessions = self._sessions(connection, monitor, min(self._settings.sessions, spare))
+        if len(sessions) < self._settings.sessions:
+            monitor.reduced = f"the token gave {len(sessions)} of the {self._settings.sessions} sessions configured"
+        pool.grow(sessions)
+        monitor.start()
+        self._started = (connection, pool, monitor)
+
+    def _sessions(self, connection: Connection, monitor: HealthMonitor, wanted: int) -> list[Session]:
+        """As many open sessions as the token gives, leaving one for the probe. Raises EkmFault if it gives none."""
+        sessions: list[Session] = []
+        for _ in range(wanted + 1):
+            session = Session(connection, monitor.suspect)
+            try:
+                session.prepare()
+            except HsmBusy:
+                if not sessions:
+                    raise
+                break
+            sessions.append(session)
+        if len(sessions) > 1:
+            sessions.pop().close()
+        return sessions
+
+    def run(self, work: Callable[[KeySession], T], *, deadline: float, timing: Timing) -> Coroutine[Any, Any, T]:
+        """As `Hsm.run`."""
+        return self._running()[1].run(work, deadline=deadline, timing=timing)
+
+    def health(self) -> HsmHealth:
+        """As `Hsm.health`."""
+        if self._started is None:
+            return HsmHealth(
+                self._settings.name,
+                self._profile.name,
+                self._profile.name,
+                HealthStatus.UNAVAILABLE,
+                "not started",
+                None,
+            )
+        connection, _, monitor = self._started
+        status, reason = monitor.judgement()
+        token = connection.token
+        assert token is not None  # noqa: S101 (start has connected)
+        return HsmHealth(
+            token.serial or self._settings.name,
+            token.manufacturer or self._profile.name,
+            f"{token.model or self._profile.name} {token.firmware} {token.serial}".strip(),
+            status,
+            reason,
+            monitor.checked_at,
+        )
+
+    def gauges(self) -> HsmGauges:
+        """As `Hsm.gauges`."""
+        connection, pool, _ = self._running()
+        encryptions, decryptions = pool.counts()
+        return HsmGauges(
+            sessions=pool.live,
+            sessions_in_use=pool.in_use,
+            quarantined=pool.quarantined,
+            queue_length=len(pool.queue),
+            breaker_open=pool.refusal is not None,
+            module_epoch=connection.module.epoch,
+            encryptions=encryptions,
+            decryptions=decryptions,
+            unsafe_keys=connection.guard.stopped,
+        )
+
+    def reload_keys(self) -> None:
+        """As `Hsm.reload_keys`."""
+        self._running()[2].request_reload()
+
+    def stop(self) -> None:
+        """As `Hsm.stop`. Takes up to a few seconds if a C_ call does not return."""
+        if self._started is None:
+            return
+        connection, pool, monitor = self._started
+        pool.stop(_LAST_CALLS)
+        monitor.stop(_LAST_CALLS)
+        self._started = None
+        with suppress(EkmFault):
+            connection.disconnect()
+        connection.module.release()
+
+    def _running(self) -> tuple[Connection, Pool, HealthMonitor]:
+        if self._started is None:
+            raise HsmUnavailable("the HSM has not been started, or was stopped")
+        return self._started

@@ -1,0 +1,274 @@
+"""A module as a person looks at it: blocking, in one thread. For `init`, `doctor` and `key create`."""
+
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from os import urandom
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from holdfast.ekm import faults
+from holdfast.ekm.faults import EkmFault
+from holdfast.ekm.pkcs11 import ckr
+from holdfast.ekm.pkcs11.constants import (
+    CKA_CLASS,
+    CKA_EXTRACTABLE,
+    CKA_ID,
+    CKA_KEY_TYPE,
+    CKA_LABEL,
+    CKA_PRIVATE,
+    CKA_SENSITIVE,
+    CKA_TOKEN,
+    CKA_VALUE_LEN,
+    CKF_DECRYPT,
+    CKF_ENCRYPT,
+    CKK_AES,
+    CKM_AES_KEY_GEN,
+    CKM_NAMES,
+    CKO_SECRET_KEY,
+    USAGES,
+)
+from holdfast.ekm.pkcs11.cryptoki import CkrError, LibraryInfo, TokenInfo
+from holdfast.ekm.pkcs11.gcm import GcmChannel
+from holdfast.ekm.pkcs11.handles import FoundHandle, find_one, read_key, template_of
+from holdfast.ekm.pkcs11.iv import BadIv
+from holdfast.ekm.pkcs11.iv_probe import IvProbe, probe_iv
+from holdfast.ekm.pkcs11.login import Login
+from holdfast.ekm.pkcs11.module import Module
+from holdfast.ekm.pkcs11.profile import profile_of
+from holdfast.ekm.pkcs11.session import FAULTS, fault_of
+from holdfast.ekm.pkcs11.token import TokenMissing, choose_token, tokens
+from holdfast.ekm.port import KeyAttributes, KeyLocator
+from holdfast.ekm.settings import HsmSettings
+from holdfast.xks.aad import CiphertextMetadata, hsm_aad
+
+T = TypeVar("T")
+
+LibraryDescription = LibraryInfo
+TokenDescription = TokenInfo
+
+
+@dataclass(frozen=True, slots=True)
+class MechanismDescription:
+    """A mechanism of the token; `name` is `CKM_...`, or the number in hexadecimal. Key sizes as the module counts."""
+
+    number: int
+    name: str
+    min_key_size: int
+    max_key_size: int
+    encrypts: bool
+    decrypts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FoundKey:
+    """A CKO_SECRET_KEY of the token. `id` is CKA_ID, empty where the token has none."""
+
+    label: str
+    id: bytes
+    attributes: KeyAttributes
+
+
+@dataclass(frozen=True, slots=True)
+class BadTag:
+    """How the module reports a wrong tag. `expected`: the profile counts this code as a bad ciphertext.
+
+    `ckr` 0 means that the module accepted a wrong tag.
+    """
+
+    ckr: int
+    name: str
+    expected: bool
+
+
+class Inspector:
+    """Use as a context manager: entering loads the module and initialises it, leaving finalizes it.
+
+    Every method raises EkmFault with a sentence for the operator. Beside a running Pkcs11Hsm of the same
+    library in the same process it shares that one's C_Initialize.
+    """
+
+    def __init__(self, settings: HsmSettings) -> None:
+        self._settings = settings
+        self._profile = profile_of(settings)
+        self._module: Module
+        self._session: int | None = None
+        self._channel: GcmChannel
+        self._login: Login
+        self._asked_login = False
+
+    def __enter__(self) -> Self:
+        settings = self._settings
+        try:
+            self._module = Module.acquire(settings.library, self._profile.environment, settings.initialize_string)
+        except CkrError as error:
+            raise _fault(error) from None
+        self._cryptoki = self._module.cryptoki
+        self._login = Login(self._cryptoki, self._profile, self._settings.pin)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            # Where the device is gone C_CloseSession fails; C_Finalize comes next.
+            with suppress(CkrError):
+                self._cryptoki.close_session(self._session)
+            self._session = None
+        self._module.release()
+
+    # ---- the library and its tokens
+
+    def library(self) -> LibraryDescription:
+        """The library's own description."""
+        return _translated(self._cryptoki.info)
+
+    def tokens(self) -> list[TokenDescription]:
+        """Every slot with a token, initialised or not, in the library's order."""
+        return _translated(lambda: tokens(self._cryptoki))
+
+    def token(self) -> TokenDescription:
+        """The one that `settings.token` chooses. Raises ModuleFailed if none or several match, naming all."""
+        return _translated(lambda: choose_token(self._cryptoki, self._settings.token))
+
+    def mechanisms(self) -> list[MechanismDescription]:
+        """What the chosen token lists."""
+        slot = self.token().slot
+        return _translated(lambda: [self._mechanism(slot, number) for number in self._cryptoki.mechanisms(slot)])
+
+    def _mechanism(self, slot: int, number: int) -> MechanismDescription:
+        info = self._cryptoki.mechanism_info(slot, number)
+        return MechanismDescription(
+            number,
+            CKM_NAMES.get(number, f"0x{number:X}"),
+            info.min_key_size,
+            info.max_key_size,
+            encrypts=bool(info.flags & CKF_ENCRYPT),
+            decrypts=bool(info.flags & CKF_DECRYPT),
+        )
+
+    # ---- the session
+
+    def log_in(self) -> bool:
+        """Open a session, and log in as `settings.login` says; whether a login was wanted. Raises LoginRefused.
+
+        The methods below call it themselves.
+        """
+        self._open()
+        return self._asked_login
+
+    def _open(self) -> int:
+        if self._session is None:
+            token = self.token()
+            session = _translated(
+                lambda: self._cryptoki.open_session(token.slot, read_write=self._profile.read_write_sessions)
+            )
+            self._session = session
+            self._asked_login = self._login.wanted(token)
+            _translated(lambda: self._login.log_in(session, token))
+            self._channel = GcmChannel(self._cryptoki, session, self._profile)
+        return self._session
+
+    # ---- keys
+
+    def find_keys(self, label: str | None = None, key_id: bytes | None = None) -> list[FoundKey]:
+        """Every secret key of the token with this label and CKA_ID (None: any)."""
+        session = self._open()
+        return _translated(
+            lambda: [
+                self._described(handle)
+                for handle in self._cryptoki.find_objects(session, template_of(label, key_id), limit=_MOST_KEYS)
+            ]
+        )
+
+    def _described(self, handle: int) -> FoundKey:
+        session = self._open()
+        label = self._cryptoki.attribute(session, handle, CKA_LABEL) or b""
+        key_id = self._cryptoki.attribute(session, handle, CKA_ID) or b""
+        return FoundKey(
+            label.decode("utf-8", "replace"), key_id, read_key(self._cryptoki, session, handle).attributes
+        )
+
+    def generate_aes_256(
+        self, label: str, key_id: bytes, *, usages: Collection[str] = ("ENCRYPT", "DECRYPT")
+    ) -> FoundKey:
+        """A new AES-256 key of the token: sensitive, not extractable. Raises KeyAmbiguous if the label exists.
+
+        `usages` are XKS words; all others are switched off.
+        """
+        if self.find_keys(label):
+            raise faults.KeyAmbiguous(f"the token has a secret key with the label {label!r} already: choose another")
+        template: dict[int, bytes | bool | int] = {
+            CKA_CLASS: CKO_SECRET_KEY,
+            CKA_KEY_TYPE: CKK_AES,
+            CKA_TOKEN: True,
+            CKA_PRIVATE: self._profile.private_keys and self._asked_login,
+            CKA_SENSITIVE: True,
+            CKA_EXTRACTABLE: False,
+            CKA_LABEL: label.encode(),
+            CKA_ID: key_id,
+            CKA_VALUE_LEN: _AES_256,
+            **{attribute: word in usages for word, attribute in USAGES.items()},
+        }
+        session = self._open()
+        return _translated(lambda: self._described(self._cryptoki.generate_key(session, CKM_AES_KEY_GEN, template)))
+
+    def destroy_key(self, locator: KeyLocator) -> None:
+        """Destroy exactly one key; for undoing a creation that failed half way."""
+        found = self._find(locator)
+        _translated(lambda: self._cryptoki.destroy_object(self._open(), found.handle))
+
+    def _find(self, locator: KeyLocator) -> FoundHandle:
+        session = self._open()
+        return _translated(lambda: find_one(self._cryptoki, session, locator))
+
+    # ---- probes
+
+    def round_trip(self, locator: KeyLocator, *, plaintext_bytes: int = 4300, aad_bytes: int = 8192) -> None:
+        """Encrypt and decrypt at XKS's full sizes, framed as the profile frames. Raises EkmFault."""
+        handle = self._find(locator).handle
+        plaintext = urandom(plaintext_bytes)
+        framing = self._profile.aad_framing
+        aad = hsm_aad(urandom(aad_bytes), CiphertextMetadata(framing, 1).to_bytes(), framing)
+        iv, sealed = _translated(lambda: self._channel.encrypt(handle, plaintext, aad))
+        if _translated(lambda: self._channel.decrypt(handle, iv, sealed, aad)) != plaintext:
+            raise faults.ModuleFailed("the key decrypts to something else than was encrypted")
+
+    def probe_iv(self, locator: KeyLocator) -> IvProbe:
+        """Who makes the IV: two encryptions and decryptions. Raises EkmFault only for what is not about the IV."""
+        handle = self._find(locator).handle
+        return _translated(lambda: probe_iv(self._channel, handle, self._profile))
+
+    def probe_bad_tag(self, locator: KeyLocator) -> BadTag:
+        """How the module reports a wrong tag."""
+        handle = self._find(locator).handle
+        iv, sealed = _translated(lambda: self._channel.encrypt(handle, b"holdfast", b"holdfast"))
+        wrong = sealed[:-1] + bytes([sealed[-1] ^ 1])
+        try:
+            self._channel.decrypt(handle, iv, wrong, b"holdfast")
+        except CkrError as error:
+            ambiguous = self._profile.ambiguous_bad_tag
+            found = ckr.verdict(error.function, error.ckr, ambiguous_bad_tag=ambiguous)
+            expected = found in (ckr.Verdict.CIPHERTEXT, ckr.Verdict.CIPHERTEXT_PERHAPS)
+            return BadTag(error.ckr, ckr.name(error.ckr), expected)
+        return BadTag(ckr.OK, "CKR_OK: the module accepted a wrong tag", expected=False)
+
+
+_MOST_KEYS: Final = 10_000
+_AES_256: Final = 32
+
+
+def _translated(call: Callable[[], T]) -> T:
+    """The call's result; what the binding raises becomes an EkmFault."""
+    try:
+        return call()
+    except CkrError as error:
+        raise _fault(error) from None
+    except BadIv as bad:
+        raise faults.IvUnsafe(bad.message) from None
+    except TokenMissing as missing:
+        raise faults.ModuleFailed(missing.message) from None
+
+
+def _fault(error: CkrError) -> EkmFault:
+    return fault_of(error, FAULTS[ckr.verdict(error.function, error.ckr, ambiguous_bad_tag=frozenset())])

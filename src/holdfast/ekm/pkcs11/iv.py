@@ -1,0 +1,89 @@
+"""IV safety while serving: AES-GCM under one key with one IV twice gives away the plaintexts and the tag key."""
+
+from collections import OrderedDict
+from enum import StrEnum
+from threading import Lock
+from typing import Final, NoReturn
+
+from holdfast.ekm.faults import IvUnsafe
+from holdfast.ekm.port import KeyLocator
+
+_REMEMBERED_IVS: Final = 512
+"""Per key. A generator that is stuck or was set back repeats at once; chance never does (2^-32 at 2^32 IVs)."""
+_REMEMBERED_KEYS: Final = 256
+
+
+class IvOutcome(StrEnum):
+    """What an encryption showed of its IV."""
+
+    SAFE = "safe"
+    NOT_MADE = "not-made"
+    """The IV stayed zero: the module used the caller's zeros (SoftHSM does), or did not write its IV back."""
+    REPEATED = "repeated"
+    WRONG_LENGTH = "wrong-length"
+    """The output is not as long as ciphertext, tag and (where the module appends it) IV."""
+    REPLACED = "replaced"
+    """The proxy gave an IV and the module wrote another one over it."""
+    REFUSED = "refused"
+    """The module refused the mechanism's parameters."""
+    NOT_DECRYPTED = "not-decrypted"
+    """What was encrypted does not decrypt with the IV that came back."""
+
+
+class BadIv(Exception):
+    """Raised by the GCM channel, which does not know the key; the session stops the key."""
+
+    def __init__(self, outcome: IvOutcome, message: str) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+        self.message = message
+
+
+class IvGuard:
+    """Looks at every IV of one HSM in this process. A key with an unsafe IV does not encrypt again until restart."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._recent: OrderedDict[KeyLocator, OrderedDict[bytes, None]] = OrderedDict()
+        self._stopped: dict[KeyLocator, str] = {}
+
+    @property
+    def stopped(self) -> int:
+        """How many keys do not encrypt any more."""
+        return len(self._stopped)
+
+    def require_safe(self, key: KeyLocator) -> None:
+        """Raise IvUnsafe if the key was stopped."""
+        reason = self._stopped.get(key)
+        if reason is not None:
+            raise IvUnsafe(f"{reason}. {_REMEDY}")
+
+    def check(self, key: KeyLocator, iv: bytes, length: int) -> None:
+        """Raise IvUnsafe, and stop the key, for an IV that is all zero, repeated or not `length` bytes long."""
+        if len(iv) != length:
+            self.stop(key, f"the IV has {len(iv)} bytes instead of {length}")
+        if not any(iv):
+            self.stop(key, "the IV is all zero: nobody made one")
+        with self._lock:
+            recent = self._recent.get(key)
+            if recent is None:
+                recent = self._recent[key] = OrderedDict()
+                if len(self._recent) > _REMEMBERED_KEYS:
+                    self._recent.popitem(last=False)
+            repeated = iv in recent
+            recent[iv] = None
+            if len(recent) > _REMEMBERED_IVS:
+                recent.popitem(last=False)
+        if repeated:
+            self.stop(key, "an IV came back a second time")
+
+    def stop(self, key: KeyLocator, reason: str) -> NoReturn:
+        """Raises IvUnsafe, from now on for every encryption under the key."""
+        self._stopped.setdefault(key, reason)
+        raise IvUnsafe(f"{reason}. {_REMEDY}")
+
+
+_REMEDY: Final = (
+    "The key does not encrypt any more until this process restarts (it still decrypts): "
+    "run `holdfast doctor`, and check iv_mode and the HSM's random generator before the restart"
+)

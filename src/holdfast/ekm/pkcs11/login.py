@@ -1,0 +1,69 @@
+"""Logging in: the login is the token's, not the session's, and a refused PIN is never tried again."""
+
+from threading import Lock
+from typing import Final, NoReturn
+
+from holdfast.ekm.faults import LoginRefused, NativeCall
+from holdfast.ekm.pkcs11 import ckr
+from holdfast.ekm.pkcs11.ckr import Verdict, verdict
+from holdfast.ekm.pkcs11.constants import CKS_RO_PUBLIC_SESSION, CKS_RW_PUBLIC_SESSION
+from holdfast.ekm.pkcs11.cryptoki import CkrError, Cryptoki, TokenInfo
+from holdfast.ekm.pkcs11.profile import Profile
+from holdfast.ekm.settings import LoginMode
+from holdfast.xks.secret import Secret
+
+
+class Login:
+    """C_Login for one token. Holdfast never calls C_Logout: on nShield that removes the logical token for all."""
+
+    def __init__(self, cryptoki: Cryptoki, profile: Profile, pin: Secret | None) -> None:
+        self._cryptoki = cryptoki
+        self._mode = profile.login
+        self._pin = pin
+        self._lock = Lock()
+        self._refused: LoginRefused | None = None
+
+    def wanted(self, token: TokenInfo) -> bool:
+        """Whether this token is logged in to."""
+        return self._mode is LoginMode.USER or (self._mode is LoginMode.AUTO and token.login_required)
+
+    def log_in(self, session: int, token: TokenInfo) -> None:
+        """Log in unless the token is logged in to already, or needs no login. Raises LoginRefused and CkrError."""
+        if not self.wanted(token):
+            return
+        with self._lock:
+            # Until this process restarts: tokens lock after a few attempts.
+            if self._refused is not None:
+                raise LoginRefused(self._refused.message, cause=self._refused.cause)
+            # Asking for the state costs less than a C_Login, and is no attempt at a PIN.
+            if self._cryptoki.session_state(session) not in (CKS_RO_PUBLIC_SESSION, CKS_RW_PUBLIC_SESSION):
+                return
+            if self._pin is None:
+                self._refuse('the token requires a login, and no PIN is configured: give its PIN, or login = "none"')
+            try:
+                self._cryptoki.login(session, self._pin)
+            except CkrError as error:
+                self._refuse_if_final(error)
+                raise
+
+    def _refuse_if_final(self, error: CkrError) -> None:
+        found = verdict(error.function, error.ckr, ambiguous_bad_tag=frozenset())
+        if found in _MAY_WORK_LATER or error.ckr in (ckr.GENERAL_ERROR, ckr.FUNCTION_FAILED):
+            return
+        remedy = (
+            "correct the PIN and restart"
+            if found is Verdict.LOGIN
+            else 'set login = "none" if this token has no login (an nShield accelerator slot: module-protected keys)'
+        )
+        self._refuse(
+            f"the token refused the login: {ckr.name(error.ckr)}. It is not tried again, so that the token does not "
+            f"lock: {remedy}",
+            NativeCall(error.function, error.ckr),
+        )
+
+    def _refuse(self, message: str, cause: NativeCall | None = None) -> NoReturn:
+        self._refused = LoginRefused(message, cause=cause)
+        raise LoginRefused(message, cause=cause)
+
+
+_MAY_WORK_LATER: Final = (Verdict.DEVICE, Verdict.SESSION_GONE, Verdict.BUSY)

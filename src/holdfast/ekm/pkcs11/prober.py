@@ -1,0 +1,101 @@
+"""One probe of the HSM, and the steps that bring a lost one back."""
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Final, TypeVar
+
+from holdfast.ekm.faults import CiphertextRejected, EkmFault, HsmUnavailable, IvUnsafe, KeyNotFound, ModuleFailed
+from holdfast.ekm.pkcs11.connection import Connection
+from holdfast.ekm.pkcs11.cryptoki import CkrError
+from holdfast.ekm.pkcs11.iv_probe import PROBE_AAD, PROBE_TEXT
+from holdfast.ekm.pkcs11.session import Session, fault_of
+
+T = TypeVar("T")
+
+_GATE: Final = 1.0
+_PATIENCE: Final = 0.2
+_RELOAD_PATIENCE: Final = 2.0
+
+
+class Prober:
+    """Used by one thread at a time, with a session of its own. Every method blocks."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._module = connection.module
+        self._presence = self._module.presence()
+        # What fails here is judged by the caller; nobody needs to be told to probe.
+        self._session = Session(connection, lambda _: None)
+
+    def probe(self, *, reload: bool) -> str:
+        """Encrypt and decrypt under the health key, after recovery if need be; a remark, or nothing.
+
+        Raises EkmFault while the HSM is of no use.
+        """
+        remark = self._reload() if reload else ""
+        try:
+            return self._inside(self._round_trip) or remark
+        except (HsmUnavailable, ModuleFailed, KeyNotFound):
+            return self._recover() or remark
+
+    def close(self) -> None:
+        """Close the session, if the module is not being initialised anew."""
+        if self._module.enter(self._presence, monotonic()):
+            self._session.close()
+            self._module.leave(self._presence)
+        self._module.forget(self._presence)
+
+    def _recover(self) -> str:
+        """New sessions and a new login; then the module anew."""
+        epoch = self._module.epoch
+        self._connection.invalidate()
+        try:
+            return self._inside(self._round_trip)
+        except (HsmUnavailable, ModuleFailed, KeyNotFound):
+            self._reinitialize(epoch, _PATIENCE)
+            return self._inside(self._round_trip)
+
+    def _reload(self) -> str:
+        try:
+            self._reinitialize(self._module.epoch, _RELOAD_PATIENCE)
+        except EkmFault as fault:
+            return f"keys were not reloaded: {fault.message}"
+        return ""
+
+    def _reinitialize(self, epoch: int, patience: float) -> None:
+        try:
+            self._module.reinitialize(epoch, patience=patience)
+        except CkrError as error:
+            raise fault_of(error, HsmUnavailable) from None
+
+    def _round_trip(self) -> str:
+        session, key = self._session, self._connection.health_key
+        session.prepare()
+        try:
+            self._connection.keep_anchor()
+        except CkrError as error:
+            raise fault_of(error, HsmUnavailable) from None
+        remark = ""
+        try:
+            sealed = session.encrypt(key, PROBE_TEXT, PROBE_AAD)
+        except IvUnsafe as fault:
+            # Decrypt goes on: keys whose ciphertexts exist must stay readable.
+            canary = self._connection.canary
+            if canary is None:
+                raise
+            sealed, remark = canary, f"the HSM's IVs are not safe: {fault.message}"
+        try:
+            plaintext = session.decrypt(key, sealed, PROBE_AAD)
+        except CiphertextRejected as fault:
+            raise ModuleFailed("the health key does not decrypt what it encrypted", cause=fault.cause) from None
+        if plaintext != PROBE_TEXT:
+            raise ModuleFailed("the health key decrypts to something else than was encrypted")
+        return remark
+
+    def _inside(self, work: Callable[[], T]) -> T:
+        if not self._module.enter(self._presence, monotonic() + _GATE):
+            raise HsmUnavailable("the module is being initialised anew")
+        try:
+            return work()
+        finally:
+            self._module.leave(self._presence)
