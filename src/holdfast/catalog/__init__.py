@@ -1,0 +1,1 @@
+"""What an operator manages: keystores, credentials, external keys and their generations, blocks."""

@@ -1,0 +1,213 @@
+"""What an operator changes: keystores, keys, blocks. Each change and its new version are one transaction."""
+
+import re
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
+
+from holdfast.catalog import schema
+from holdfast.catalog.database import Database
+from holdfast.catalog.errors import AlreadyExists, CatalogError, InUse, NotFound
+from holdfast.catalog.reads import keystore_id
+from holdfast.catalog.snapshot import Takeover
+from holdfast.xks.aad import MAX_CIPHERTEXT_METADATA, CiphertextMetadata
+from holdfast.xks.types import ExternalKeyId, KeyStatus, UriPathPrefix
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_REGION = re.compile(r"[a-z0-9-]{1,32}")
+MAX_LABEL = 255
+"""Characters of a CKA_LABEL here. PKCS#11 sets no limit; no vendor's tool makes longer ones."""
+
+
+class KeystoreChanges(Database):
+    """Changes to keystores. They raise CatalogError and then have changed nothing."""
+
+    def create_keystore(self, name: str, prefix: UriPathPrefix, *, region: str | None = None) -> None:
+        """A keystore without keys and credentials. Raises AlreadyExists for a name or prefix that is taken."""
+        if not _NAME.fullmatch(name):
+            raise CatalogError(f"{name!r} is no keystore name: use 1 to 63 of a-z 0-9 -, not beginning with -")
+        _check_region(region)
+        table = schema.keystores
+        with self._changing() as connection:
+            if connection.execute(select(table.c.id).where(table.c.name == name)).first():
+                raise AlreadyExists(f"there is a keystore {name!r} already")
+            _check_prefix_free(connection, prefix, except_for=None)
+            connection.execute(
+                insert(table).values(
+                    name=name, prefix=prefix.value, region=region, blocked=False, created_at=self._now()
+                )
+            )
+
+    def set_blocked(self, name: str, *, blocked: bool) -> None:
+        """Block or unblock a keystore: while blocked it answers nothing but GetKeyMetadata, with DISABLED."""
+        with self._changing() as connection:
+            _update_keystore(connection, name, blocked=blocked)
+
+    def set_prefix(self, name: str, prefix: UriPathPrefix) -> None:
+        """Move a keystore to another path prefix. KMS must be told: `XksProxyUriPath` of the key store."""
+        with self._changing() as connection:
+            _check_prefix_free(connection, prefix, except_for=name)
+            _update_keystore(connection, name, prefix=prefix.value)
+
+    def set_region(self, name: str, region: str | None) -> None:
+        """Restrict a keystore to callers that sign for `region`; None: any."""
+        _check_region(region)
+        with self._changing() as connection:
+            _update_keystore(connection, name, region=region)
+
+    def remove_keystore(self, name: str) -> None:
+        """Remove a keystore that has no keys and no live credentials; its retired ones go too. Raises InUse."""
+        with self._changing() as connection:
+            identity = keystore_id(connection, name)
+            keys = _count(connection, schema.external_keys, schema.external_keys.c.keystore_id == identity)
+            live = _count(
+                connection,
+                schema.credentials,
+                (schema.credentials.c.keystore_id == identity) & schema.credentials.c.retired_at.is_(None),
+            )
+            if keys or live:
+                raise InUse(
+                    f"the keystore {name!r} has {keys} keys and {live} live credentials: only an empty one is"
+                    " removed. To stop it at once, block it"
+                )
+            connection.execute(delete(schema.credentials).where(schema.credentials.c.keystore_id == identity))
+            connection.execute(delete(schema.keystores).where(schema.keystores.c.id == identity))
+
+
+class KeyChanges(Database):
+    """Changes to external keys. They raise CatalogError and then have changed nothing."""
+
+    def register_key(  # noqa: PLR0913 (what a key is: where it lies, by which name, and whose it was)
+        self,
+        keystore: str,
+        external_key_id: ExternalKeyId,
+        *,
+        hsm: str,
+        label: str,
+        cka_id: bytes | None = None,
+        takeover: Takeover | None = None,
+    ) -> None:
+        """An enabled external key with generation 1, the HSM's key `label` (and `cka_id`). The HSM is not asked.
+
+        Spec, "API operations": each KMS key has a different external key. So one HSM key serves one external key
+        of a keystore. In another keystore it may serve again, as the spec allows two accounts to do; the
+        encryptions of both then count as one.
+        """
+        _check_key(hsm, label, cka_id, takeover)
+        with self._changing() as connection:
+            identity = keystore_id(connection, keystore)
+            _check_key_free(connection, identity, keystore, external_key_id)
+            _check_hsm_key_free(connection, identity, hsm, label, cka_id)
+            key_id = connection.execute(
+                insert(schema.external_keys)
+                .values(
+                    keystore_id=identity,
+                    external_key_id=external_key_id.value,
+                    status=KeyStatus.ENABLED.value,
+                    takeover=takeover is not None,
+                    takeover_metadata=None if takeover is None else takeover.ciphertext_metadata,
+                    created_at=self._now(),
+                )
+                .returning(schema.external_keys.c.id)
+            ).scalar_one()
+            connection.execute(
+                insert(schema.key_generations).values(
+                    key_id=key_id,
+                    number=1,
+                    hsm=hsm,
+                    label=label,
+                    cka_id=cka_id,
+                    encryptions_reserved=0,
+                    created_at=self._now(),
+                )
+            )
+
+    def set_key_status(self, keystore: str, external_key_id: ExternalKeyId, status: KeyStatus) -> None:
+        """Enable or disable an external key. Raises NotFound."""
+        table = schema.external_keys
+        with self._changing() as connection:
+            changed = connection.execute(
+                update(table)
+                .where(table.c.keystore_id == keystore_id(connection, keystore))
+                .where(table.c.external_key_id == external_key_id.value)
+                .values(status=status.value)
+            )
+            if not changed.rowcount:
+                raise NotFound(
+                    f"the keystore {keystore!r} has no key {external_key_id}:"
+                    f" `holdfast key list {keystore}` shows what it has"
+                )
+
+
+def same_hsm_key(hsm: str, label: str, cka_id: bytes | None) -> Any:
+    """The condition on `key_generations` for rows that may mean this key of the HSM.
+
+    A row without a CKA_ID is found by its label alone, so it means every key of that label.
+    """
+    table = schema.key_generations
+    same = (table.c.hsm == hsm) & (table.c.label == label)
+    return same if cka_id is None else same & or_(table.c.cka_id.is_(None), table.c.cka_id == cka_id)
+
+
+def _check_region(region: str | None) -> None:
+    if region is not None and not _REGION.fullmatch(region):
+        raise CatalogError(f"{region!r} is no AWS region: write it as in eu-central-1")
+
+
+def _check_prefix_free(connection: Connection, prefix: UriPathPrefix, *, except_for: str | None) -> None:
+    table = schema.keystores
+    owner = connection.execute(select(table.c.name).where(table.c.prefix == prefix.value)).scalar_one_or_none()
+    if owner is not None and owner != except_for:
+        shown = f"path prefix {prefix.value!r}" if prefix.value else "empty path prefix"
+        raise AlreadyExists(f"the {shown} belongs to the keystore {owner!r}: choose another one")
+
+
+def _update_keystore(connection: Connection, name: str, **values: object) -> None:
+    identity = keystore_id(connection, name)
+    connection.execute(update(schema.keystores).where(schema.keystores.c.id == identity).values(**values))
+
+
+def _count(connection: Connection, table: Any, condition: Any) -> int:
+    return connection.execute(select(func.count()).select_from(table).where(condition)).scalar_one()
+
+
+def _check_key(hsm: str, label: str, cka_id: bytes | None, takeover: Takeover | None) -> None:
+    if not hsm:
+        raise CatalogError("a key lies in an HSM: name one of the configuration's [hsm.NAME] tables")
+    if not label or len(label) > MAX_LABEL or "\x00" in label:
+        raise CatalogError(f"a key's label (CKA_LABEL) has 1 to {MAX_LABEL} characters, and no NUL")
+    if cka_id == b"":
+        raise CatalogError("an empty CKA_ID finds nothing: leave it out, and the key is found by its label")
+    metadata = None if takeover is None else takeover.ciphertext_metadata
+    if metadata is not None and len(metadata) > MAX_CIPHERTEXT_METADATA:
+        raise CatalogError(f"ciphertext metadata has at most {MAX_CIPHERTEXT_METADATA} bytes")
+    if metadata is not None and CiphertextMetadata.made(metadata):
+        raise CatalogError(
+            "the ciphertext metadata of AWS's sample has the format of Holdfast's own: its ciphertexts and ours could"
+            " not be told apart"
+        )
+
+
+def _check_key_free(connection: Connection, identity: int, keystore: str, external_key_id: ExternalKeyId) -> None:
+    table = schema.external_keys
+    found = select(table.c.id).where(
+        table.c.keystore_id == identity, table.c.external_key_id == external_key_id.value
+    )
+    if connection.execute(found).first():
+        raise AlreadyExists(f"the keystore {keystore!r} has a key {external_key_id} already")
+
+
+def _check_hsm_key_free(connection: Connection, identity: int, hsm: str, label: str, cka_id: bytes | None) -> None:
+    key = schema.external_keys
+    found = (
+        select(key.c.external_key_id)
+        .join(schema.key_generations)
+        .where(key.c.keystore_id == identity, same_hsm_key(hsm, label, cka_id))
+    )
+    other = connection.execute(found).scalars().first()
+    if other is not None:
+        raise AlreadyExists(
+            f"the key {label!r} of the HSM {hsm!r} serves the external key {other} of this keystore already:"
+            " each KMS key needs an HSM key of its own. If the label is used twice on the token, tell the keys"
+            " apart by their CKA_ID"
+        )

@@ -1,0 +1,244 @@
+"""The catalog's engine and its transactions, with the driver's errors turned into ours."""
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select, update
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+from holdfast.catalog import schema
+from holdfast.catalog.errors import AlreadyExists, CatalogError, SchemaMismatch, Unavailable
+
+_SQLITE_BUSY = 5.0
+"""Seconds that SQLite waits for another process's write to end."""
+_POSTGRESQL_SESSION = (
+    "SET statement_timeout = 10000",
+    "SET lock_timeout = 5000",
+    "SET idle_in_transaction_session_timeout = 30000",
+)
+"""Milliseconds. A database that hangs must not hang the thread that finds out whether a key is blocked."""
+_POSTGRESQL_CONNECT = {
+    "connect_timeout": 5,
+    "application_name": "holdfast",
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+
+
+class Database:
+    """A catalog's database. Every public method of the classes built on it raises CatalogError."""
+
+    def __init__(self, engine: Engine, *, now: Callable[[], datetime]) -> None:
+        self._engine = engine
+        self._now = now
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """A transaction that sees one moment of the catalog."""
+        isolation = {"isolation_level": "REPEATABLE READ"} if self._engine.dialect.name == "postgresql" else {}
+        with errors_in_words(self._engine.url), self._engine.connect().execution_options(**isolation) as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction that leaves the version alone: counts, last use, heartbeats."""
+        with (
+            errors_in_words(self._engine.url),
+            self._engine.execution_options(holdfast_begin="IMMEDIATE").begin() as connection,
+        ):
+            yield connection
+
+    @contextmanager
+    def _changing(self) -> Iterator[Connection]:
+        """A transaction that changes what a Snapshot holds.
+
+        It takes the version's row first: so changes happen one after the other on every database, and what a
+        change has checked still holds when it commits.
+        """
+        with self._writing() as connection:
+            connection.execute(update(schema.catalog).values(version=schema.catalog.c.version + 1))
+            yield connection
+
+    def version(self) -> int:
+        """The catalog's version. One short statement: fit to be asked four times a second."""
+        with errors_in_words(self._engine.url), self._engine.connect() as connection:
+            version: int = connection.execute(select(schema.catalog.c.version)).scalar_one()
+            return version
+
+
+def engine_of(url: str) -> Engine:
+    """An engine for `sqlite:///PATH` or `postgresql://...`. Raises CatalogError; never connects."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise CatalogError(
+            "the catalog URL is not a URL: write sqlite:////var/lib/holdfast/catalog.db"
+            " or postgresql://USER@HOST/DATABASE"
+        ) from None
+    match parsed.get_backend_name():
+        case "sqlite":
+            return _sqlite(parsed)
+        case "postgresql":
+            return _postgresql(parsed)
+        case other:
+            raise CatalogError(f"the catalog is kept in sqlite or postgresql, not in {other}")
+
+
+def sqlite_file(engine: Engine) -> Path | None:
+    """The file of an SQLite catalog, None for PostgreSQL."""
+    if engine.dialect.name != "sqlite":
+        return None
+    return Path(engine.url.database or "")
+
+
+def _sqlite(url: URL) -> Engine:
+    if not url.database or url.database == ":memory:" or url.query:
+        raise CatalogError(
+            "an SQLite catalog is a file, shared by several processes: write sqlite:///PATH, without a question mark"
+        )
+    path = Path(url.database).absolute()
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        hide_parameters=True,
+        pool_size=2,
+        creator=lambda: _open_sqlite(path),
+    )
+
+    file: list[tuple[int, int]] = []
+
+    @event.listens_for(engine, "checkout")
+    def checkout(_connection: DBAPIConnection, _record: ConnectionPoolEntry, _proxy: PoolProxiedConnection) -> None:
+        # An open connection would go on with a file that is no longer there, and never hear of a change again.
+        found = _check_file(path)
+        if file and file[0] != found:
+            raise Unavailable(
+                f"the catalog {path} was replaced while it was in use, and SQLite cannot tell what its -wal file then"
+                " means: stop the proxies, restore the catalog without -wal and -shm files, and start them"
+            )
+        file[:] = [found]
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A deferred transaction that turns into a write can fail half-way with SQLITE_BUSY, whatever the timeout.
+        mode = connection.get_execution_options().get("holdfast_begin", "DEFERRED")
+        connection.exec_driver_sql(f"BEGIN {mode}")
+
+    return engine
+
+
+def _open_sqlite(path: Path) -> sqlite3.Connection:
+    # mode=rw: a missing file is an error here and never made; `create_sqlite_file` makes it, with mode 0600.
+    _check_file(path)
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode=rw", uri=True, timeout=_SQLITE_BUSY, isolation_level=None, check_same_thread=False
+    )
+    connection.execute("PRAGMA foreign_keys = ON")
+    # FULL: after a power loss every reserved encryption is still reserved. NORMAL may lose the latest commits.
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def _check_file(path: Path) -> tuple[int, int]:
+    """Which file this is: device and inode.
+
+    Raises Unavailable with the reason, where SQLite would say "unable to open database file" for each.
+    """
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise Unavailable(
+            f"there is no catalog at {path}: run `holdfast init`, or restore the file from its backup"
+        ) from None
+    except OSError as error:
+        raise Unavailable(f"the catalog {path} cannot be reached: {error.strerror}") from None
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise Unavailable(
+            f"the catalog {path} cannot be read and written by this user (uid {os.geteuid()}):"
+            " run as the user that owns it, as in `sudo -u holdfast holdfast ...`"
+        )
+    return found.st_dev, found.st_ino
+
+
+def create_sqlite_file(path: Path) -> None:
+    """An empty database in WAL mode that only its owner can read; one that exists is left as it is.
+
+    Raises Unavailable.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        with closing(_open_sqlite(path)) as connection:
+            # SQLite gives the -wal and -shm files the mode of the database itself.
+            connection.execute("PRAGMA journal_mode = WAL")
+    except OSError as error:
+        raise Unavailable(f"the catalog {path} cannot be made: {error.filename}: {error.strerror}") from None
+    except sqlite3.Error as error:
+        raise Unavailable(f"the catalog {path} cannot be made: {error}") from None
+
+
+def _postgresql(url: URL) -> Engine:
+    try:
+        engine = _postgresql_engine(url)
+    except ImportError:
+        raise CatalogError("PostgreSQL needs its driver: pip install 'holdfast[postgresql]'") from None
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+        cursor = connection.cursor()
+        for statement in _POSTGRESQL_SESSION:
+            cursor.execute(statement)
+        cursor.close()
+        connection.commit()
+
+    return engine
+
+
+def _postgresql_engine(url: URL) -> Engine:
+    return create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        connect_args={name: value for name, value in _POSTGRESQL_CONNECT.items() if name not in url.query},
+        hide_parameters=True,
+        pool_size=2,
+        pool_pre_ping=True,  # a connection that a restarted server has dropped is replaced, not reported
+    )
+
+
+@contextmanager
+def errors_in_words(url: URL) -> Iterator[None]:
+    """The block's database errors as CatalogError. The URL is shown without its password."""
+    where = url.render_as_string(hide_password=True)
+    try:
+        yield
+    except IntegrityError as error:
+        raise AlreadyExists(f"the catalog refuses the change: {_first_line(error)}") from None
+    except DBAPIError as error:
+        if _lacks_tables(error):
+            raise SchemaMismatch(f"{where} is not a Holdfast catalog: it lacks tables. Run `holdfast init`") from None
+        raise Unavailable(f"the catalog {where} does not answer: {_first_line(error)}") from None
+    except PoolTimeout as error:
+        raise Unavailable(f"the catalog {where} does not answer: {error}") from None
+
+
+def _lacks_tables(error: DBAPIError) -> bool:
+    # SQLite has one code for every error in a statement; PostgreSQL says undefined_table, undefined_column.
+    if getattr(error.orig, "sqlstate", None) in {"42P01", "42703"}:
+        return True
+    return isinstance(error.orig, sqlite3.OperationalError) and str(error.orig).startswith("no such ")
+
+
+def _first_line(error: DBAPIError) -> str:
+    return str(error.orig).strip().partition("\n")[0]

@@ -1,0 +1,33 @@
+"""What the catalog can report, in words for the person who runs it."""
+
+
+class CatalogError(Exception):
+    """A refusal or failure of the catalog. `message` says what happened and what to do next."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class NotFound(CatalogError):
+    """No such keystore, credential or external key."""
+
+
+class AlreadyExists(CatalogError):
+    """A name, path prefix, access key id, external key id or HSM key is taken."""
+
+
+class InUse(CatalogError):
+    """The keystore still has keys or live credentials."""
+
+
+class Unavailable(CatalogError):
+    """The database does not answer, or does not let us in."""
+
+
+class SchemaMismatch(CatalogError):
+    """The tables are not those of this version of Holdfast."""
+
+
+class SecretMissing(CatalogError):
+    """A secret's file, environment variable or systemd credential is absent, unreadable or malformed."""

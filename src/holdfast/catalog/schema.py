@@ -1,0 +1,118 @@
+"""The catalog's tables. `migrations/` makes them; a test holds both together."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+METADATA = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+
+class Utc(TypeDecorator[datetime]):
+    """An aware time in UTC. SQLite knows no time zones, so there the zone is dropped and put back."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Aware times only: `astimezone` would take a naive one for local time."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("the catalog stores aware times only")
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """The stored time, aware, in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+catalog = Table(
+    "catalog",
+    METADATA,
+    Column("id", Integer, CheckConstraint("id = 1", name="one_row"), primary_key=True, autoincrement=False),
+    Column("version", BigInteger, nullable=False),
+)
+"""One row. `version` grows with every change to what a Snapshot holds, in the change's own transaction."""
+
+keystores = Table(
+    "keystores",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("prefix", String(117), nullable=False, unique=True),
+    Column("region", String(32)),
+    Column("blocked", Boolean, nullable=False),
+    Column("created_at", Utc, nullable=False),
+)
+
+credentials = Table(
+    "credentials",
+    METADATA,
+    Column("access_key_id", String(30), primary_key=True),
+    Column("keystore_id", ForeignKey("keystores.id"), nullable=False, index=True),
+    Column("secret_ref", String(1024), nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("last_used_at", Utc),
+    Column("retired_at", Utc),
+)
+"""Spec, Appendix A: an access key id names one secret on the whole proxy, so it is the primary key."""
+
+external_keys = Table(
+    "external_keys",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("keystore_id", ForeignKey("keystores.id"), nullable=False),
+    Column("external_key_id", String(128), nullable=False),
+    Column("status", String(8), CheckConstraint("status IN ('ENABLED', 'DISABLED')", name="status"), nullable=False),
+    Column("takeover", Boolean, nullable=False),
+    Column("takeover_metadata", LargeBinary),
+    Column("created_at", Utc, nullable=False),
+    UniqueConstraint("keystore_id", "external_key_id"),
+)
+
+key_generations = Table(
+    "key_generations",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("key_id", ForeignKey("external_keys.id"), nullable=False),
+    Column("number", BigInteger, CheckConstraint("number BETWEEN 1 AND 4294967295", name="number"), nullable=False),
+    Column("hsm", String(64), nullable=False),
+    Column("label", String(255), nullable=False),
+    Column("cka_id", LargeBinary),
+    Column("encryptions_reserved", BigInteger, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    UniqueConstraint("key_id", "number"),
+)
+
+proxies = Table(
+    "proxies",
+    METADATA,
+    Column("id", String(255), primary_key=True),
+    Column("last_seen", Utc, nullable=False),
+)

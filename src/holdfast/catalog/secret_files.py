@@ -1,0 +1,66 @@
+"""The directory of secret access keys: one file per credential, named by its access key id, readable by its owner."""
+
+import os
+from pathlib import Path
+
+from holdfast.catalog.errors import SecretMissing
+from holdfast.catalog.secret_reference import SecretReference, Source
+from holdfast.xks.errors import XksError
+from holdfast.xks.types import AccessKeyId, SecretAccessKey
+
+
+class SecretFiles:
+    """Reads and writes secret access keys. In the catalog a file of this directory is `file:ACCESS_KEY_ID`.
+
+    So the directory can move, and on each machine of a fleet it may lie elsewhere.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def create(self, access_key_id: AccessKeyId, secret: SecretAccessKey) -> SecretReference:
+        """Write the secret durably: after this returns a power loss does not lose it. Raises SecretMissing."""
+        path = self._path(access_key_id)
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # What a crash left behind has no row in the catalog: nobody was ever told that secret.
+            path.unlink(missing_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secret.reveal() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            self._sync_directory()
+        except OSError as error:
+            raise SecretMissing(f"the secret file {path} cannot be written: {error.strerror}") from None
+        return SecretReference(Source.FILE, access_key_id.value)
+
+    def remove(self, access_key_id: AccessKeyId) -> None:
+        """Remove the secret, durably; absent is fine. Raises SecretMissing."""
+        path = self._path(access_key_id)
+        try:
+            path.unlink(missing_ok=True)
+            self._sync_directory()
+        except FileNotFoundError:
+            return  # the directory itself is gone
+        except OSError as error:
+            raise SecretMissing(f"the secret file {path} cannot be removed: {error.strerror}") from None
+
+    def read(self, reference: SecretReference) -> SecretAccessKey:
+        """The secret access key behind a reference. Raises SecretMissing, also if it is malformed."""
+        if reference.source is Source.FILE:
+            reference = SecretReference(Source.FILE, str(self._directory / reference.name))
+        try:
+            return SecretAccessKey.parse(reference.read().reveal().decode("latin-1"))
+        except XksError as error:
+            raise SecretMissing(f"{reference} holds no secret access key: {error.message}") from None
+
+    def _path(self, access_key_id: AccessKeyId) -> Path:
+        return self._directory / access_key_id.value
+
+    def _sync_directory(self) -> None:
+        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,63 @@
+"""The catalog as the proxy reads it: immutable, complete, swapped whole when its version changes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from holdfast.xks.types import KeyStatus, SecretAccessKey, UriPathPrefix
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One key in an HSM behind an external key. `id` is the catalog's row, `number` what the metadata carries.
+
+    `label` and `cka_id` locate the key in the token of the HSM named `hsm`.
+    """
+
+    id: int
+    number: int
+    hsm: str
+    label: str
+    cka_id: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """The external key also decrypts what AWS's sample proxy made; that proxy's constant metadata, if it had one."""
+
+    ciphertext_metadata: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalKey:
+    """An external key. `current` encrypts; every generation decrypts, found by its number."""
+
+    external_key_id: str
+    status: KeyStatus
+    current: Generation
+    generations: Mapping[int, Generation]
+    takeover: Takeover | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Keystore:
+    """A path prefix, its live credentials (by access key id) and its keys (by external key id)."""
+
+    name: str
+    prefix: UriPathPrefix
+    blocked: bool
+    region: str | None
+    credentials: Mapping[str, SecretAccessKey]
+    keys: Mapping[str, ExternalKey]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Every keystore by its path prefix, as of one catalog version. `fleet_size` counts the live proxies.
+
+    `unreadable` says, in words for the operator, which credentials are missing because their secret is.
+    """
+
+    version: int
+    keystores: Mapping[str, Keystore] = field(default_factory=dict)
+    fleet_size: int = 1
+    unreadable: tuple[str, ...] = ()

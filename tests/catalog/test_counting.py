@@ -1,0 +1,255 @@
+"""The budget against a catalog in memory, which adds as the real one does, and fails when told to."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.catalog.counting import (
+    FIRST_BLOCK,
+    LARGEST_BLOCK,
+    LASTS,
+    CountUnavailable,
+    EncryptionBudget,
+    EncryptionLimitReached,
+    EncryptionLimits,
+)
+from holdfast.catalog.errors import Unavailable
+from holdfast.catalog.snapshot import Generation
+
+KEY = Generation(1, 1, "hsm", "label-1")
+OTHER = Generation(2, 1, "hsm", "label-2")
+NO_LIMITS = EncryptionLimits(2**60, 2**61, None)
+
+
+class Ledger:
+    """The catalog's counts, without its database."""
+
+    def __init__(self, **totals: int) -> None:
+        self.totals = {1: 0, 2: 0} | {int(name[1:]): total for name, total in totals.items()}
+        self.down = False
+        self.reservations = 0
+
+    def reserve(self, counts: Mapping[int, int]) -> dict[int, int]:
+        """As the Catalog's."""
+        if self.down:
+            raise Unavailable("down")
+        self.reservations += 1
+        for identity, count in counts.items():
+            assert count > 0
+            self.totals[identity] += count
+        return {identity: self.totals[identity] for identity in counts}
+
+    def encryption_totals(self) -> dict[int, int]:
+        """As the Catalog's."""
+        if self.down:
+            raise Unavailable("down")
+        return dict(self.totals)
+
+
+class Worker:
+    """A budget with a clock and an ear for warnings."""
+
+    def __init__(self, ledger: Ledger, limits: EncryptionLimits = NO_LIMITS) -> None:
+        self.time = 0.0
+        self.warnings: list[str] = []
+        self.budget = EncryptionBudget(ledger, limits, monotonic=lambda: self.time, on_warning=self.warnings.append)
+
+    def take(self, times: int) -> None:
+        """So many encryptions."""
+        for _ in range(times):
+            self.budget.take(KEY)
+
+
+def test_a_key_that_was_not_prepared_is_not_encrypted_with() -> None:
+    with pytest.raises(CountUnavailable):
+        Worker(Ledger()).budget.take(KEY)
+
+
+def test_a_prepared_key_needs_no_catalog_for_a_first_block() -> None:
+    ledger = Ledger()
+    worker = Worker(ledger)
+    worker.budget.prepare([KEY, OTHER])
+    ledger.down = True
+    worker.take(FIRST_BLOCK)
+    with pytest.raises(CountUnavailable):
+        worker.budget.take(KEY)
+    worker.budget.take(OTHER)
+    assert (ledger.reservations, ledger.totals) == (1, {1: FIRST_BLOCK, 2: FIRST_BLOCK})
+
+
+def test_preparing_again_reserves_nothing() -> None:
+    ledger = Ledger()
+    worker = Worker(ledger)
+    worker.budget.prepare([KEY])
+    worker.budget.prepare([KEY])
+    assert ledger.totals[1] == FIRST_BLOCK
+
+
+def test_a_block_is_refilled_at_half() -> None:
+    ledger = Ledger()
+    worker = Worker(ledger)
+    worker.budget.prepare([KEY])
+    worker.take(FIRST_BLOCK // 2)
+    assert not worker.budget.low.is_set()
+    worker.take(1)
+    assert worker.budget.low.is_set()
+    worker.budget.refill()
+    worker.budget.refill()
+    assert ledger.reservations == 2
+
+
+def test_a_busy_keys_blocks_double_up_to_the_largest() -> None:
+    ledger = Ledger()
+    worker = Worker(ledger)
+    worker.budget.prepare([KEY])
+    blocks = []
+    for _ in range(12):
+        while not worker.budget.low.is_set():
+            worker.budget._accounts[KEY.id].taken += 64  # as 64 calls of take
+            worker.take(1)
+        worker.budget.low.clear()
+        before = ledger.totals[1]
+        worker.budget.refill()
+        blocks.append(ledger.totals[1] - before)
+    assert blocks[:3] == [2 * FIRST_BLOCK, 4 * FIRST_BLOCK, 8 * FIRST_BLOCK]
+    assert blocks[-1] == LARGEST_BLOCK == max(blocks)
+
+
+def test_a_quiet_keys_blocks_stay_small() -> None:
+    ledger = Ledger()
+    worker = Worker(ledger)
+    worker.budget.prepare([KEY])
+    worker.take(FIRST_BLOCK // 2 + 1)
+    worker.time = LASTS
+    worker.budget.refill()
+    assert ledger.totals[1] == 2 * FIRST_BLOCK
+
+
+def test_a_refill_that_failed_is_tried_again() -> None:
+    ledger = Ledger()
+    worker = Worker(ledger)
+    worker.budget.prepare([KEY])
+    worker.take(FIRST_BLOCK)
+    ledger.down = True
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            worker.budget.refill()
+    ledger.down = False
+    worker.budget.refill()
+    worker.take(2 * FIRST_BLOCK)
+    assert ledger.totals[1] == 3 * FIRST_BLOCK
+
+
+def test_nothing_is_encrypted_past_the_stop() -> None:
+    ledger = Ledger(_1=90)
+    worker = Worker(ledger, EncryptionLimits(1, 2, 100))
+    worker.budget.prepare([KEY])
+    worker.take(10)
+    with pytest.raises(EncryptionLimitReached, match="has made up to 100 encryptions: it is at its stop of 100"):
+        worker.budget.take(KEY)
+
+
+def test_a_stopped_key_is_counted_no_further() -> None:
+    """Restarts of a worker do not move the count of a key at its stop."""
+    ledger = Ledger(_1=100)
+    for _ in range(2):
+        worker = Worker(ledger, EncryptionLimits(1, 2, 100))
+        worker.budget.prepare([KEY])
+        for _ in range(2):
+            with pytest.raises(EncryptionLimitReached):
+                worker.budget.take(KEY)
+            worker.budget.refill()
+    assert (ledger.totals[1], ledger.reservations) == (100, 0)
+
+
+def test_without_a_stop_a_key_goes_on() -> None:
+    worker = Worker(Ledger(_1=2**32), EncryptionLimits(2**30, 2**31, None))
+    worker.budget.prepare([KEY])
+    worker.take(FIRST_BLOCK)
+
+
+def test_each_threshold_is_told_once() -> None:
+    ledger = Ledger()
+    worker = Worker(ledger, EncryptionLimits(5_000, 10_000, None))
+    worker.budget.prepare([KEY])
+    assert worker.warnings == []
+    for total in (5_000, 6_000, 9_999):
+        ledger.totals[1] = total
+        worker.budget.refresh()
+    assert len(worker.warnings) == 1
+    for total in (10_000, 20_000):
+        ledger.totals[1] = total
+        worker.budget.refresh()
+    assert len(worker.warnings) == 2
+    assert worker.warnings[1].startswith("ALARM: the key 'label-1' in the HSM 'hsm' has made up to 10000 encryptions")
+
+
+def test_a_key_over_its_alarm_is_told_at_every_start() -> None:
+    worker = Worker(Ledger(_1=100), EncryptionLimits(10, 20, 50))
+    worker.budget.prepare([KEY])
+    assert [text.partition(":")[0] for text in worker.warnings] == ["ALARM"]
+
+
+def test_counts_are_the_catalogs() -> None:
+    ledger = Ledger()
+    worker = Worker(ledger)
+    worker.budget.prepare([KEY])
+    ledger.totals[1] += 1_000_000
+    assert worker.budget.counts() == {1: FIRST_BLOCK}
+    worker.budget.refresh()
+    assert worker.budget.counts() == {1: FIRST_BLOCK + 1_000_000}
+
+
+def test_a_generation_the_catalog_lost_is_not_encrypted_with() -> None:
+    """A catalog restored from an old backup may not know a key that a snapshot still has."""
+
+    class Forgetful(Ledger):
+        def reserve(self, counts: Mapping[int, int]) -> dict[int, int]:
+            return super().reserve({identity: count for identity, count in counts.items() if identity != KEY.id})
+
+    worker = Worker(Forgetful())
+    worker.budget.prepare([KEY, OTHER])
+    worker.budget.take(OTHER)
+    with pytest.raises(CountUnavailable):
+        worker.budget.take(KEY)
+
+
+@given(
+    stop=st.one_of(st.none(), st.integers(1, 20_000)),
+    start=st.integers(0, 20_000),
+    steps=st.lists(
+        st.tuples(
+            st.integers(0, 2), st.sampled_from(["take", "refill", "down", "up", "crash"]), st.integers(1, 5_000)
+        ),
+        max_size=40,
+    ),
+)
+def test_no_encryption_is_uncounted_or_past_the_stop(
+    stop: int | None, start: int, steps: list[tuple[int, str, int]]
+) -> None:
+    """Whatever three workers do, crash and restart included: made <= counted, and made <= stop."""
+    ledger = Ledger(_1=start)
+    limits = EncryptionLimits(1, 2, stop)
+    workers = [Worker(ledger, limits) for _ in range(3)]
+    made = start
+    for index, step, times in steps:
+        worker = workers[index]
+        match step:
+            case "take":
+                with suppress(CountUnavailable, EncryptionLimitReached):
+                    for _ in range(times):
+                        worker.budget.take(KEY)
+                        made += 1
+            case "refill":
+                with suppress(Unavailable):
+                    worker.budget.prepare([KEY])
+                    worker.budget.refill()
+            case "crash":
+                workers[index] = Worker(ledger, limits)
+            case _:
+                ledger.down = step == "down"
+        assert made <= ledger.totals[1]
+        assert stop is None or made <= max(start, stop)

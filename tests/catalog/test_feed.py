@@ -1,0 +1,263 @@
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from tests.catalog.conftest import now
+from tests.catalog.postgresql import NoPostgresql, cluster
+from tests.catalog.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PREFIX, SECRET
+
+from holdfast.catalog import feed as feed_module
+from holdfast.catalog.counting import FIRST_BLOCK, CountUnavailable, EncryptionBudget, EncryptionLimits
+from holdfast.catalog.errors import Unavailable
+from holdfast.catalog.feed import CatalogFeed
+from holdfast.catalog.snapshot import ExternalKey
+from holdfast.catalog.store import Catalog
+from holdfast.xks.types import KeyStatus, UriPathPrefix
+
+LIMITS = EncryptionLimits(2**30, 2**31, 2**32)
+
+
+class Running:
+    """A feed, its budget and what it said."""
+
+    def __init__(
+        self, catalog: Catalog, *, stale_limit: float = 300.0, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.said: list[str] = []
+        self.budget = EncryptionBudget(catalog, LIMITS, monotonic=monotonic, on_warning=self.said.append)
+        self.feed = CatalogFeed(
+            catalog,
+            self.budget,
+            proxy_id="proxy-1",
+            stale_limit=stale_limit,
+            monotonic=monotonic,
+            on_warning=self.said.append,
+        )
+
+    def key(self, prefix: str = "/main") -> ExternalKey:
+        """The key `KEY` of a keystore."""
+        return self.feed.snapshot.keystores[prefix].keys[KEY.value]
+
+
+@contextmanager
+def started(catalog: Catalog, **options: float) -> Iterator[Running]:
+    running = Running(catalog, **options)  # type: ignore[arg-type] # only numbers are passed here
+    running.feed.start()
+    try:
+        yield running
+    finally:
+        running.feed.stop()
+
+
+def seconds_until(condition: Callable[[], bool], *, within: float = 10.0) -> float:
+    """How long it took until the condition held."""
+    start = time.monotonic()
+    while not condition():
+        if time.monotonic() - start > within:
+            pytest.fail(f"not within {within} s")
+        time.sleep(0.002)
+    return time.monotonic() - start
+
+
+@pytest.fixture
+def operator(catalog: Catalog) -> Catalog:
+    """The operator's own connection, to a catalog with a keystore, a credential and a key."""
+    catalog.create_keystore("main", PREFIX)
+    catalog.issue_credential("main", (ID, SECRET))
+    catalog.register_key("main", KEY, hsm="hsm", label="label-1")
+    return catalog
+
+
+@pytest.fixture
+def workers(operator: Catalog, open_catalog: Callable[[], Catalog]) -> Callable[[], Catalog]:
+    """A worker's connection to the operator's catalog."""
+    del operator
+    return open_catalog
+
+
+def test_a_started_feed_has_a_snapshot_and_can_count(workers: Callable[[], Catalog]) -> None:
+    with started(workers()) as running:
+        running.budget.take(running.key().current)
+        assert running.budget.counts() == {running.key().current.id: FIRST_BLOCK}
+        assert running.said == []
+
+
+def test_a_block_is_seen_within_a_quarter_second(operator: Catalog, workers: Callable[[], Catalog]) -> None:
+    with started(workers()) as running:
+        operator.set_blocked("main", blocked=True)
+        took = seconds_until(lambda: running.feed.snapshot.keystores["/main"].blocked)
+        assert took < 0.5  # 0.25 and what two busy cores may add
+        operator.set_key_status("main", KEY, KeyStatus.DISABLED)
+        seconds_until(lambda: running.key().status is KeyStatus.DISABLED)
+
+
+def test_a_new_key_can_encrypt_as_soon_as_it_is_seen(operator: Catalog, workers: Callable[[], Catalog]) -> None:
+    with started(workers()) as running:
+        operator.register_key("main", OTHER_KEY, hsm="hsm", label="label-2")
+        seconds_until(lambda: OTHER_KEY.value in running.feed.snapshot.keystores["/main"].keys)
+        running.budget.take(running.feed.snapshot.keystores["/main"].keys[OTHER_KEY.value].current)
+
+
+def test_nothing_is_reserved_for_a_disabled_key(operator: Catalog, workers: Callable[[], Catalog]) -> None:
+    operator.set_key_status("main", KEY, KeyStatus.DISABLED)
+    with started(workers()) as running:
+        assert running.budget.counts() == {}
+        with pytest.raises(CountUnavailable):
+            running.budget.take(running.key().current)
+
+
+def test_a_busy_key_is_refilled_before_the_next_poll(
+    workers: Callable[[], Catalog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "POLL", 60.0)
+    with started(workers()) as running:
+        current = running.key().current
+        for _ in range(4 * FIRST_BLOCK):
+            try:
+                running.budget.take(current)
+            except CountUnavailable:
+                seconds_until(
+                    lambda: running.budget._accounts[current.id].granted > running.budget._accounts[current.id].taken,
+                    within=2,
+                )
+        assert running.budget.counts()[current.id] >= 4 * FIRST_BLOCK
+        assert running.said == []
+
+
+def test_stopping_writes_the_last_use(operator: Catalog, workers: Callable[[], Catalog]) -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    with started(workers()) as running:
+        seconds_until(lambda: running.feed._flush_at > 0)
+        running.feed.used(ID.value, at)
+    assert [row.last_used_at for row in operator.credentials("main")] == [at]
+
+
+def test_uses_are_written_while_serving(
+    operator: Catalog, workers: Callable[[], Catalog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "_FLUSH", 0.0)
+    with started(workers()) as running:
+        version = operator.version()
+        running.feed.used(ID.value, now())
+        seconds_until(lambda: operator.credentials("main")[0].last_used_at is not None)
+        assert operator.version() == version
+
+
+def test_proxies_count_each_other(
+    operator: Catalog, workers: Callable[[], Catalog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "_HEARTBEAT", 0.0)
+    with started(workers()) as running:
+        operator.heartbeat("proxy-2")
+        seconds_until(lambda: running.feed.snapshot.fleet_size == 2)
+
+
+def test_a_secret_that_comes_back_serves_again(
+    operator: Catalog, workers: Callable[[], Catalog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "_RETRY_SECRETS", 0.0)
+    operator.issue_credential("main", (OTHER_ID, OTHER_SECRET))
+    file = tmp_path / "secrets" / ID.value
+    content = file.read_bytes()
+    file.unlink()
+    with started(workers()) as running:
+        assert list(running.feed.snapshot.keystores["/main"].credentials) == [OTHER_ID.value]
+        assert [ID.value in text for text in running.said] == [True]
+        file.write_bytes(content)
+        seconds_until(lambda: len(running.feed.snapshot.keystores["/main"].credentials) == 2)
+
+
+def test_a_mistake_of_ours_does_not_end_the_thread(
+    operator: Catalog, workers: Callable[[], Catalog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = workers()
+    with started(worker) as running:
+        monkeypatch.setattr(worker, "version", lambda: 1 // 0)
+        seconds_until(lambda: bool(running.said), within=2)
+        assert "the catalog's feed failed, ZeroDivisionError" in running.said[0]
+        monkeypatch.undo()
+        operator.set_blocked("main", blocked=True)
+        seconds_until(lambda: running.feed.snapshot.keystores["/main"].blocked, within=2)
+
+
+def test_a_feed_that_cannot_start_says_so(tmp_path: Path) -> None:
+    running = Running(Catalog.create_or_upgrade(f"sqlite:///{tmp_path}/gone.db", tmp_path, now=now))
+    (tmp_path / "gone.db").unlink()
+    with pytest.raises(Unavailable, match="there is no catalog at"):
+        running.feed.start()
+    running.feed.stop()
+    assert "there is no catalog at" not in "".join(running.said)  # nothing was used, so nothing was lost
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+class TestOutage:
+    """The file of an SQLite catalog is moved away and comes back."""
+
+    def test_the_last_snapshot_serves_then_everything_is_blocked_then_all_is_well(
+        self, operator: Catalog, workers: Callable[[], Catalog], tmp_path: Path
+    ) -> None:
+        """The file is away for longer than `stale_limit`, and comes back."""
+        operator.create_keystore("other", UriPathPrefix(""))
+        file = tmp_path / "catalog.db"
+        with started(workers(), stale_limit=1.5) as running:
+            file.rename(tmp_path / "away")
+            seconds_until(lambda: bool(running.said), within=2)
+            assert "catalog.db" in running.said[0]
+            assert "the proxy goes on with what it last read" in running.said[0]
+            assert not running.feed.snapshot.keystores["/main"].blocked
+            running.budget.take(running.key().current)
+            seconds_until(lambda: running.feed.snapshot.keystores["/main"].blocked, within=3)
+            assert running.feed.snapshot.keystores[""].blocked
+            assert running.feed.stale_for() > 1.5
+            seconds_until(lambda: any("ALARM" in text for text in running.said), within=2)
+            (tmp_path / "away").rename(file)
+            seconds_until(lambda: not running.feed.snapshot.keystores["/main"].blocked, within=2)
+            seconds_until(lambda: "answers again" in running.said[-1], within=2)
+
+    def test_a_file_that_is_replaced_under_a_running_proxy_is_told(
+        self, operator: Catalog, workers: Callable[[], Catalog], tmp_path: Path
+    ) -> None:
+        """A backup put in the file's place is another file: an open connection would never see it."""
+        del operator
+        (tmp_path / "backup.db").write_bytes((tmp_path / "catalog.db").read_bytes())
+        with started(workers()) as running:
+            (tmp_path / "backup.db").rename(tmp_path / "catalog.db")
+            seconds_until(lambda: any("was replaced while it was in use" in text for text in running.said), within=2)
+
+    def test_a_block_passes_though_nothing_can_be_reserved(
+        self, operator: Catalog, workers: Callable[[], Catalog], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A disk that is full for the worker must not hold up an operator's block."""
+        worker = workers()
+        with started(worker) as running:
+
+            def full(_: object) -> dict[int, int]:
+                raise Unavailable("disk full")
+
+            monkeypatch.setattr(worker, "reserve", full)
+            operator.register_key("main", OTHER_KEY, hsm="hsm", label="label-2")
+            operator.set_blocked("main", blocked=True)
+            seconds_until(lambda: running.feed.snapshot.keystores["/main"].blocked, within=2)
+            seconds_until(lambda: running.feed.stale_for() < 0.2, within=2)
+            monkeypatch.undo()
+            seconds_until(lambda: len(running.budget.counts()) == 2, within=2)
+
+
+def test_a_postgresql_that_restarts_is_found_again(tmp_path: Path) -> None:
+    try:
+        with cluster() as own:
+            url = own.database()
+            with closing(Catalog.create_or_upgrade(url, tmp_path, now=now)) as operator:
+                operator.create_keystore("main", PREFIX)
+                with started(Catalog.open(url, tmp_path, now=now)) as running:
+                    own.stop()
+                    seconds_until(lambda: bool(running.said), within=5)
+                    assert not running.feed.snapshot.keystores["/main"].blocked
+                    own.start()
+                    operator.set_blocked("main", blocked=True)
+                    seconds_until(lambda: running.feed.snapshot.keystores["/main"].blocked, within=5)
+    except NoPostgresql as reason:
+        pytest.skip(f"no PostgreSQL here: {reason}")
