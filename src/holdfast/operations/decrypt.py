@@ -1,0 +1,39 @@
+"""Decrypt (spec, "Decrypt")."""
+
+from holdfast.catalog.snapshot import ExternalKey, Generation
+from holdfast.ekm.port import KeySession, Sealed
+from holdfast.operations.request import Request, hsm_of, locator_of
+from holdfast.operations.services import Services
+from holdfast.xks.aad import CiphertextMetadata, aws_sample_hsm_aad, hsm_aad
+from holdfast.xks.errors import ErrorName, XksError
+from holdfast.xks.messages import DecryptRequest, DecryptResponse
+
+
+async def answer(request: Request, services: Services) -> bytes:
+    """The body of the Decrypt response. Raises XksError and EkmFault."""
+    message = DecryptRequest.parse(request.body)
+    request.note(message.request_metadata)
+    generation, covered = _generation_and_aad(request.enabled_key(), message)
+    request.event.generation = generation.number
+    key = locator_of(generation)
+    sealed = Sealed(message.initialization_vector, message.ciphertext, message.authentication_tag)
+
+    def open_sealed(session: KeySession) -> bytes:
+        return session.decrypt(key, sealed, covered)
+
+    plaintext = await hsm_of(generation, services).run(
+        open_sealed, deadline=request.deadline, timing=request.event.timing
+    )
+    return DecryptResponse(plaintext).to_json()
+
+
+def _generation_and_aad(key: ExternalKey, message: DecryptRequest) -> tuple[Generation, bytes]:
+    metadata = message.ciphertext_metadata or b""
+    if key.takeover is not None and metadata in (b"", key.takeover.ciphertext_metadata):
+        # AWS's sample proxy knew one key per external key: what is generation 1 here.
+        return key.generations[1], aws_sample_hsm_aad(message.aad, metadata)
+    parsed = CiphertextMetadata.parse(metadata)
+    generation = key.generations.get(parsed.generation)
+    if generation is None:
+        raise XksError(ErrorName.INVALID_CIPHERTEXT, "ciphertextMetadata names a key generation that does not exist")
+    return generation, hsm_aad(message.aad, metadata, parsed.framing)

@@ -1,0 +1,46 @@
+"""What is known of one request when it ends: the log line, the metrics and the audit record."""
+
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from holdfast.ekm.port import Timing
+from holdfast.xks.errors import ErrorName
+from holdfast.xks.messages import RequestMetadata
+from holdfast.xks.types import Operation
+
+METHOD_NOT_ALLOWED = "MethodNotAllowed"
+"""Ours, for log and metrics: the spec answers another method with 405 and gives it no error name."""
+
+
+@dataclass(slots=True)
+class Event:
+    """Filled in as the request advances. Seconds and bytes.
+
+    `error` and `detail` are None for a success; `detail` is for the operator and may say more than the wire
+    does. `error` is None for a 405 too, which has no name on the wire: `outcome` tells the two apart.
+    `function` and `ckr` name the C_ call that failed. Never holds plaintext, a PIN or a secret key.
+    """
+
+    operation: Operation | None = None
+    keystore: str | None = None
+    external_key_id: str | None = None
+    generation: int | None = None
+    access_key_id: str | None = None
+    metadata: RequestMetadata | None = None
+    status: int = 0
+    error: ErrorName | None = None
+    detail: str | None = None
+    function: str | None = None
+    ckr: int | None = None
+    bytes_in: int = 0
+    bytes_out: int = 0
+    authentication: float = 0.0
+    total: float = 0.0
+    timing: Timing = field(default_factory=Timing)
+
+    @property
+    def outcome(self) -> str | None:
+        """The error name, METHOD_NOT_ALLOWED for a 405, None for a success."""
+        if self.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            return METHOD_NOT_ALLOWED
+        return self.error

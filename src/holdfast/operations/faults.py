@@ -1,0 +1,45 @@
+"""The one bridge between the faults of the layers below and the wire's error names."""
+
+from holdfast.catalog.counting import CountUnavailable, EncryptionLimitReached
+from holdfast.ekm import faults
+from holdfast.xks.errors import ErrorName, XksError
+
+NAMES: dict[type[Exception], ErrorName] = {
+    faults.KeyNotFound: ErrorName.KEY_NOT_FOUND,
+    faults.KeyAmbiguous: ErrorName.INTERNAL,
+    faults.KeyUsageRefused: ErrorName.INVALID_KEY_USAGE,
+    faults.CiphertextRejected: ErrorName.INVALID_CIPHERTEXT,
+    faults.MechanismUnsupported: ErrorName.UNSUPPORTED_OPERATION,
+    faults.DataTooLarge: ErrorName.UNSUPPORTED_OPERATION,
+    faults.HsmBusy: ErrorName.THROTTLING,
+    faults.HsmTimeout: ErrorName.DEPENDENCY_TIMEOUT,
+    faults.HsmUnavailable: ErrorName.DEPENDENCY_TIMEOUT,
+    faults.LoginRefused: ErrorName.INTERNAL,
+    faults.ModuleFailed: ErrorName.INTERNAL,
+    faults.IvUnsafe: ErrorName.INTERNAL,
+    faults.KeyExhausted: ErrorName.INVALID_STATE,
+    EncryptionLimitReached: ErrorName.INVALID_STATE,
+    CountUnavailable: ErrorName.DEPENDENCY_TIMEOUT,
+}
+"""Total: a test walks every fault that exists."""
+
+_MESSAGES = {
+    ErrorName.INVALID_STATE: "the external key has reached its limit of encryptions; it still decrypts",
+    ErrorName.INVALID_CIPHERTEXT: "the ciphertext, initialization vector, AAD or authentication tag is invalid",
+    ErrorName.INVALID_KEY_USAGE: "the external key does not support this operation",
+    ErrorName.KEY_NOT_FOUND: "the external key is not in the external key manager",
+    ErrorName.THROTTLING: "the proxy cannot serve this request in time; send fewer requests",
+    ErrorName.UNSUPPORTED_OPERATION: "the external key manager does not support this operation or size",
+    ErrorName.DEPENDENCY_TIMEOUT: "a dependency of the proxy did not answer in time",
+    ErrorName.INTERNAL: "the external key manager failed; the proxy's event log says how",
+}
+
+
+def to_xks_error(fault: Exception) -> XksError:
+    """What the caller is told of a fault of NAMES.
+
+    The fault's own words stay in the event log: they may name labels and slots.
+    """
+    # A layer may raise a narrower fault than this module knows: it is named as what it is a kind of.
+    name = next(NAMES[kind] for kind in type(fault).__mro__ if kind in NAMES)
+    return XksError(name, _MESSAGES[name])

@@ -1,0 +1,34 @@
+"""GetKeyMetadata (spec, "GetKeyMetadata")."""
+
+from holdfast.ekm.port import KeyAttributes, KeySession
+from holdfast.operations.request import Request, hsm_of, locator_of
+from holdfast.operations.services import Services
+from holdfast.xks.messages import GetKeyMetadataRequest, GetKeyMetadataResponse
+from holdfast.xks.types import KeyStatus
+
+MAX_KEY_USAGES = 10
+"""Spec, "GetKeyMetadata": values of `keyUsage`."""
+
+
+async def answer(request: Request, services: Services) -> bytes:
+    """The body of the GetKeyMetadata response. Raises XksError and EkmFault.
+
+    A key of a blocked key store is DISABLED, like a disabled key: KMS cannot use it, and may ask why.
+    """
+    message = GetKeyMetadataRequest.parse(request.body)
+    request.note(message.request_metadata)
+    key = request.key()
+    request.event.generation = key.current.number
+    locator = locator_of(key.current)
+
+    def describe(session: KeySession) -> KeyAttributes:
+        return session.describe(locator)
+
+    attributes = await hsm_of(key.current, services).run(
+        describe, deadline=request.deadline, timing=request.event.timing
+    )
+    return GetKeyMetadataResponse(
+        key_spec=attributes.key_spec,
+        key_usage=list(attributes.key_usage[:MAX_KEY_USAGES]),
+        key_status=KeyStatus.DISABLED if request.keystore.blocked else key.status,
+    ).to_json()

@@ -1,0 +1,32 @@
+"""What the operations need from the rest of a worker."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from holdfast.catalog.snapshot import Generation, Snapshot
+from holdfast.ekm.port import Hsm
+
+
+class Budget(Protocol):
+    """Counts encryptions ahead of making them; `holdfast.catalog.counting.EncryptionBudget` is the real one."""
+
+    def take(self, generation: Generation) -> None:
+        """Count one encryption. Raises EncryptionLimitReached or CountUnavailable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """`clock` is monotonic seconds, `now` the wall clock (timezone-aware), `deadline` seconds per request.
+
+    `credential_used` is told each access key id that signed a request.
+    """
+
+    snapshot: Callable[[], Snapshot]
+    hsms: Mapping[str, Hsm]
+    budget: Budget
+    credential_used: Callable[[str, datetime], None]
+    clock: Callable[[], float]
+    now: Callable[[], datetime]
+    deadline: float
