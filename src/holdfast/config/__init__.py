@@ -1,0 +1,1 @@
+"""The TOML file: what is installed (listeners, TLS, HSM modules, catalog URL, limits, logs)."""

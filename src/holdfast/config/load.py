@@ -1,0 +1,263 @@
+"""Reads the configuration file, and says everything that is wrong with it at once."""
+
+import difflib
+import itertools
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from holdfast.catalog.counting import EncryptionLimits
+from holdfast.config import lines, reference
+from holdfast.config.errors import ConfigurationError, Problem
+from holdfast.config.kinds import Refused, printable
+from holdfast.config.model import (
+    Address,
+    CatalogSettings,
+    Configuration,
+    HsmTable,
+    Log,
+    Server,
+    Tls,
+)
+from holdfast.config.reference import Absent, Key, Table
+from holdfast.ekm.settings import HsmSettings, LoginMode
+
+MAX_FILE = 1_048_576
+"""Bytes. A longer file is not a configuration."""
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SYNTAX = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>[0-9]+), column (?P<column>[0-9]+)|end of document)\)")
+_ANYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 (compared, not bound)
+
+
+def load(path: Path) -> Configuration:
+    """The configuration in `path`; the TLS files it names can be read. Raises ConfigurationError."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE + 1)
+    except OSError as error:
+        raise ConfigurationError(str(path), (Problem(None, f"cannot be read: {error.strerror}"),)) from None
+    if len(raw) > MAX_FILE:
+        raise ConfigurationError(str(path), (Problem(None, f"has more than {MAX_FILE} bytes"),))
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(str(path), (Problem(line, "is not UTF-8, as TOML must be"),)) from None
+    reader = _Reader(text, path)
+    configuration = reader.configuration()
+    reader.check_readable(configuration.tls)
+    return configuration
+
+
+def parse(text: str, path: Path) -> Configuration:
+    """The configuration in `text`, as if it were the file `path`; no file is touched. Raises ConfigurationError."""
+    return _Reader(text, path).configuration()
+
+
+class _Reader:
+    """One reading of one file. Problems are collected; the model is built only if there are none."""
+
+    def __init__(self, text: str, path: Path) -> None:
+        self._path = path
+        self._folder = path.absolute().parent
+        self._problems: list[Problem] = []
+        try:
+            self._document = tomllib.loads(text)
+            self._lines = lines.lines_of(text)
+        except RecursionError:
+            raise ConfigurationError(str(path), (Problem(None, "is nested too deeply"),)) from None
+        except ValueError as error:  # TOMLDecodeError, or a number too long for Python
+            raise ConfigurationError(str(path), (_syntax_problem(text, error),)) from None
+
+    def configuration(self) -> Configuration:
+        """The whole file as values. Raises ConfigurationError."""
+        self._refuse_unknown_tables()
+        server = self._table(reference.SERVER, ("server",), required=True)
+        tls = self._table(reference.TLS, ("tls",)) if "tls" in self._document else None
+        catalog = self._table(reference.CATALOG, ("catalog",))
+        limits = self._table(reference.ENCRYPTION_LIMIT, ("encryption_limit",))
+        log = self._table(reference.LOG, ("log",))
+        hsms = self._hsm_tables()
+        self._check_listeners(server)
+        self._check_mutual_tls(tls)
+        self._check_limits(limits)
+        for name, hsm in hsms.items():
+            self._check_login(name, hsm)
+        self._raise_problems()
+        return Configuration(
+            path=self._path.absolute(),
+            server=_server(server),
+            tls=None if tls is None else Tls(**tls),
+            catalog=CatalogSettings(catalog["url"], catalog["secrets_directory"], catalog["stale_limit_s"]),
+            encryption_limits=EncryptionLimits(**limits),
+            log=Log(log["events"]),
+            hsms={name: _hsm(name, hsm) for name, hsm in hsms.items()},
+        )
+
+    def check_readable(self, tls: Tls | None) -> None:
+        """Raises ConfigurationError for TLS files that cannot be opened."""
+        for name in ("certificate", "private_key", "client_ca"):
+            file: Path | None = None if tls is None else getattr(tls, name)
+            if file is None:
+                continue
+            try:
+                file.open("rb").close()
+            except OSError as error:
+                self._problem(("tls", name), f"`{name}` in [tls]: {file} cannot be read: {error.strerror}")
+        self._raise_problems()
+
+    def _refuse_unknown_tables(self) -> None:
+        known = [table.name.partition(".")[0] for table in reference.TABLES]
+        for name, value in self._document.items():
+            if name not in known:
+                what = (
+                    f"unknown table [{name}]" if isinstance(value, dict) else f"unknown key `{name}` before any table"
+                )
+                self._problem((name,), what + _nearest(name, known, "[{}]"))
+
+    def _hsm_tables(self) -> dict[str, dict[str, Any]]:
+        tables = self._document.get("hsm", {})
+        if not isinstance(tables, dict) or not tables:
+            self._problem(("hsm",), "no HSM: add a table [hsm.NAME]")
+            return {}
+        found = {}
+        for name, content in tables.items():
+            if not isinstance(content, dict):
+                self._problem(
+                    ("hsm", name),
+                    f"`{printable(name)}` in [hsm]: each HSM has a table with a name of its own, as in [hsm.main]",
+                )
+                continue
+            if not _NAME.fullmatch(name):
+                self._problem(
+                    ("hsm", name), f"`{printable(name)}` is no name of an HSM: use 1 to 64 of A-Z a-z 0-9 _ -"
+                )
+            found[name] = self._table(reference.HSM, ("hsm", name))
+        return found
+
+    def _table(self, table: Table, path: lines.Path, *, required: bool = False) -> dict[str, Any]:
+        """Every key of one table with its value or default; what was refused is missing and a problem."""
+        content: Any = self._document
+        for name in path:
+            content = content.get(name, {})
+        shown = f"[{printable('.'.join(map(str, path)))}]"
+        if not isinstance(content, dict):
+            self._problem(path, f"{shown} must be a table")
+            return {}
+        if required and path not in self._lines:
+            self._problem(path, f"no table {shown}")
+            return {}
+        names = [key.name for key in table.keys]
+        for name in content:
+            if name not in names:
+                self._problem(
+                    (*path, name), f"unknown key `{printable(name)}` in {shown}{_nearest(name, names, '`{}`')}"
+                )
+        values = {}
+        for key in table.keys:
+            try:
+                values[key.name] = self._value(key, content)
+            except Refused as refused:
+                where = (*path, key.name) if key.name in content else path
+                self._problem(where, f"`{key.name}` in {shown} {refused.text}")
+        return values
+
+    def _value(self, key: Key, content: dict[str, Any]) -> Any:
+        if key.name in content:
+            return key.kind.parse(content[key.name], self._folder)
+        match key.default:
+            case Absent.REQUIRED:
+                raise Refused(f"is missing: it is required ({key.kind.words})")
+            case Absent.NONE:
+                return None
+            case written:
+                return key.kind.parse(written, self._folder)
+
+    def _check_listeners(self, server: dict[str, Any]) -> None:
+        names = [name for name in ("listen", "health_listen", "metrics_listen") if server.get(name) is not None]
+        for position, name in enumerate(names):
+            for earlier in names[:position]:
+                if _overlap(server[name], server[earlier]):
+                    self._problem(
+                        ("server", name),
+                        f"`{name}` in [server] is the address of `{earlier}` already: use another port",
+                    )
+
+    def _check_mutual_tls(self, tls: dict[str, Any] | None) -> None:
+        if tls is None or "client_ca" not in tls or "client_subject" not in tls:
+            return
+        for name, other in (("client_ca", "client_subject"), ("client_subject", "client_ca")):
+            if tls[name] is not None and tls[other] is None:
+                self._problem(
+                    ("tls", name), f"`{name}` in [tls] without `{other}`: mutual TLS needs both, or neither of them"
+                )
+
+    def _check_limits(self, limits: dict[str, Any]) -> None:
+        if len(limits) < len(reference.ENCRYPTION_LIMIT.keys):
+            return  # one of them was refused already
+        order = [(name, limits[name]) for name in ("warn", "alarm", "stop") if limits[name] is not None]
+        for (low, low_value), (high, high_value) in itertools.pairwise(order):
+            if low_value > high_value:
+                path: lines.Path = ("encryption_limit", high)
+                self._problem(
+                    path if path in self._lines else ("encryption_limit", low),
+                    f"`{high}` in [encryption_limit] is {high_value}, below `{low}`, which is {low_value}",
+                )
+
+    def _check_login(self, name: str, hsm: dict[str, Any]) -> None:
+        if "login" not in hsm or "pin" not in hsm:
+            return
+        if hsm["login"] is LoginMode.USER and hsm["pin"] is None:
+            self._problem(("hsm", name, "login"), f'`login` in [hsm.{name}] is "user", which needs a `pin`')
+        if hsm["login"] is LoginMode.NONE and hsm["pin"] is not None:
+            self._problem(("hsm", name, "pin"), f'`pin` in [hsm.{name}] is never used, because `login` is "none"')
+
+    def _problem(self, path: lines.Path, text: str) -> None:
+        line = next((self._lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self._lines), None)
+        self._problems.append(Problem(line, text))
+
+    def _raise_problems(self) -> None:
+        if self._problems:
+            ordered = sorted(self._problems, key=lambda problem: problem.line or 0)
+            raise ConfigurationError(str(self._path), tuple(ordered))
+
+
+def _syntax_problem(text: str, error: ValueError) -> Problem:
+    match = _SYNTAX.fullmatch(str(error))
+    if match is None:
+        return Problem(None, f"is not TOML: {error}")
+    if match["line"] is None:
+        return Problem(text.rstrip().count("\n") + 1, f"is not TOML: {match['what']}, at the end of the file")
+    return Problem(int(match["line"]), f"is not TOML: {match['what']}, at column {match['column']}")
+
+
+def _nearest(name: str, known: list[str], form: str) -> str:
+    near = difflib.get_close_matches(name.lower(), known, n=1)
+    return f"; did you mean {form.format(near[0])}?" if near else f"; known are {', '.join(known)}"
+
+
+def _overlap(one: Address, other: Address) -> bool:
+    """Whether both cannot be bound. `localhost` is not looked up: it is compared as text."""
+    return one.port == other.port and (one.host == other.host or bool(_ANYWHERE & {one.host, other.host}))
+
+
+def _server(values: dict[str, Any]) -> Server:
+    return Server(
+        listen=values["listen"],
+        workers=values["workers"],
+        deadline=values["deadline_ms"],
+        max_body=values["max_body_bytes"],
+        max_headers=values["max_header_bytes"],
+        max_connections=values["max_connections"],
+        read_timeout=values["read_timeout_s"],
+        idle_timeout=values["idle_timeout_s"],
+        drain_timeout=values["drain_timeout_s"],
+        health_listen=values["health_listen"],
+        metrics_listen=values["metrics_listen"],
+    )
+
+
+def _hsm(name: str, values: dict[str, Any]) -> HsmTable:
+    settings = {key: value for key, value in values.items() if key not in {"pin", "probe_interval_s"}}
+    return HsmTable(HsmSettings(name=name, probe_interval=values["probe_interval_s"], **settings), values["pin"])

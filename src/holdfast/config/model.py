@@ -1,0 +1,86 @@
+"""The configuration file's tables as values. A `Configuration` that exists has been validated."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.catalog.counting import EncryptionLimits
+from holdfast.catalog.secret_reference import SecretReference
+from holdfast.ekm.settings import HsmSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a listener binds."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """`[tls]`. With `client_ca` and `client_subject` (a common name) mutual TLS is required."""
+
+    certificate: Path
+    private_key: Path
+    client_ca: Path | None = None
+    client_subject: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """`[server]`. `deadline` in seconds; `max_body` and `max_headers` in bytes; timeouts in seconds.
+
+    `health_listen` serves /ping and /ready over plain HTTP, `metrics_listen` /metrics; None: not at all.
+    """
+
+    listen: Address
+    workers: int
+    deadline: float
+    max_body: int
+    max_headers: int
+    max_connections: int
+    read_timeout: float
+    idle_timeout: float
+    drain_timeout: float
+    health_listen: Address | None
+    metrics_listen: Address | None
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogSettings:
+    """`[catalog]`. `secrets` is the directory of the credentials' secret files; `stale_limit` in seconds."""
+
+    url: str
+    secrets: Path
+    stale_limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """`[log]`. `events` is a file, or None for standard output."""
+
+    events: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class HsmTable:
+    """One `[hsm.NAME]` table. `settings.pin` is None: `secrets.resolve` reads it, in the process that logs in."""
+
+    settings: HsmSettings
+    pin: SecretReference | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """One TOML file, parsed and validated. `path` is the file; relative paths in it were resolved against it.
+
+    It holds no secret, so it can be pickled and sent to a worker.
+    """
+
+    path: Path
+    server: Server
+    tls: Tls | None
+    catalog: CatalogSettings
+    encryption_limits: EncryptionLimits
+    log: Log
+    hsms: dict[str, HsmTable]

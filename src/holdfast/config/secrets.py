@@ -1,0 +1,19 @@
+"""Reads what the configuration refers to, as late as possible: in the process that needs it."""
+
+from dataclasses import replace
+
+from holdfast.catalog.errors import SecretMissing
+from holdfast.config.errors import ConfigurationError, Problem
+from holdfast.config.model import HsmTable
+from holdfast.ekm.settings import HsmSettings
+
+
+def resolve(table: HsmTable) -> HsmSettings:
+    """The HSM's settings with its PIN read. Raises ConfigurationError; its text never holds the PIN."""
+    if table.pin is None:
+        return table.settings
+    try:
+        return replace(table.settings, pin=table.pin.read())
+    except SecretMissing as error:
+        name = f"[hsm.{table.settings.name}]"
+        raise ConfigurationError(name, (Problem(None, f"the PIN: {error}"),)) from None
