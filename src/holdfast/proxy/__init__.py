@@ -1,0 +1,1 @@
+"""The server: HTTP, TLS, workers, event log, metrics, load-balancer health."""

@@ -1,0 +1,82 @@
+"""What the supervisor and its workers tell each other, pickled over a socket pair that nobody else holds."""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from holdfast.proxy.tally import Row
+
+
+class Fault(IntEnum):
+    """Why a worker could not start: the exit code of `holdfast serve` (`holdfast.cli.exit_codes` has the words)."""
+
+    FAILED = 1
+    CONFIGURATION = 4
+    HSM = 7
+    CATALOG = 8
+    LOGIN_REFUSED = 12
+    """Never to be tried again by itself: a token locks after a few refused logins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The worker answers requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The worker could not start, for a reason that a person can act on."""
+
+    fault: Fault
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HsmReport:
+    """One HSM as one worker sees it. `gauges` are the backend's own."""
+
+    name: str
+    status: str
+    gauges: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCount:
+    """Encryptions reserved under a key generation."""
+
+    keystore: str
+    external_key_id: str
+    generation: int
+    encryptions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A worker's counters since its start, and its gauges. Also the sign that its event loop turns."""
+
+    rows: list[Row]
+    connections: int
+    in_flight: int
+    event_lines_lost: int
+    catalog_age: float
+    hsms: list[HsmReport]
+    encryptions: list[KeyCount] = field(default_factory=list)
+    credentials_used: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """Read the certificate files again, reopen the event log, look for new keys in the HSMs."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshTls:
+    """Read the certificate files again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Accept no more, answer what is in flight, exit."""
+
+
+FromWorker = Ready | Failed | Report
+ToWorker = Refresh | RefreshTls | Drain

@@ -1,0 +1,206 @@
+"""/metrics for Prometheus: what the workers report, added up by the supervisor.
+
+A worker's counters travel with its reports; those of a worker that has gone stay in the sums. So no request
+pays for Prometheus, and no file outlives a worker.
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from http.server import HTTPServer
+from itertools import accumulate
+from threading import Thread
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from holdfast._version import __version__
+from holdfast.config.model import Address
+from holdfast.proxy.messages import HsmReport, Report
+from holdfast.proxy.sockets import CannotListen
+from holdfast.proxy.tally import EDGES, STAGES, Row, merge
+from holdfast.xks.types import HealthStatus
+
+
+@dataclass(slots=True)
+class Fleet:
+    """What is known of all workers. The supervisor writes it, a scrape reads it: under `lock`."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    reports: dict[int, Report] = field(default_factory=dict)
+    retired: dict[tuple[str, str, str], Row] = field(default_factory=dict)
+    retired_lines_lost: int = 0
+    workers_ready: int = 0
+    workers_wanted: int = 0
+    replaced: int = 0
+    reloads: dict[str, int] = field(default_factory=lambda: {"applied": 0, "refused": 0})
+    certificate_expires: float | None = None
+    encryption_limits: dict[str, int] = field(default_factory=dict)
+
+    def retire(self, number: int) -> None:
+        """Keep the counts of a worker that has gone, forget its gauges."""
+        with self.lock:
+            report = self.reports.pop(number, None)
+            if report is not None:
+                merge(self.retired, report.rows)
+                self.retired_lines_lost += report.event_lines_lost
+
+
+class FleetCollector(Collector):
+    """Makes Prometheus's metrics of a Fleet. `now` is seconds since 1970."""
+
+    def __init__(self, fleet: Fleet, *, now: Callable[[], float]) -> None:
+        self._fleet = fleet
+        self._now = now
+
+    def collect(self) -> Iterable[Metric]:
+        """Every metric, as of the last reports."""
+        fleet = self._fleet
+        with fleet.lock:
+            reports = list(fleet.reports.values())
+            rows: dict[tuple[str, str, str], Row] = {}
+            merge(rows, list(fleet.retired.values()))
+            for report in reports:
+                merge(rows, report.rows)
+            return [
+                *_requests(rows.values()),
+                *_hsms([hsm for report in reports for hsm in report.hsms]),
+                *_keys(reports, fleet),
+                *self._process(reports),
+            ]
+
+    def _process(self, reports: list[Report]) -> Iterator[Metric]:
+        fleet = self._fleet
+        yield _gauge("holdfast_connections", "Open connections.", sum(r.connections for r in reports))
+        yield _gauge("holdfast_requests_in_flight", "Requests being answered.", sum(r.in_flight for r in reports))
+        yield _gauge(
+            "holdfast_catalog_age_seconds",
+            "Time since the catalog last confirmed what the most outdated worker serves.",
+            max((r.catalog_age for r in reports), default=0.0),
+        )
+        yield _gauge("holdfast_workers_ready", "Workers that answer requests.", fleet.workers_ready)
+        yield _gauge("holdfast_workers_wanted", "Workers that the configuration asks for.", fleet.workers_wanted)
+        lost = fleet.retired_lines_lost + sum(r.event_lines_lost for r in reports)
+        yield CounterMetricFamily(
+            "holdfast_event_lines_lost", "Event log lines that could not be written.", value=lost
+        )
+        yield CounterMetricFamily(
+            "holdfast_workers_replaced", "Workers that died or hung and were replaced.", value=fleet.replaced
+        )
+        reloads = CounterMetricFamily(
+            "holdfast_configuration_reloads", "Configurations loaded while running.", labels=["result"]
+        )
+        for result, count in fleet.reloads.items():
+            reloads.add_metric([result], count)
+        yield reloads
+        if fleet.certificate_expires is not None:
+            yield _gauge(
+                "holdfast_certificate_days_left",
+                "Days until the server certificate expires; negative: since it has.",
+                (fleet.certificate_expires - self._now()) / 86400,
+            )
+        build = GaugeMetricFamily("holdfast_build_info", "The version that runs.", labels=["version"])
+        build.add_metric([__version__], 1)
+        yield build
+
+
+def serve_metrics(address: Address, fleet: Fleet, *, now: Callable[[], float]) -> tuple[HTTPServer, Thread]:
+    """A thread that answers scrapes on `address`. Raises CannotListen."""
+    registry = CollectorRegistry()
+    registry.register(FleetCollector(fleet, now=now))
+    try:
+        return start_http_server(address.port, address.host, registry)
+    except OSError as error:
+        raise CannotListen(
+            f"cannot serve metrics on {address.host} port {address.port}: {error.strerror or error}"
+        ) from None
+
+
+def _requests(rows: Iterable[Row]) -> Iterator[Metric]:
+    labels = ["keystore", "operation"]
+    requests = CounterMetricFamily(
+        "holdfast_requests", "Requests by error name; empty: answered.", labels=[*labels, "error_name"]
+    )
+    bytes_in = CounterMetricFamily("holdfast_request_bytes", "Bytes of request bodies.", labels=labels)
+    bytes_out = CounterMetricFamily("holdfast_response_bytes", "Bytes of response bodies.", labels=labels)
+    latency = HistogramMetricFamily(
+        "holdfast_request_seconds",
+        "Time from a request's first byte to its answer, and its parts. KMS gives up at 0.25.",
+        labels=[*labels, "stage"],
+    )
+    sums: dict[tuple[str, str, str], Row] = {}
+    for row in rows:
+        requests.add_metric([row.keystore, row.operation, row.error_name], row.requests)
+        merge(sums, [Row(row.keystore, row.operation, "", row.buckets, row.seconds, 0, row.bytes_in, row.bytes_out)])
+    for row in sums.values():
+        where = [row.keystore, row.operation]
+        bytes_in.add_metric(where, row.bytes_in)
+        bytes_out.add_metric(where, row.bytes_out)
+        for stage, counts, seconds in zip(STAGES, row.buckets, row.seconds, strict=True):
+            cumulative = zip([*map(str, EDGES), "+Inf"], accumulate(counts), strict=True)
+            latency.add_metric([*where, stage], [(edge, float(count)) for edge, count in cumulative], seconds)
+    return iter((requests, bytes_in, bytes_out, latency))
+
+
+def _hsms(reports: list[HsmReport]) -> Iterator[Metric]:
+    workers = GaugeMetricFamily(
+        "holdfast_hsm_workers", "Workers by what their probe last found of the HSM.", labels=["hsm", "status"]
+    )
+    found: defaultdict[tuple[str, str], int] = defaultdict(int)
+    sums: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for report in reports:
+        for status in HealthStatus:
+            found[report.name, status] += status == report.status
+        for name, number in report.gauges.items():
+            sums[name, report.name] += number
+    for (hsm, value), count in found.items():
+        workers.add_metric([hsm, value], count)
+    yield workers
+    gauges: dict[str, GaugeMetricFamily] = {}
+    for (name, hsm), number in sums.items():
+        family = gauges.get(name)
+        if family is None:
+            family = gauges[name] = GaugeMetricFamily(
+                f"holdfast_hsm_{name}", f"{name.replace('_', ' ').capitalize()}, over all workers.", labels=["hsm"]
+            )
+        family.add_metric([hsm], number)
+    yield from gauges.values()
+
+
+def _keys(reports: list[Report], fleet: Fleet) -> Iterator[Metric]:
+    encryptions = GaugeMetricFamily(
+        "holdfast_key_encryptions",
+        "Encryptions reserved under a key generation by every proxy; NIST SP 800-38D allows 2^32.",
+        labels=["keystore", "external_key_id", "generation"],
+    )
+    highest: dict[tuple[str, str, str], int] = {}
+    used: dict[str, float] = {}
+    for report in reports:
+        for key in report.encryptions:
+            where = (key.keystore, key.external_key_id, str(key.generation))
+            highest[where] = max(highest.get(where, 0), key.encryptions)
+        for access_key_id, at in report.credentials_used.items():
+            used[access_key_id] = max(used.get(access_key_id, 0.0), at)
+    for where, count in highest.items():
+        encryptions.add_metric(list(where), count)
+    yield encryptions
+    limits = GaugeMetricFamily(
+        "holdfast_key_encryption_limit", "Configured limits of encryptions per key generation.", labels=["limit"]
+    )
+    for name, count in fleet.encryption_limits.items():
+        limits.add_metric([name], count)
+    yield limits
+    last_use = GaugeMetricFamily(
+        "holdfast_credential_last_use_timestamp_seconds",
+        "When a credential last signed a request since the proxy started.",
+        labels=["access_key_id"],
+    )
+    for access_key_id, at in used.items():
+        last_use.add_metric([access_key_id], at)
+    yield last_use
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)

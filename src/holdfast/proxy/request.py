@@ -1,0 +1,42 @@
+"""A request as the HTTP layer has read it, and what may answer it."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from holdfast.operations.pipeline import Headers, Response
+from holdfast.xks.errors import XksError
+
+
+@dataclass(slots=True)
+class HttpRequest:
+    """One request. `refusal` is set where the framing or a cap already decides; `complete` once it is read whole."""
+
+    arrived: float
+    client: str
+    method: str = ""
+    target: bytes = b""
+    headers: Headers = field(default_factory=list)
+    body: bytes = b""
+    keep_alive: bool = False
+    complete: bool = False
+    refusal: XksError | None = None
+
+
+class Site(Protocol):
+    """What answers the requests of a listener."""
+
+    def immediate(self, request: HttpRequest) -> Response | None:
+        """The answer that needs no waiting, or None: then `answer` is awaited."""
+
+    async def answer(self, request: HttpRequest) -> Response:
+        """The answer; never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bytes and seconds. A request must be read whole within `read_timeout` of its first byte."""
+
+    max_headers: int
+    max_body: int
+    read_timeout: float
+    idle_timeout: float

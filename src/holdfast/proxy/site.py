@@ -1,0 +1,153 @@
+"""What the main port answers: the XKS Proxy API, and the load balancers' /ping and /ready."""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from holdfast.operations.event import Event
+from holdfast.operations.pipeline import Headers, Pipeline, Response, method_refusal, refusal
+from holdfast.proxy.overload import Admission
+from holdfast.proxy.request import HttpRequest
+from holdfast.xks.errors import ErrorName, XksError
+from holdfast.xks.uri import parse_path
+
+HOLD = 0.025
+"""Seconds at most for which a throttled request is held, unread connection and all. Who asks again at once is so kept
+from spending on refusals what the others' answers need; the caller still hears well within 50 ms."""
+_JSON: Headers = [(b"content-type", b"application/json")]
+
+
+class Probes:
+    """GET and HEAD of /ping, which answers while the worker lives, and of /ready, which says why not."""
+
+    def __init__(self, obstacles: Callable[[], list[str]]) -> None:
+        self._obstacles = obstacles
+
+    def answer(self, request: HttpRequest) -> Response | None:
+        """None if the path is neither."""
+        path = request.target.partition(b"?")[0]
+        if path not in (b"/ping", b"/ready"):
+            return None
+        if request.method not in ("GET", "HEAD"):
+            return Response(405, [(b"allow", b"GET, HEAD")], b"")
+        if path == b"/ping":
+            return Response(200, _JSON, b'{"ping":"pong"}')
+        obstacles = self._obstacles()
+        body = msgspec.json.encode({"ready": not obstacles, "reasons": obstacles})
+        return Response(503 if obstacles else 200, _JSON, body)
+
+
+class ProbeSite:
+    """The plain-HTTP port for load balancers: the probes and nothing else."""
+
+    def __init__(self, probes: Probes) -> None:
+        self._probes = probes
+
+    def immediate(self, request: HttpRequest) -> Response | None:
+        """Always an answer."""
+        error = request.refusal or XksError(ErrorName.INVALID_URI_PATH, "only /ping and /ready are served here")
+        return (None if request.refusal else self._probes.answer(request)) or refusal(error, Event())
+
+    async def answer(self, request: HttpRequest) -> Response:
+        """Never called: `immediate` has answered."""
+        raise NotImplementedError(request.method)
+
+
+class ApiSite:
+    """The main port."""
+
+    def __init__(  # noqa: PLR0913 (each is a part of its own)
+        self,
+        pipeline: Pipeline,
+        probes: Probes,
+        admission: Admission,
+        *,
+        deadline: float,
+        clock: Callable[[], float],
+        record: Callable[[Event, str], None],
+    ) -> None:
+        self._pipeline = pipeline
+        self._probes = probes
+        self._admission = admission
+        self._deadline = deadline
+        self._clock = clock
+        self._record = record
+        self._working = 0
+        self._gate: asyncio.Future[None] | None = None
+
+    def immediate(self, request: HttpRequest) -> Response | None:
+        """Refusals and probes: what costs nothing."""
+        if request.refusal is not None:
+            return self._refuse(request, request.refusal)
+        if request.target.startswith((b"/ping", b"/ready")):
+            probe = self._probes.answer(request)
+            if probe is not None:
+                return probe
+        if self._admission.refuses(self._working):
+            request.refusal = XksError(
+                ErrorName.THROTTLING, "the proxy cannot serve this request in time; send fewer requests"
+            )
+        return None
+
+    async def answer(self, request: HttpRequest) -> Response:
+        """The pipeline's answer; a throttled request waits a moment for its refusal."""
+        if request.refusal is not None:
+            await self._hold()
+            return self._refuse(request, request.refusal)
+        self._working += 1
+        try:
+            return await self._work(request)
+        finally:
+            self._working -= 1
+            self._admission.answered(self._working)
+
+    async def _hold(self) -> None:
+        gate = self._gate
+        if gate is None:
+            loop = asyncio.get_running_loop()
+            gate = self._gate = loop.create_future()
+            loop.call_later(HOLD, self._open_gate)
+        await gate
+
+    def _open_gate(self) -> None:
+        if self._gate is not None:
+            self._gate.set_result(None)
+            self._gate = None
+
+    async def _work(self, request: HttpRequest) -> Response:
+        event = Event()
+        response = await self._pipeline.handle(
+            request.method,
+            request.target,
+            headers=request.headers,
+            body=request.body,
+            arrived=request.arrived,
+            event=event,
+        )
+        if event.error is None and event.total > self._deadline:
+            # Never a late 200: KMS has given up, or is about to, and asks again.
+            event.detail = "the answer was ready after the deadline"
+            response = refusal(XksError(ErrorName.DEPENDENCY_TIMEOUT, "the proxy was too slow"), event)
+            event.status, event.bytes_out = response.status, len(response.body)
+        self._record(event, request.client)
+        return response
+
+    def _refuse(self, request: HttpRequest, error: XksError) -> Response:
+        event = Event(bytes_in=len(request.body))
+        try:
+            target = parse_path(request.target.partition(b"?")[0])
+            event.operation = target.operation
+            event.external_key_id = None if target.external_key_id is None else target.external_key_id.value
+        except XksError as wrong_path:
+            # A wrong path is the more useful news, unless not even the path can be trusted.
+            if error.name is not ErrorName.VALIDATION:
+                error = wrong_path
+        if request.method != "POST" and error.name is ErrorName.UNSUPPORTED_OPERATION:
+            response = method_refusal(event)
+        else:
+            response = refusal(error, event)
+        event.status, event.bytes_out = response.status, len(response.body)
+        event.total = self._clock() - request.arrived
+        self._record(event, request.client)
+        return response

@@ -1,0 +1,49 @@
+"""Notices that files have changed, once they have stopped changing."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+SETTLED = 1.0
+"""Seconds without a further change: a certificate and its key are replaced one after the other."""
+
+_Stamp = tuple[int, int, int] | None
+
+
+class FileWatch:
+    """Compares modification time, size and inode. A symbolic link counts as what it points to."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._known: dict[Path, _Stamp] = {}
+        self._seen: dict[Path, _Stamp] = {}
+        self._quiet_since = 0.0
+        self.watch(files)
+
+    def watch(self, files: Iterable[Path]) -> None:
+        """Watch these files from now on, as they are now."""
+        self._known = {file: _stamp(file) for file in files}
+        self._seen = dict(self._known)
+
+    def forget(self) -> None:
+        """Take the files as they are now: somebody else is about to read them."""
+        self.watch(list(self._known))
+
+    def changed(self, now: float) -> list[Path]:
+        """The files that have changed and then rested; each change is told once."""
+        stamps = {file: _stamp(file) for file in self._known}
+        if stamps != self._seen:
+            self._seen = stamps
+            self._quiet_since = now
+            return []
+        if stamps == self._known or now - self._quiet_since < SETTLED:
+            return []
+        changed = [file for file, stamp in stamps.items() if stamp != self._known[file]]
+        self._known = stamps
+        return changed
+
+
+def _stamp(file: Path) -> _Stamp:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -1,0 +1,96 @@
+"""Counting requests, and what Prometheus is shown of the counts."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from holdfast.operations.event import Event
+from holdfast.proxy.messages import HsmReport, KeyCount, Report
+from holdfast.proxy.metrics import Fleet, FleetCollector
+from holdfast.proxy.tally import EDGES, Tally
+from holdfast.xks.errors import ErrorName
+from holdfast.xks.types import Operation
+
+
+def report(tally: Tally, **gauges: float) -> Report:
+    return Report(
+        rows=tally.rows(),
+        connections=2,
+        in_flight=1,
+        event_lines_lost=3,
+        catalog_age=0.5,
+        hsms=[HsmReport("main", "ACTIVE", {"sessions": 4.0, **gauges})],
+        encryptions=[KeyCount("store", "key", 1, 4096)],
+        credentials_used={"A" * 20: 100.0},
+    )
+
+
+def tally_of(*events: Event) -> Tally:
+    tally = Tally()
+    for event in events:
+        tally.add(event)
+    return tally
+
+
+def shown(fleet: Fleet) -> str:
+    registry = CollectorRegistry()
+    registry.register(FleetCollector(fleet, now=lambda: 1000.0))
+    return generate_latest(registry).decode()
+
+
+def encrypted(total: float, error: ErrorName | None = None) -> Event:
+    return Event(Operation.ENCRYPT, "store", error=error, total=total, bytes_in=10, bytes_out=20)
+
+
+def test_the_edges_include_the_deadline_and_the_moment_when_kms_gives_up() -> None:
+    assert {0.2, 0.25} <= set(EDGES)
+
+
+def test_requests_are_counted_by_error_name_and_their_times_by_edge() -> None:
+    fleet = Fleet()
+    fleet.reports[1] = report(tally_of(encrypted(0.2), encrypted(0.21, ErrorName.THROTTLING), encrypted(9.0)))
+    text = shown(fleet)
+    labels = 'keystore="store",operation="Encrypt"'
+    assert f'holdfast_requests_total{{error_name="",{labels}}} 2.0' in text
+    assert f'holdfast_requests_total{{error_name="ThrottlingException",{labels}}} 1.0' in text
+    assert f'holdfast_request_seconds_bucket{{{labels},le="0.15",stage="total"}} 0.0' in text.replace(
+        '{keystore="store",le="0.15",operation="Encrypt"', f'{{{labels},le="0.15"'
+    )
+    for edge, count in (("0.2", 1), ("0.25", 2), ("1.0", 2), ("+Inf", 3)):
+        assert f'{{keystore="store",le="{edge}",operation="Encrypt",stage="total"}} {count}.0' in text
+    assert f"holdfast_request_bytes_total{{{labels}}} 30.0" in text
+
+
+def test_workers_are_added_up() -> None:
+    fleet = Fleet()
+    fleet.reports[1] = report(tally_of(encrypted(0.1)))
+    fleet.reports[2] = report(tally_of(encrypted(0.1)))
+    text = shown(fleet)
+    assert 'holdfast_requests_total{error_name="",keystore="store",operation="Encrypt"} 2.0' in text
+    assert 'holdfast_hsm_sessions{hsm="main"} 8.0' in text
+    assert 'holdfast_hsm_workers{hsm="main",status="ACTIVE"} 2.0' in text
+    assert "holdfast_connections 4.0" in text
+
+
+def test_a_worker_that_has_gone_leaves_its_counts_and_takes_its_gauges() -> None:
+    fleet = Fleet()
+    fleet.reports[1] = report(tally_of(encrypted(0.1)))
+    fleet.retire(1)
+    fleet.reports[2] = report(tally_of(encrypted(0.1)))
+    text = shown(fleet)
+    assert 'holdfast_requests_total{error_name="",keystore="store",operation="Encrypt"} 2.0' in text
+    assert "holdfast_event_lines_lost_total 6.0" in text
+    assert 'holdfast_hsm_sessions{hsm="main"} 4.0' in text
+
+
+def test_a_scrape_changes_nothing() -> None:
+    fleet = Fleet()
+    fleet.reports[1] = report(tally_of(encrypted(0.1)))
+    fleet.retire(1)
+    fleet.reports[2] = report(tally_of(encrypted(0.1)))
+    assert shown(fleet) == shown(fleet)
+
+
+def test_days_of_the_certificate_are_counted_down() -> None:
+    fleet = Fleet(certificate_expires=1000.0 + 2 * 86400)
+    assert "holdfast_certificate_days_left 2.0" in shown(fleet)

@@ -1,0 +1,210 @@
+"""What the operator sees of the running server: events, metrics, /ping, /ready."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.server.client import METADATA
+from tests.server.proxy_server import ACCESS_KEY_ID, SECRET_ACCESS_KEY
+from tests.server.token import PIN
+
+from holdfast.xks.types import Operation
+
+if TYPE_CHECKING:
+    from tests.server.conftest import Serve
+    from tests.server.proxy_server import ProxyServer
+
+pytestmark = pytest.mark.server
+
+MARKER = b"this plaintext must never be logged"
+
+
+def test_one_event_per_request_with_what_the_request_was(serve: Serve) -> None:
+    server = serve()
+    with server.caller() as caller:
+        sealed = caller.encrypt(MARKER, MARKER)
+        caller.decrypt(sealed, MARKER)
+        caller.decrypt(sealed, b"another AAD")
+    encrypt, decrypt, failed = server.wait_for_events(3)
+    assert encrypt["operation"] == "Encrypt"
+    assert (encrypt["decision"], encrypt["status"], encrypt["generation"]) == ("allow", 200, 1)
+    assert encrypt["kmsRequestId"] == METADATA["kmsRequestId"]
+    assert encrypt["accessKeyId"] == ACCESS_KEY_ID.value
+    assert encrypt["client"] == "127.0.0.1"
+    assert 0 < encrypt["milliseconds"]["hsm"] < encrypt["milliseconds"]["total"] < 1000
+    assert decrypt["operation"] == "Decrypt"
+    assert (failed["errorName"], failed["function"]) == ("InvalidCiphertextException", "C_Decrypt")
+
+
+def test_no_secret_is_ever_logged(serve: Serve) -> None:
+    server = serve()
+    with server.caller() as caller:
+        caller.decrypt(caller.encrypt(MARKER), None)
+        signed = caller.signed(caller.path(Operation.ENCRYPT), MARKER)
+        caller.request("POST", caller.path(Operation.ENCRYPT), body=MARKER, headers=signed)
+        caller.request("POST", caller.path(Operation.ENCRYPT), body=MARKER + b"!", headers=signed)
+    server.wait_for_events(4)
+    server.stop()
+    told = server.events_file.read_bytes() + server.stderr().encode() + (server.directory / "stdout").read_bytes()
+    signature = signed["Authorization"].rpartition("=")[2].encode()
+    for secret in (MARKER, SECRET_ACCESS_KEY.reveal(), signature, f'"{PIN}"'.encode()):
+        assert secret not in told
+
+
+def test_refusals_before_the_pipeline_are_events_too(serve: Serve) -> None:
+    server = serve()
+    with server.caller() as caller:
+        caller.request("POST", caller.path(Operation.ENCRYPT), body=b"x" * 100_000)
+    (event,) = server.wait_for_events(1)
+    assert (event["operation"], event["errorName"]) == ("Encrypt", "UnsupportedOperationException")
+
+
+def test_sighup_reopens_the_event_log(serve: Serve) -> None:
+    server = serve()
+    server.call(Operation.GET_HEALTH_STATUS)
+    server.wait_for_events(1)
+    rotated = server.events_file.rename(server.directory / "rotated")
+    server.hangup()
+    server.eventually(server.events_file.exists, within=5, what="a new log file")
+    server.call(Operation.GET_HEALTH_STATUS)
+    server.wait_for_events(1)
+    assert len(rotated.read_bytes().splitlines()) == 1
+
+
+def test_events_go_to_standard_output_by_default(serve: Serve) -> None:
+    server = serve(events=False)
+    server.call(Operation.GET_HEALTH_STATUS)
+    server.stop()
+    assert b'"operation":"GetHealthStatus"' in (server.directory / "stdout").read_bytes()
+
+
+def test_a_reader_of_standard_output_that_goes_away_stops_nothing_and_the_loss_is_counted(serve: Serve) -> None:
+    server = serve(events=False)
+    server.stop()
+    reader = subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE)
+    assert reader.stdin is not None
+    server.start(stdout=reader.stdin)
+    reader.wait(10)
+    reader.stdin.close()
+    server.round_trip()
+    server.eventually(
+        lambda: server.metric("holdfast_event_lines_lost_total") == 2, within=5, what="two lines are counted as lost"
+    )
+
+
+def test_a_reader_of_standard_output_that_does_not_read_delays_nobody(serve: Serve) -> None:
+    server = serve(events=False)
+    server.stop()
+    reader = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert reader.stdin is not None
+    try:
+        server.start(stdout=reader.stdin)
+        with server.caller() as caller:
+            # About 1 KB a line: a pipe holds 64 KB.
+            assert all(caller.health().status == 200 for _ in range(200))
+    finally:
+        reader.kill()
+        reader.wait()
+        reader.stdin.close()
+
+
+def test_metrics_tell_requests_times_and_the_hsm(serve: Serve) -> None:
+    server = serve(workers=2)
+    with server.caller() as caller:
+        sealed = caller.encrypt(b"counted")
+        caller.decrypt(sealed, b"wrong")
+    where = {"keystore": "test", "operation": "Decrypt"}
+    server.eventually(
+        lambda: server.metric("holdfast_requests_total", error_name="InvalidCiphertextException", **where) == 1,
+        within=5,
+        what="a failed Decrypt",
+    )
+    assert server.metric("holdfast_request_seconds_bucket", le="0.25", stage="hsm", **where) == 1
+    server.eventually(lambda: server.metric("holdfast_workers_ready") == 2, within=10, what="two workers")
+    assert server.metric("holdfast_key_encryptions", external_key_id="key-1", generation="1")
+    assert server.metric("holdfast_hsm_workers", hsm="main", status="ACTIVE")
+    assert server.metric("holdfast_credential_last_use_timestamp_seconds", access_key_id=ACCESS_KEY_ID.value)
+    assert 29 < (server.metric("holdfast_certificate_days_left") or 0) < 30
+
+
+@pytest.mark.parametrize("health_port", [False, True])
+def test_ping_and_ready_are_answered_on_both_ports(shared: ProxyServer, health_port: bool) -> None:  # noqa: FBT001
+    with shared.caller(health_port=health_port) as caller:
+        assert caller.request("GET", "/ping").json == {"ping": "pong"}
+        assert caller.request("GET", "/ready").json == {"ready": True, "reasons": []}
+        assert caller.request("HEAD", "/ready").status == 200
+        refused = caller.request("POST", "/ping")
+        assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")
+
+
+def test_the_health_port_serves_nothing_else(shared: ProxyServer) -> None:
+    with shared.caller(health_port=True) as caller:
+        assert caller.request("POST", "/test/kms/xks/v1/health").error == "InvalidUriPathException"
+
+
+def test_ready_says_what_is_in_the_way(serve: Serve) -> None:
+    server = serve("plain", hsm={"probe_interval_s": 1})
+    assert server.shim is not None
+    server.shim.device_lost()
+    server.eventually(lambda: not server.is_ready(), within=5, what="/ready says 503")
+    with server.caller(health_port=True) as caller:
+        answer = caller.request("GET", "/ready")
+    assert (answer.status, answer.json["reasons"]) == (503, ["the HSM main is UNAVAILABLE"])
+
+
+def test_a_blocked_key_store_is_refused_by_every_worker_within_a_second(serve: Serve) -> None:
+    server = serve(workers=2)
+    catalog = server.catalog()
+    catalog.set_blocked("test", blocked=True)
+    catalog.close()
+    callers = [server.caller() for _ in range(8)]
+    server.eventually(
+        lambda: all(caller.encrypt(b"").error == "InvalidStateException" for caller in callers),
+        within=1,
+        what="InvalidStateException everywhere",
+    )
+
+
+def test_a_path_that_is_none_is_404_with_a_body(shared: ProxyServer) -> None:
+    with shared.caller() as caller:
+        for path in ("/", "/test/kms/xks/v1", "/kms/xks/v1/health", "/test/kms/xks/v1/health/"):
+            reply = caller.request("POST", path, body=b"{}")
+            assert (reply.status, reply.error) == (404, "InvalidUriPathException")
+            assert reply.headers["content-type"] == "application/json"
+
+
+def test_another_method_is_405(shared: ProxyServer) -> None:
+    with shared.caller() as caller:
+        reply = caller.request("GET", caller.path(Operation.ENCRYPT))
+        assert (reply.status, reply.headers["allow"]) == (405, "POST")
+
+
+def test_a_405_is_recorded_as_a_refusal(shared: ProxyServer) -> None:
+    """It has no error name on the wire; in log and metrics it must not pass for an operation that was done."""
+    with shared.caller() as caller:
+        caller.request("GET", caller.path(Operation.DECRYPT))
+        caller.request("PUT", caller.path(Operation.DECRYPT), body=b"x" * 100_000)  # refused before it is read
+    shared.eventually(
+        lambda: sum(event["status"] == 405 for event in shared.events() if event.get("operation") == "Decrypt") == 2,
+        within=5,
+        what="two events",
+    )
+    refused = [event for event in shared.events() if event["status"] == 405]
+    assert {(event["decision"], event["errorName"]) for event in refused} == {("fail", "MethodNotAllowed")}
+    shared.eventually(
+        lambda: (
+            sum(
+                shared.metric(
+                    "holdfast_requests_total", keystore=store, operation="Decrypt", error_name="MethodNotAllowed"
+                )
+                or 0
+                for store in ("", "test")
+            )
+            == 2
+        ),
+        within=5,
+        what="two counted",
+    )

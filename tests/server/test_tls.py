@@ -1,0 +1,183 @@
+"""TLS of the running server: versions, suites, certificates that change, client certificates."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.server.certificates import Authority, Pair
+from tests.server.client import trusting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.server.conftest import Serve
+    from tests.server.proxy_server import ProxyServer
+
+pytestmark = pytest.mark.server
+
+SUBJECT = "cks.kms.us-east-2.amazonaws.com"
+PING = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def connect(server: ProxyServer, context: ssl.SSLContext) -> ssl.SSLSocket:
+    sock = socket.create_connection(("127.0.0.1", server.port), 10)
+    try:
+        return context.wrap_socket(sock, server_hostname="localhost")
+    except BaseException:
+        sock.close()
+        raise
+
+
+def context(server: ProxyServer, version: ssl.TLSVersion, ciphers: str = "DEFAULT") -> ssl.SSLContext:
+    made = trusting(server.authority.certificate)
+    made.minimum_version = made.maximum_version = version
+    made.set_ciphers(ciphers)
+    return made
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+@pytest.mark.parametrize("certificate", ["ecdsa", "rsa"])
+def test_tls_1_2_and_1_3_are_spoken_with_both_kinds_of_keys(serve: Serve, certificate: str, version: str) -> None:
+    server = serve(certificate=certificate)
+    with connect(server, context(server, ssl.TLSVersion[version])) as tls:
+        assert tls.version() == version.replace("_", ".")
+        assert (tls.cipher() or ("",))[0].endswith(("AES256-GCM-SHA384", "AES_256_GCM_SHA384"))
+
+
+REFUSED_SUITES = (
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-ECDSA-AES256-SHA384",
+    "AES256-GCM-SHA384",
+    "DHE-RSA-AES256-GCM-SHA384",
+)
+
+
+@pytest.mark.parametrize("suite", REFUSED_SUITES)
+def test_of_tls_1_2_only_the_suites_of_the_specification_are_spoken(shared: ProxyServer, suite: str) -> None:
+    with pytest.raises(ssl.SSLError, match=r"(?i)handshake.failure|eof occurred|connection has been closed .eof"):
+        connect(shared, context(shared, ssl.TLSVersion.TLSv1_2, suite))
+
+
+def test_tls_1_1_is_refused(shared: ProxyServer) -> None:
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        old = context(shared, ssl.TLSVersion.TLSv1_1, "DEFAULT:@SECLEVEL=0")
+    with pytest.raises(ssl.SSLError):
+        connect(shared, old)
+
+
+def serial(server: ProxyServer) -> str:
+    with connect(server, trusting(server.authority.certificate)) as tls:
+        return str((tls.getpeercert() or {})["serialNumber"])
+
+
+def test_a_new_certificate_is_used_without_a_restart_and_without_a_signal(serve: Serve) -> None:
+    server = serve(workers=2)
+    before, pids = serial(server), server.worker_pids()
+    with connect(server, trusting(server.authority.certificate)) as kept:
+        server.authority.issue("localhost", file="server")
+        server.eventually(lambda: serial(server) != before, within=5, what="a new certificate")
+        kept.sendall(PING)
+        assert kept.recv(100).startswith(b"HTTP/1.1 200")
+    assert server.worker_pids() == pids
+
+
+def test_a_key_that_does_not_belong_to_the_certificate_is_refused_loudly_and_the_old_pair_stays(serve: Serve) -> None:
+    server = serve()
+    before = serial(server)
+    other = server.authority.issue("localhost", file="other")
+    shutil.copy(other.private_key, server.certificate.private_key)
+    server.hangup()
+    server.eventually(lambda: "does not belong to the certificate" in server.stderr(), within=5, what="a refusal")
+    assert serial(server) == before
+
+
+def test_without_tls_files_the_server_does_not_start_and_says_why(serve: Serve) -> None:
+    server = serve()
+    server.stop()
+    server.certificate.private_key.write_text("not a key")
+    with pytest.raises(AssertionError, match="not a PEM certificate chain and its PEM key"):
+        server.start()
+
+
+def reaches_http(server: ProxyServer, pair: Pair | None) -> bool:
+    """Whether a client with this certificate gets as far as HTTP."""
+    client = None if pair is None else (pair.certificate, pair.private_key)
+    try:
+        with connect(server, trusting(server.authority.certificate, client=client)) as tls:
+            tls.sendall(PING)
+            return tls.recv(100) != b""
+    except (ssl.SSLError, ConnectionError):
+        return False
+
+
+def test_with_mutual_tls_only_the_named_subject_of_the_named_authority_reaches_http(
+    serve: Serve, tmp_path: Path
+) -> None:
+    server = serve(client_subject=SUBJECT)
+    right = server.client_certificate(SUBJECT, file="client")
+    assert reaches_http(server, right)
+    assert not reaches_http(server, None), "no certificate"
+    assert not reaches_http(server, server.client_certificate("cks.kms.us-west-2.amazonaws.com", file="region"))
+    assert not reaches_http(server, server.client_certificate(f"{SUBJECT}.example.org", file="longer"))
+    assert not reaches_http(server, server.client_certificate(SUBJECT, file="late", valid=timedelta(days=-1)))
+    assert not reaches_http(server, Authority(tmp_path, "stranger").issue(SUBJECT, file="stranger-client"))
+    with server.caller(client=right) as caller:
+        assert caller.encrypt(b"over mutual TLS").status == 200
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_resumed_session_does_not_outlive_the_client_certificate(serve: Serve, version: ssl.TLSVersion) -> None:
+    """Resumption verifies no certificate: it would let an expired one in for as long as the ticket lives."""
+    server = serve(client_subject=SUBJECT)
+    began = time.monotonic()
+    client = server.client_certificate(SUBJECT, file="short", valid=timedelta(seconds=3))
+    context = trusting(server.authority.certificate, client=(client.certificate, client.private_key))
+    context.minimum_version = context.maximum_version = version
+    session = None
+    resumed = 0
+
+    def reaches() -> bool:
+        nonlocal session, resumed
+        with (
+            socket.create_connection(("localhost", server.port), 5) as sock,
+            context.wrap_socket(sock, server_hostname="localhost", session=session) as tls,
+        ):
+            resumed += bool(tls.session_reused)
+            tls.sendall(PING)
+            answered = tls.recv(100) != b""
+            session = tls.session or session
+            return answered
+
+    assert reaches()
+    assert reaches()
+    assert resumed == 1
+    assert time.monotonic() < began + 3, "too slow a machine to tell"
+    server.eventually(lambda: not _quietly(reaches), within=6, what="the expired certificate is refused")
+    assert resumed > 1
+
+
+def _quietly(reaches: Callable[[], bool]) -> bool:
+    try:
+        return reaches()
+    except (ssl.SSLError, ConnectionError):
+        return False
+
+
+def test_a_connection_that_never_begins_its_handshake_is_ended(serve: Serve) -> None:
+    server = serve(server={"read_timeout_s": 0.5})
+    with socket.create_connection(("127.0.0.1", server.port), 5) as silent:
+        assert silent.recv(1) == b""
+
+
+def test_plain_http_on_the_tls_port_ends_the_connection(shared: ProxyServer) -> None:
+    with socket.create_connection(("127.0.0.1", shared.port), 5) as plain:
+        plain.sendall(PING)
+        assert not plain.recv(1000).startswith(b"HTTP/1.1 200")
