@@ -1,0 +1,1 @@
+"""What an operator does: key lifecycle, credentials, keystores, doctor, migration."""

@@ -1,0 +1,120 @@
+"""The whole examination: every part looked at once, none able to stop the others."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import datetime
+
+from holdfast.admin.catalogs import open_catalog
+from holdfast.admin.doctor.certificate import examine_certificate
+from holdfast.admin.doctor.clock import examine_clock
+from holdfast.admin.doctor.files import examine_files
+from holdfast.admin.doctor.finding import Finding, error, note, ok, warning
+from holdfast.admin.doctor.hsm import examine_hsm
+from holdfast.admin.doctor.running import RunningProxy
+from holdfast.catalog.errors import CatalogError
+from holdfast.catalog.reads import KeyRow
+from holdfast.catalog.store import Catalog
+from holdfast.config.model import Configuration
+
+FULL_CREDENTIALS = 2
+"""Spec, Appendix A: at least two simultaneous credentials, so that one can be replaced without an outage."""
+
+
+def examine(configuration: Configuration, *, now: Callable[[], datetime]) -> Iterator[Finding]:
+    """Every finding, part by part, as soon as it is known."""
+    yield from examine_files(configuration)
+    yield from examine_clock()
+    yield from examine_certificate(configuration.tls, now=now())
+    try:
+        catalog = open_catalog(configuration, now=now)
+    except CatalogError as failure:
+        yield error(
+            "catalog-unusable",
+            "catalog",
+            failure.message,
+            why="Without the catalog the proxy knows no keystore, credential or key.",
+            remedy="`holdfast init --config FILE` makes the tables; for PostgreSQL check the URL and the network.",
+        )
+        yield from _hsms(configuration, [])
+        return
+    with closing(catalog):
+        yield from _catalog(catalog)
+        keys = catalog.keys(None)
+        found = list(_hsms(configuration, keys))
+        yield from found
+        yield from _homeless(configuration, keys)
+        missing = {finding.subject for finding in found if finding.code in ("key-not-found", "key-label-twice")}
+        here = [row for row in _newest(keys) if f"key {row.keystore}/{row.external_key_id}" not in missing]
+        examined = {name for name in configuration.hsms if not _failed(name, found)}
+        yield from RunningProxy(configuration, catalog, now).examine([row for row in here if row.hsm in examined])
+
+
+def _hsms(configuration: Configuration, keys: list[KeyRow]) -> Iterator[Finding]:
+    for name, table in configuration.hsms.items():
+        yield from examine_hsm(table, [row for row in keys if row.hsm == name])
+
+
+def _failed(name: str, found: list[Finding]) -> bool:
+    """Whether the HSM could not be looked at, so that nothing is known of its keys."""
+    codes = {finding.code for finding in found if finding.subject == f"hsm.{name}"}
+    return not codes & {"login"}
+
+
+def _catalog(catalog: Catalog) -> Iterator[Finding]:
+    snapshot = catalog.snapshot()
+    counts = f"keystores: {len(snapshot.keystores)}, version: {snapshot.version}"
+    yield ok("catalog", "catalog", f"opens, and its tables are this version's ({counts})")
+    for sentence in snapshot.unreadable:
+        yield error(
+            "secret-unreadable",
+            "catalog",
+            sentence,
+            why="KMS's requests with this credential get AuthenticationFailedException.",
+            remedy="Restore the secret, or issue another credential and give that to KMS, then retire this one.",
+        )
+    if not snapshot.keystores:
+        yield note(
+            "catalog-empty", "catalog", "there is no keystore", remedy="`holdfast keystore create NAME` makes one."
+        )
+    for keystore in snapshot.keystores.values():
+        subject = f"keystore {keystore.name}"
+        if keystore.blocked:
+            yield warning(
+                "keystore-blocked",
+                subject,
+                "the keystore is blocked",
+                why="Every Encrypt and Decrypt is refused.",
+                remedy=f"`holdfast keystore unblock {keystore.name}` when it shall serve again.",
+            )
+        if not keystore.credentials:
+            yield error(
+                "keystore-without-credential",
+                subject,
+                "the keystore has no credential that works",
+                why="Every request of KMS is refused.",
+                remedy=f"`holdfast credential issue {keystore.name}`, then `holdfast keystore config`.",
+            )
+        elif len(keystore.credentials) < FULL_CREDENTIALS:
+            yield note(
+                "keystore-one-credential",
+                subject,
+                "the keystore has one credential",
+                remedy="Issue a second one before you replace it, so that KMS changes over without an outage.",
+            )
+
+
+def _homeless(configuration: Configuration, keys: list[KeyRow]) -> Iterator[Finding]:
+    for row in keys:
+        if row.hsm not in configuration.hsms:
+            yield error(
+                "key-without-hsm",
+                f"key {row.keystore}/{row.external_key_id}",
+                f"the key lies in the HSM {row.hsm!r}, for which the configuration has no [hsm.{row.hsm}]",
+                why="Every call for this key fails.",
+                remedy="Add that table again, or correct its name.",
+            )
+
+
+def _newest(keys: list[KeyRow]) -> list[KeyRow]:
+    """One row per external key: that of its newest generation."""
+    return list({(row.keystore, row.external_key_id): row for row in keys}.values())

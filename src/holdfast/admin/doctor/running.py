@@ -1,0 +1,136 @@
+"""Doctor on the proxy that is running here: what it sees, compared with what a fresh process sees."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from holdfast.admin.doctor.finding import Finding, error, note, ok, warning
+from holdfast.admin.errors import AdminError, NotFound
+from holdfast.admin.kms_connection import KmsConnection, connection_of, credential_in_use, local_endpoint
+from holdfast.admin.wire import Wire, trusting_any
+from holdfast.catalog.reads import KeyRow
+from holdfast.catalog.store import Catalog
+from holdfast.config.model import Configuration, Tls
+from holdfast.xks.errors import ErrorName
+from holdfast.xks.messages import GetKeyMetadataRequest, RequestMetadata
+from holdfast.xks.types import ExternalKeyId, Operation
+
+_SUBJECT = "running proxy"
+_ASK = GetKeyMetadataRequest(
+    RequestMetadata(
+        kms_operation="DescribeKey",
+        kms_request_id="holdfast-doctor",
+        aws_principal_arn="arn:aws:iam::123456789012:user/holdfast-doctor",
+    )
+).to_json()
+_ASK_PER_WORKER = 2  # The kernel spreads connections over the workers; two per worker reach most of them.
+
+
+@dataclass(frozen=True, slots=True)
+class RunningProxy:
+    """The proxy that listens where the configuration says, reached with the catalog's own credentials."""
+
+    configuration: Configuration
+    catalog: Catalog
+    now: Callable[[], datetime]
+
+    def examine(self, keys_in_hsm: Sequence[KeyRow]) -> Iterator[Finding]:
+        """Findings. `keys_in_hsm` are the registered keys that this process, which is fresh, finds in their HSMs."""
+        tls = self.configuration.tls
+        if tls is not None and tls.client_ca is not None:
+            yield note("proxy-not-asked", _SUBJECT, "not asked: mutual TLS lets in KMS only")
+            return
+        endpoint = local_endpoint(self.configuration)
+        try:
+            with ExitStack() as stack:
+                wires = [
+                    stack.enter_context(Wire(endpoint, tls=trusting_any(), now=self.now))
+                    for _ in range(self.configuration.server.workers * _ASK_PER_WORKER)
+                ]
+                yield from self._examine(wires, endpoint, keys_in_hsm)
+        except AdminError as failure:
+            yield note(
+                "proxy-not-running",
+                _SUBJECT,
+                f"not asked: {failure.message}",
+                remedy="Run doctor again while the proxy runs: only then can it see what the proxy sees.",
+            )
+
+    def _examine(self, wires: list[Wire], endpoint: str, keys_in_hsm: Sequence[KeyRow]) -> Iterator[Finding]:
+        if self.configuration.tls is not None:
+            shown = wires[0].certificate
+            if shown != _certificate(self.configuration.tls):
+                # Somebody else may be listening there: it is not sent a signature.
+                yield warning(
+                    "proxy-other-certificate",
+                    _SUBJECT,
+                    f"{endpoint} shows another certificate than the configured file holds",
+                    why="Another program has the port, or the proxy could not load the new file.",
+                    remedy="See who listens there (`ss -tlnp`), and read the proxy's log.",
+                )
+                return
+        if wires[0].is_ready():
+            yield ok("proxy-ready", _SUBJECT, f"{endpoint} says that it is ready")
+        else:
+            yield error(
+                "proxy-not-ready",
+                _SUBJECT,
+                f"{endpoint} says that it is not ready",
+                why="No HSM answers it at the moment, or it has not finished starting.",
+                remedy="If the findings above are good, the HSM is well and the proxy has lost it: read its log.",
+            )
+        for row in keys_in_hsm:
+            yield from self._key(wires, row)
+
+    def _key(self, wires: list[Wire], row: KeyRow) -> Iterator[Finding]:
+        subject = f"key {row.keystore}/{row.external_key_id}"
+        try:
+            connection = self._connection(row.keystore)
+        except NotFound:
+            return  # Said by the findings on the catalog.
+        key = ExternalKeyId(row.external_key_id)
+        answers = [wire.call(connection, key, Operation.GET_KEY_METADATA, _ASK) for wire in wires]
+        refused = [answer.error for answer in answers if answer.error]
+        if any(ErrorName.KEY_NOT_FOUND in refusal for refusal in refused):
+            frozen = self._is_frozen(row)
+            yield error(
+                "key-after-start",
+                subject,
+                f"the key {row.label!r} is in the HSM, but the running proxy does not find it: it was created after"
+                " the proxy started",
+                why="This module shows a process only the keys that were there when the process called C_Initialize"
+                + (" (nShield, CKNFAST_ASSUME_SINGLE_PROCESS=1, which is its default)." if frozen else "."),
+                remedy="Reload the proxy on each machine (`systemctl reload holdfast`, or SIGHUP): it initialises the"
+                " module anew."
+                + (
+                    ' Or set CKNFAST_ASSUME_SINGLE_PROCESS = "0" in the environment table, at some cost in speed.'
+                    if frozen
+                    else ""
+                ),
+            )
+        elif refused:
+            yield warning(
+                "proxy-refuses-key",
+                subject,
+                f"the running proxy answers GetKeyMetadata with {refused[0]}",
+                why="KMS gets the same answer.",
+                remedy="The proxy's event log names the cause under the request id holdfast-doctor.",
+            )
+
+    def _connection(self, keystore: str) -> KmsConnection:
+        used = credential_in_use(self.catalog, keystore)
+        return connection_of(self.catalog, keystore, local_endpoint(self.configuration), access_key_id=used)
+
+    def _is_frozen(self, row: KeyRow) -> bool:
+        return self.configuration.hsms[row.hsm].settings.profile == "nshield"
+
+
+def _certificate(tls: Tls) -> bytes | None:
+    try:
+        return x509.load_pem_x509_certificates(tls.certificate.read_bytes())[0].public_bytes(Encoding.DER)
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,72 @@
+"""Files and directories that hold secrets: never readable by others, never half-written, never replaced unasked."""
+
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from holdfast.admin.errors import Conflict
+
+SECRET_MODE = 0o600
+"""Of a file that holds a secret: its owner reads and writes, nobody else."""
+DIRECTORY_MODE = 0o700
+"""Of a directory that holds secrets."""
+PUBLIC_MODE = 0o644
+"""Of a certificate or a configuration, which hold no secret."""
+
+
+def private_directory(path: Path) -> Path:
+    """`path`, made with mode 0700 where it does not exist. An existing one keeps its mode, which doctor judges."""
+    path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    return path
+
+
+def create_file(path: Path, content: bytes, *, mode: int = SECRET_MODE) -> None:
+    """Writes a new file whole or not at all. Raises Conflict if `path` exists."""
+    # A link, unlike a rename, fails where the name is taken: nobody's file is lost between look and write.
+    temporary = _written(path, content, mode)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise Conflict(
+            f"{path} exists already, and Holdfast does not write over a file",
+            hint="Name another file, or move that one away first.",
+        ) from None
+    finally:
+        temporary.unlink()
+    _sync_directory(path.parent)
+
+
+def replace_file(path: Path, content: bytes, *, mode: int = SECRET_MODE) -> None:
+    """Writes a file, or replaces it at once: a reader sees the old content or the new, never a part."""
+    _written(path, content, mode).replace(path)
+    _sync_directory(path.parent)
+
+
+def readable_by_others(path: Path) -> bool:
+    """Whether the mode of a secret's file lets its group or anybody else read or write it."""
+    return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
+
+
+def _written(path: Path, content: bytes, mode: int) -> Path:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            # The mode is set again because the umask may have taken bits from a public file.
+            os.fchmod(file.fileno(), mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,38 @@
+"""Finds a keystore, credential or key by its name, or says which ones there are."""
+
+from holdfast.admin.errors import NotFound
+from holdfast.catalog.reads import CredentialRow, KeyRow, KeystoreRow
+from holdfast.catalog.store import Catalog
+
+
+def find_keystore(catalog: Catalog, name: str) -> KeystoreRow:
+    """The keystore's row. Raises NotFound."""
+    rows = catalog.keystores()
+    for row in rows:
+        if row.name == name:
+            return row
+    known = ", ".join(row.name for row in rows)
+    raise NotFound(
+        f"there is no keystore {name!r}",
+        hint=f"There are: {known}." if known else "`holdfast keystore create NAME` makes one.",
+    )
+
+
+def find_credential(catalog: Catalog, access_key_id: str) -> CredentialRow:
+    """The credential's row, live or retired. Raises NotFound."""
+    for row in catalog.credentials(None):
+        if row.access_key_id == access_key_id:
+            return row
+    raise NotFound(f"there is no credential {access_key_id}", hint="`holdfast credential list` shows them.")
+
+
+def find_key(catalog: Catalog, keystore: str, external_key_id: str) -> KeyRow:
+    """The row of the external key's newest generation. Raises NotFound."""
+    rows = catalog.keys(find_keystore(catalog, keystore).name)
+    own = [row for row in rows if row.external_key_id == external_key_id]
+    if not own:
+        raise NotFound(
+            f"the keystore {keystore!r} has no key {external_key_id}",
+            hint=f"`holdfast key list {keystore}` shows those it has. Upper and lower case differ.",
+        )
+    return max(own, key=lambda row: row.generation)

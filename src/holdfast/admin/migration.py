@@ -1,0 +1,317 @@
+"""From AWS's sample proxy to Holdfast: what becomes of each setting, and then doing it.
+
+Ciphertexts of that proxy stay readable: its keys are registered with takeover, so nothing is encrypted anew.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path, PurePath
+
+from holdfast.admin.aws_sample import SampleKeyStore, SampleSettings
+from holdfast.admin.catalogs import create_catalog
+from holdfast.admin.doctor.finding import Finding, Severity
+from holdfast.admin.errors import Conflict, HsmRefused, Invalid
+from holdfast.admin.files import PUBLIC_MODE, create_file, private_directory, replace_file
+from holdfast.admin.keys import examine_found
+from holdfast.admin.plans import Plan
+from holdfast.admin.toml_text import toml_string
+from holdfast.catalog.snapshot import Takeover
+from holdfast.catalog.store import Catalog
+from holdfast.config.load import load, parse
+from holdfast.ekm.pkcs11.inspect import Inspector, TokenDescription
+from holdfast.ekm.pkcs11.profile import PROFILES
+from holdfast.ekm.settings import HsmSettings, TokenSelector
+from holdfast.xks.secret import Secret
+from holdfast.xks.types import AccessKeyId, ExternalKeyId, SecretAccessKey, UriPathPrefix
+
+HSM_NAME = "main"
+"""The `[hsm.NAME]` of a configuration made here."""
+_PROFILE_OF_LIBRARY = {
+    "cknfast": "nshield",
+    "cryptoki2": "luna",
+    "cloudhsm": "cloudhsm",
+    "softhsm": "softhsm2",
+}
+"""By a part of the library's file name."""
+_VARIABLES = ("CKNFAST_", "NFAST_", "SOFTHSM2_CONF", "ChrystokiConfigurationPath", "CLOUDHSM_")
+"""How the names of the environment variables begin that the vendors' modules read."""
+_SESSIONS = 8
+"""Holdfast's default, per worker, of which there are two."""
+
+
+@dataclass(frozen=True, slots=True)
+class HsmView:
+    """What the HSM has: the token, the labels that can be taken over, and what is to be said of the others."""
+
+    token: TokenDescription
+    usable: frozenset[str]
+    unusable: Mapping[str, str]
+    warnings: tuple[str, ...]
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """The settings, where they go, and the label of the key that health probes shall use."""
+
+    settings: SampleSettings
+    source: Path
+    directory: Path
+    health_key: str
+    hsm: HsmView
+
+    @property
+    def configuration_path(self) -> Path:
+        """holdfast.toml."""
+        return self.directory / "holdfast.toml"
+
+    @property
+    def pin_path(self) -> Path:
+        """The user PIN's file."""
+        return self.directory / "pin"
+
+    def plan(self) -> Plan:
+        """Everything that will be made, and what has no counterpart here, with the reason."""
+        return Plan(
+            f"Take over {self.source} into {self.directory}:", tuple(self._changes()), tuple(self._left_out())
+        )
+
+    def apply(self, *, now: Callable[[], datetime]) -> Iterator[str]:
+        """Makes it, saying what was done. A run that was interrupted is completed by running it again."""
+        private_directory(self.directory)
+        self._write_pin()
+        text = self._configuration_text()
+        parse(text, self.configuration_path)
+        if not self.configuration_path.exists():
+            create_file(self.configuration_path, text.encode(), mode=PUBLIC_MODE)
+        elif self.configuration_path.read_text() != text:
+            raise Conflict(
+                f"{self.configuration_path} exists already and says something else",
+                hint="Choose another --directory, or move that file away.",
+            )
+        yield f"Configuration: {self.configuration_path}"
+        configuration = load(self.configuration_path)
+        with closing(create_catalog(configuration, now=now)) as catalog:
+            for store in self.settings.external_key_stores:
+                yield from self._keystore(catalog, store)
+
+    # ---- the plan
+
+    def _changes(self) -> Iterator[str]:
+        settings = self.settings
+        yield f"configuration {self.configuration_path}, listening on {settings.server.ip}:{settings.server.port}"
+        yield (
+            f"HSM {HSM_NAME!r}: profile {profile_of(settings)}, library {settings.library},"
+            f" token {self.hsm.token.label!r} in slot {self.hsm.token.slot} (the first, which that proxy uses)"
+        )
+        if self.hsm.environment:
+            yield f"environment of the module, as set here: {', '.join(self.hsm.environment)}"
+        yield f"PIN: from the settings file into {self.pin_path}, readable by you alone"
+        yield f"health probes with the key {self.health_key!r}"
+        for store in settings.external_key_stores:
+            keys = ", ".join(self.labels(store)) or "none"
+            yield (
+                f"keystore {store.name!r}: {UriPathPrefix(store.uri_path_prefix).xks_proxy_uri_path}, region"
+                f" {settings.server.region}, credential {store.sigv4_access_key_id}, keys {keys}"
+            )
+        metadata = settings.ciphertext_metadata
+        constant = f", with its constant ciphertext metadata of {len(metadata)} bytes" if metadata else ""
+        yield f"every key also decrypts what that proxy encrypted{constant}"
+
+    def _left_out(self) -> Iterator[str]:
+        settings = self.settings
+        for label, reason in self.hsm.unusable.items():
+            yield f"NOT taken over: the key {label}: {reason}."
+        yield from self.hsm.warnings
+        yield "KMS needs no change if this proxy answers at the same host name: path, credential and keys stay."
+        yield f"{self.source} holds the PIN and the secret access keys in the clear: delete it when you are done."
+        if not settings.security.is_tls_enabled:
+            yield "That proxy speaks plain HTTP, so this one will too: something before it must end TLS."
+        if not settings.security.is_sigv4_auth_enabled:
+            yield "is_sigv4_auth_enabled = false has no counterpart: Holdfast always demands the signature."
+        if settings.security.secondary_auth:
+            yield (
+                f"secondary_auth = {settings.security.secondary_auth!r} has no counterpart yet: until you block keys"
+                " or keystores here, whoever KMS lets use a KMS key can."
+            )
+        if settings.library != settings.pkcs11.module:
+            yield f"The logging module {settings.pkcs11.module} is left out: Holdfast logs each C_ failure itself."
+        limits = settings.limits
+        yield (
+            f"[limits] ({limits.max_plaintext_in_base64} and {limits.max_aad_in_base64} characters) has no"
+            " counterpart: Holdfast takes the specification's sizes and caps the body as a whole."
+        )
+        yield "[tracing] and [server.tcp_keepalive] have no counterpart: there is one JSON event per request."
+        yield "One deadline replaces session_pool_timeout_milli, session_eager_close and context_read_timeout_milli."
+        if settings.security.is_mtls_enabled:
+            yield (
+                "mtls_client_dns_name becomes client_subject, which here is the common name of the caller's"
+                " certificate: compare the two before the change."
+            )
+
+    def labels(self, store: SampleKeyStore) -> list[str]:
+        """Those of the store's keys that are taken over."""
+        return sorted(set(store.xks_key_id_set) & self.hsm.usable)
+
+    # ---- applying it
+
+    def _write_pin(self) -> None:
+        content = self.settings.pkcs11.user_pin.encode() + b"\n"
+        if not self.pin_path.exists() or self.pin_path.read_bytes() != content:
+            replace_file(self.pin_path, content)
+
+    def _keystore(self, catalog: Catalog, store: SampleKeyStore) -> Iterator[str]:
+        prefix = UriPathPrefix.parse(store.uri_path_prefix)
+        there = [row for row in catalog.keystores() if row.name == store.name]
+        if any(row.prefix != prefix for row in there):
+            raise Conflict(
+                f"there is a keystore {store.name!r} already, and its path prefix is not {store.uri_path_prefix!r}",
+                hint="Choose another --directory.",
+            )
+        if not there:
+            catalog.create_keystore(store.name, prefix, region=self.settings.server.region)
+        if all(row.access_key_id != store.sigv4_access_key_id for row in catalog.credentials(store.name)):
+            pair = (
+                AccessKeyId.parse(store.sigv4_access_key_id),
+                SecretAccessKey.parse(store.sigv4_secret_access_key),
+            )
+            catalog.issue_credential(store.name, pair)
+        yield f"Keystore: {store.name!r} with the credential {store.sigv4_access_key_id}"
+        registered = {row.external_key_id for row in catalog.keys(store.name)}
+        takeover = Takeover(self.settings.ciphertext_metadata)
+        for label in self.labels(store):
+            if label not in registered:
+                key = ExternalKeyId.parse(label)
+                catalog.register_key(store.name, key, hsm=HSM_NAME, label=label, takeover=takeover)
+            yield f"Key: {label} of {store.name!r}"
+
+    def _configuration_text(self) -> str:
+        settings = self.settings
+        host = f"[{settings.server.ip}]" if ":" in settings.server.ip else settings.server.ip
+        lines = [
+            "# Made by `holdfast migrate aws-sample`; yours to change. See docs/reference/configuration.md.",
+            "",
+            "[server]",
+            f"listen = {toml_string(f'{host}:{settings.server.port}')}",
+            *(
+                [f"health_listen = {toml_string(f'{host}:{settings.server.port_http_ping}')}"]
+                if self._pings()
+                else []
+            ),
+            "",
+            *self._tls_lines(),
+            f"[hsm.{HSM_NAME}]",
+            f"profile = {toml_string(profile_of(settings))}",
+            f"library = {toml_string(settings.library)}",
+            f"token = {{ {token_entry(self.hsm.token)} }}",
+            'pin = { file = "pin" }',
+            f"health_key = {toml_string(self.health_key)}",
+            *([f"sessions = {self._sessions()}"] if self._sessions() != _SESSIONS else []),
+            *self._iv_lines(),
+            *self._environment_lines(),
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _sessions(self) -> int:
+        """That proxy's limit is for one process; here two workers share it."""
+        return max(1, min(_SESSIONS, self.settings.pkcs11.session_pool_max_size // 2))
+
+    def _pings(self) -> bool:
+        """That proxy answers GET /ping over plain HTTP on a port of its own only while it speaks TLS."""
+        server = self.settings.server
+        return self.settings.security.is_tls_enabled and server.port_http_ping != server.port
+
+    def _tls_lines(self) -> Iterator[str]:
+        security, tls = self.settings.security, self.settings.tls
+        if not security.is_tls_enabled:
+            return
+        yield "[tls]"
+        yield f"certificate = {toml_string(self._existing(tls.tls_cert_pem, 'tls_cert_pem'))}"
+        yield f"private_key = {toml_string(self._existing(tls.tls_key_pem, 'tls_key_pem'))}"
+        if security.is_mtls_enabled:
+            yield f"client_ca = {toml_string(self._existing(tls.mtls_client_ca_pem, 'mtls_client_ca_pem'))}"
+            yield f"client_subject = {toml_string(tls.mtls_client_dns_name)}"
+        yield ""
+
+    def _existing(self, named: str, setting: str) -> str:
+        """That proxy's paths start at its working directory, which the settings file does not tell."""
+        places = (Path.cwd(), self.source.absolute().parent, self.source.absolute().parent.parent)
+        for place in places:
+            if named and (place / named).is_file():
+                return str(place / named)
+        raise Invalid(
+            f"[tls] {setting} names {named!r}, which is not there",
+            hint="Run this in the directory in which that proxy runs, or give the full path in the settings file.",
+        )
+
+    def _iv_lines(self) -> Iterator[str]:
+        mode = self.settings.hsm_capabilities.iv_mode
+        if mode is not PROFILES[profile_of(self.settings)].iv_mode:
+            yield f"iv_mode = {toml_string(mode.value)}"
+
+    def _environment_lines(self) -> Iterator[str]:
+        if self.hsm.environment:
+            pairs = (f"{name} = {toml_string(value)}" for name, value in self.hsm.environment.items())
+            yield f"environment = {{ {', '.join(pairs)} }}"
+
+
+def profile_of(settings: SampleSettings) -> str:
+    """The profile for the library's vendor; `generic` for one that is not known."""
+    name = PurePath(settings.library).name.lower()
+    return next((profile for part, profile in _PROFILE_OF_LIBRARY.items() if part in name), "generic")
+
+
+def look_at_hsm(settings: SampleSettings, health_key: str, *, variables: Mapping[str, str]) -> HsmView:
+    """The token that proxy uses, which is the first, and its keys. Raises EkmFault, HsmRefused, Invalid.
+
+    `variables` is the environment that proxy runs in: what the vendor's module reads of it is kept.
+    """
+    environment = {name: value for name, value in sorted(variables.items()) if name.startswith(_VARIABLES)}
+    labels = sorted({label for store in settings.external_key_stores for label in store.xks_key_id_set})
+    if health_key in labels:
+        raise Invalid(
+            f"{health_key!r} is a key that KMS uses",
+            hint="Name another with --health-key: probes must not count against a key of KMS.",
+        )
+    # The selector plays no part in listing the tokens.
+    with Inspector(_hsm(settings, TokenSelector(slot=0), health_key, environment)) as inspector:
+        tokens = inspector.tokens()
+    if not tokens:
+        raise HsmRefused(
+            f"{settings.library} shows no token", hint="Connect the HSM, or insert the card, then run this again."
+        )
+    unusable, warnings = {}, []
+    with Inspector(_hsm(settings, TokenSelector(slot=tokens[0].slot), health_key, environment)) as inspector:
+        _require_health_key(examine_found(health_key, health_key, inspector.find_keys(health_key)))
+        for label in labels:
+            findings = examine_found(label, label, inspector.find_keys(label))
+            refusals = [finding.what for finding in findings if finding.severity is Severity.ERROR]
+            if refusals:
+                unusable[label] = "; ".join(refusals)
+            else:
+                warnings += [f"Warning: {f.what}. {f.why}" for f in findings if f.severity is Severity.WARNING]
+    return HsmView(tokens[0], frozenset(labels) - set(unusable), unusable, tuple(warnings), environment)
+
+
+def _hsm(settings: SampleSettings, token: TokenSelector, health_key: str, environment: dict[str, str]) -> HsmSettings:
+    pin = Secret.of_text(settings.pkcs11.user_pin)
+    return HsmSettings(
+        "migrate", profile_of(settings), settings.library, token, health_key, pin=pin, environment=environment
+    )
+
+
+def _require_health_key(findings: list[Finding]) -> None:
+    refusals = [finding.what for finding in findings if finding.severity is Severity.ERROR]
+    if refusals:
+        raise HsmRefused(
+            f"health probes need an AES-256 key of their own: {'; '.join(refusals)}",
+            hint="Make one with the HSM's tool (nShield: generatekey pkcs11 type=AES size=256"
+            " plainname=holdfast-health), or name one with --health-key.",
+        )
+
+
+def token_entry(token: TokenDescription) -> str:
+    """How a configuration names the token: by its label, or by its slot where it has none."""
+    return f"label = {toml_string(token.label)}" if token.label else f"slot = {token.slot}"

@@ -1,0 +1,138 @@
+"""Plans: what a change to something that exists will do, and whom it will reach, before it is done."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from holdfast.catalog.reads import CredentialRow, KeyRow, KeystoreRow
+
+RECENTLY = timedelta(days=1)
+"""A credential used within this time is taken to be in use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be changed, and what that means for those who use it."""
+
+    title: str
+    changes: tuple[str, ...]
+    impact: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The catalog's credentials and keys, to say who is reached."""
+
+    credentials: Sequence[CredentialRow]
+    keys: Sequence[KeyRow]
+    now: datetime
+
+    def last_use(self, keystore: str) -> str:
+        """When a request was last signed with a credential of the keystore, in words.
+
+        That was KMS, or `doctor` or `prove`, which use the credentials too.
+        """
+        used = [row.last_used_at for row in self.credentials if row.keystore == keystore and row.last_used_at]
+        return f"last called {moment(max(used), self.now)}" if used else "never called"
+
+    def key_count(self, keystore: str) -> int:
+        """External keys of the keystore."""
+        return len({row.external_key_id for row in self.keys if row.keystore == keystore})
+
+    def live(self, keystore: str) -> list[CredentialRow]:
+        """The keystore's credentials that are not retired."""
+        return [row for row in self.credentials if row.keystore == keystore and row.retired_at is None]
+
+
+def block_plan(keystores: Sequence[KeystoreRow], usage: Usage) -> Plan:
+    """Blocking keystores."""
+    return Plan(
+        f"Block {_count(keystores)}:",
+        tuple(_keystore_line(row, usage) for row in keystores),
+        (
+            "Within a second every proxy answers each Encrypt and Decrypt with InvalidStateException.",
+            "AWS shows KMSInvalidStateException; a service works on only while it holds data keys in memory.",
+            "Nothing is deleted. `holdfast keystore unblock` ends it within a second.",
+        ),
+    )
+
+
+def unblock_plan(keystores: Sequence[KeystoreRow], usage: Usage) -> Plan:
+    """Unblocking keystores."""
+    return Plan(
+        f"Unblock {_count(keystores)}:",
+        tuple(_keystore_line(row, usage) for row in keystores),
+        ("Within a second every enabled key of these keystores encrypts and decrypts for KMS again.",),
+    )
+
+
+def disable_plan(key: KeyRow, usage: Usage) -> Plan:
+    """Disabling an external key."""
+    return Plan(
+        f"Disable the key {key.external_key_id} of the keystore {key.keystore!r}:",
+        (f"status ENABLED becomes DISABLED; the keystore was {usage.last_use(key.keystore)}",),
+        (
+            "Within a second every proxy answers Encrypt and Decrypt with this key with InvalidStateException.",
+            "GetKeyMetadata says DISABLED.",
+            "AWS shows KMSInvalidStateException for the KMS key that rests on it. Other keys go on.",
+            "Nothing is deleted. `holdfast key enable` ends it within a second.",
+        ),
+    )
+
+
+def enable_plan(key: KeyRow, usage: Usage) -> Plan:
+    """Enabling an external key."""
+    return Plan(
+        f"Enable the key {key.external_key_id} of the keystore {key.keystore!r}:",
+        (f"status DISABLED becomes ENABLED; the keystore was {usage.last_use(key.keystore)}",),
+        ("Within a second the key encrypts and decrypts for KMS again.",),
+    )
+
+
+def retire_plan(credential: CredentialRow, usage: Usage) -> Plan:
+    """Retiring a credential."""
+    now = usage.now
+    others = [row for row in usage.live(credential.keystore) if row.access_key_id != credential.access_key_id]
+    return Plan(
+        f"Retire the credential {credential.access_key_id} of the keystore {credential.keystore!r}:",
+        (f"issued {moment(credential.created_at, now)}, last used {moment(credential.last_used_at, now)}",),
+        tuple(_retire_impact(credential, others, now)),
+    )
+
+
+def _retire_impact(credential: CredentialRow, others: list[CredentialRow], now: datetime) -> Iterable[str]:
+    yield "Requests signed with it get AuthenticationFailedException within a second. It cannot be brought back."
+    if credential.last_used_at is not None and now - credential.last_used_at < RECENTLY:
+        yield (
+            "WARNING: it was used within the last 24 hours, probably by KMS (`doctor` and `prove` count too). Give"
+            " KMS another credential first (`aws kms update-custom-key-store`) and wait until this one stays unused."
+        )
+    if not others:
+        yield (
+            "WARNING: it is the only live credential of this keystore: KMS will not be able to call it at all."
+            f" Issue another one first: `holdfast credential issue {credential.keystore}`."
+        )
+    elif all(row.last_used_at is None for row in others):
+        yield "WARNING: none of the keystore's other credentials has ever been used: KMS may not know them yet."
+
+
+def moment(at: datetime | None, now: datetime) -> str:
+    """A time as a person says it: `never`, `3 minutes ago`."""
+    if at is None:
+        return "never"
+    seconds = int((now - at).total_seconds())
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        count = seconds // length
+        if count >= 1:
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "just now"
+
+
+def _count(keystores: Sequence[KeystoreRow]) -> str:
+    return f"the keystore {keystores[0].name!r}" if len(keystores) == 1 else f"{len(keystores)} keystores"
+
+
+def _keystore_line(row: KeystoreRow, usage: Usage) -> str:
+    keys = usage.key_count(row.name)
+    state = "blocked" if row.blocked else "open"
+    return f"{row.name} ({keys} key{'' if keys == 1 else 's'}, now {state}, {usage.last_use(row.name)})"

@@ -1,0 +1,88 @@
+"""One signed Encrypt and Decrypt over the wire: proof that credential, path, key and HSM fit together."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from time import monotonic, sleep
+
+from holdfast.admin.errors import AdminError, Prerequisite
+from holdfast.admin.kms_connection import KmsConnection
+from holdfast.admin.wire import Answer, Wire, trusting
+from holdfast.xks.messages import (
+    DecryptRequest,
+    DecryptResponse,
+    EncryptRequest,
+    EncryptResponse,
+    RequestMetadata,
+)
+from holdfast.xks.types import ExternalKeyId, Operation
+
+_POLL = 0.1
+"""Seconds between two looks at a proxy that is starting."""
+_METADATA = RequestMetadata(
+    kms_operation="Encrypt",
+    kms_request_id="holdfast-prove",
+    aws_principal_arn="arn:aws:iam::123456789012:user/holdfast-prove",
+    kms_key_arn="arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Milliseconds of each call, from the first byte sent to the last received, on one open connection."""
+
+    encrypt_ms: float
+    decrypt_ms: float
+
+
+def prove(
+    connection: KmsConnection, key: ExternalKeyId, *, authority: Path | None, now: Callable[[], datetime]
+) -> Proof:
+    """Encrypts 32 random bytes and decrypts them again. Raises AdminError if what comes back differs.
+
+    `authority` is the PEM file of the certificate authority to trust; None trusts the system's.
+    """
+    plaintext, aad = secrets.token_bytes(32), secrets.token_bytes(32)
+    with Wire(connection.endpoint, tls=trusting(authority), now=now) as wire:
+        encrypt = EncryptRequest(_METADATA, plaintext, aad, wants_cdiv=True)
+        encrypted = _granted(wire.call(connection, key, Operation.ENCRYPT, encrypt.to_json()), Operation.ENCRYPT)
+        sealed = EncryptResponse.parse(encrypted.body)
+        decrypt = DecryptRequest(
+            _METADATA,
+            sealed.ciphertext,
+            sealed.initialization_vector,
+            sealed.authentication_tag,
+            aad,
+            sealed.ciphertext_metadata,
+        )
+        decrypted = _granted(wire.call(connection, key, Operation.DECRYPT, decrypt.to_json()), Operation.DECRYPT)
+    if DecryptResponse.parse(decrypted.body).plaintext != plaintext:
+        raise AdminError("the proxy decrypted to something else than was encrypted", hint="Run `holdfast doctor`.")
+    return Proof(encrypted.milliseconds, decrypted.milliseconds)
+
+
+def wait_until_ready(endpoint: str, *, authority: Path | None, seconds: float, now: Callable[[], datetime]) -> None:
+    """Returns once GET /ready says yes. Raises Prerequisite if it does not within `seconds`."""
+    give_up = monotonic() + seconds
+    tls = trusting(authority)
+    while True:
+        try:
+            with Wire(endpoint, tls=tls, now=now) as wire:
+                if wire.is_ready():
+                    return
+            reason: AdminError = Prerequisite(
+                f"the proxy at {endpoint} is not ready", hint="GET /ready or its log says why."
+            )
+        except AdminError as failure:
+            reason = failure
+        if monotonic() > give_up:
+            raise reason
+        sleep(_POLL)
+
+
+def _granted(answer: Answer, operation: Operation) -> Answer:
+    if answer.error:
+        raise AdminError(f"{operation} was refused with {answer.error}", hint="`holdfast doctor` finds causes.")
+    return answer

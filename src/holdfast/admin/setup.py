@@ -1,0 +1,180 @@
+"""`holdfast init`: everything a proxy needs, in one directory, on SoftHSM.
+
+Each step first looks whether its work is done, and does it whole or not at all; so a run that was interrupted
+is completed by the next, and a run over a complete setup changes nothing.
+"""
+
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from holdfast.admin.catalogs import create_catalog, open_catalog
+from holdfast.admin.files import PUBLIC_MODE, create_file, private_directory
+from holdfast.admin.issue import new_credential
+from holdfast.admin.keys import CKA_ID_BYTES
+from holdfast.admin.kms_connection import KmsConnection, connection_of, credential_path, local_endpoint, refresh_files
+from holdfast.admin.local_tls import LocalTls, ensure_local_tls
+from holdfast.admin.softhsm import HEALTH_KEY, TOKEN_LABEL, SoftHsm, find_library
+from holdfast.admin.toml_text import toml_string
+from holdfast.catalog.store import Catalog
+from holdfast.config.load import load
+from holdfast.ekm.pkcs11.inspect import Inspector
+from holdfast.xks.types import ExternalKeyId, UriPathPrefix
+
+HSM_NAME = "softhsm"
+"""The `[hsm.NAME]` of a setup made here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the setup shall have. The key's external key id is also its CKA_LABEL."""
+
+    keystore: str
+    prefix: UriPathPrefix
+    key: ExternalKeyId
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A SoftHSM setup in `directory`."""
+
+    directory: Path
+    wanted: Wanted
+    now: Callable[[], datetime]
+
+    @property
+    def configuration_path(self) -> Path:
+        """holdfast.toml."""
+        return self.directory / "holdfast.toml"
+
+    @property
+    def tls(self) -> LocalTls:
+        """Certificate authority, certificate, private key."""
+        return LocalTls.below(self.directory / "tls")
+
+    @property
+    def console_file(self) -> Path:
+        """What the KMS console takes."""
+        return self.directory / "kms" / f"{self.wanted.keystore}.json"
+
+    @property
+    def curl_file(self) -> Path:
+        """The credential, for curl."""
+        return self.directory / "kms" / f"{self.wanted.keystore}.curl"
+
+    def run(self) -> Iterator[str]:
+        """Does step after step, and says of each what was made or kept."""
+        softhsm = SoftHsm(self.directory / "softhsm", find_library())
+        private_directory(self.directory)
+        softhsm.write_files()
+        yield self._token(softhsm)
+        yield from self._hsm_keys(softhsm)
+        yield self._certificate()
+        yield self._configuration(softhsm)
+        configuration = load(self.configuration_path)
+        with closing(create_catalog(configuration, now=self.now)) as catalog:
+            yield from self._catalog(catalog)
+            self._kms_files(connection_of(catalog, self.wanted.keystore, local_endpoint(configuration)))
+        yield f"KMS: {self.console_file} is what the KMS console takes"
+
+    def next_steps(self) -> str:
+        """What a person can do with a setup that is complete."""
+        configuration = load(self.configuration_path)
+        with closing(open_catalog(configuration, now=self.now)) as catalog:
+            connection = connection_of(catalog, self.wanted.keystore, local_endpoint(configuration))
+        curl = connection.curl_line(self.wanted.key, curl_file=self.curl_file, authority=self.tls.authority)
+        aws = connection.aws_cli_line(credential_path(self.console_file))
+        return (
+            f"Endpoint:  {connection.endpoint}{connection.prefix.xks_proxy_uri_path}\n"
+            f"Key:       {self.wanted.key} (external key id)\n\n"
+            f"Ask the proxy for the key's metadata, signed as KMS signs:\n\n  {curl}\n\n"
+            f"For the KMS console, the XKS proxy configuration file (with the secret):\n\n  {self.console_file}\n\n"
+            "Or with the AWS CLI. KMS calls a public name with a public certificate, at port 443 only: put your\n"
+            "proxy's name in place of YOUR-PROXY. (AWS CLI version 1 first needs\n"
+            "`aws configure set cli_follow_urlparam false`, else it fetches the URL.)\n\n"
+            f"  {aws}"
+        )
+
+    def _token(self, softhsm: SoftHsm) -> str:
+        made = softhsm.ensure_token()
+        return f"Token: {'made' if made else 'kept'} {TOKEN_LABEL!r} in {softhsm.tokens}"
+
+    def _hsm_keys(self, softhsm: SoftHsm) -> Iterator[str]:
+        with Inspector(softhsm.settings(HSM_NAME)) as inspector:
+            for label in (HEALTH_KEY, str(self.wanted.key)):
+                found = inspector.find_keys(label)
+                if not found:
+                    inspector.generate_aes_256(label, secrets.token_bytes(CKA_ID_BYTES))
+                yield f"HSM key: {'kept' if found else 'made'} {label!r} (AES-256, sensitive, not extractable)"
+
+    def _certificate(self) -> str:
+        private_directory(self.tls.certificate.parent)
+        made = ensure_local_tls(self.tls, now=self.now())
+        return f"Certificate: {'made' if made else 'kept'} {self.tls.certificate} for localhost"
+
+    def _configuration(self, softhsm: SoftHsm) -> str:
+        if self.configuration_path.exists():
+            return f"Configuration: kept {self.configuration_path}"
+        text = _TEMPLATE.format(
+            port=self.wanted.port,
+            library=toml_string(str(softhsm.library)),
+            softhsm2_conf=toml_string(softhsm.environment["SOFTHSM2_CONF"]),
+            hsm=HSM_NAME,
+            token=TOKEN_LABEL,
+            health_key=HEALTH_KEY,
+        )
+        create_file(self.configuration_path, text.encode(), mode=PUBLIC_MODE)
+        return f"Configuration: made {self.configuration_path}"
+
+    def _catalog(self, catalog: Catalog) -> Iterator[str]:
+        name = self.wanted.keystore
+        exists = any(row.name == name for row in catalog.keystores())
+        if not exists:
+            catalog.create_keystore(name, self.wanted.prefix)
+        yield f"Keystore: {'kept' if exists else 'made'} {name!r}"
+        key = str(self.wanted.key)
+        exists = any(row.external_key_id == key for row in catalog.keys(name))
+        if not exists:
+            catalog.register_key(name, self.wanted.key, hsm=HSM_NAME, label=key)
+        yield f"Key: {'kept' if exists else 'registered'} {key}"
+        exists = any(row.retired_at is None for row in catalog.credentials(name))
+        if not exists:
+            catalog.issue_credential(name, new_credential())
+        yield f"Credential: {'kept' if exists else 'issued'}"
+
+    def _kms_files(self, connection: KmsConnection) -> None:
+        private_directory(self.console_file.parent)
+        refresh_files(
+            (
+                (self.console_file, connection.console_file()),
+                (credential_path(self.console_file), connection.credential_file()),
+                (self.curl_file, connection.curl_file()),
+            )
+        )
+
+
+_TEMPLATE = """\
+# Made by `holdfast init`; yours to change. docs/reference/configuration.md explains every key.
+
+[server]
+listen = "127.0.0.1:{port}"
+
+[tls]
+certificate = "tls/server.pem"
+private_key = "tls/server.key"
+
+[log]
+events = "events.jsonl"
+
+[hsm.{hsm}]
+profile = "softhsm2"
+library = {library}
+token = {{ label = "{token}" }}
+pin = {{ file = "softhsm/pin" }}
+health_key = "{health_key}"
+environment = {{ SOFTHSM2_CONF = {softhsm2_conf} }}
+"""

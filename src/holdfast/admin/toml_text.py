@@ -1,0 +1,13 @@
+"""Values as TOML writes them."""
+
+from holdfast.admin.errors import Invalid
+
+
+def toml_string(text: str) -> str:
+    """A basic string. Raises Invalid for what would need escapes, which no path or label here should have."""
+    if any(character in '"\\' or not character.isprintable() for character in text):
+        raise Invalid(
+            f"{text!r} has a quote, a backslash or a control character",
+            hint="Rename it, or write the configuration by hand.",
+        )
+    return f'"{text}"'

@@ -1,0 +1,114 @@
+"""A proxy as KMS sees it: signed calls over one connection."""
+
+import http.client
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Self
+from urllib.parse import urlsplit
+
+from holdfast.admin.errors import AdminError, Prerequisite
+from holdfast.admin.kms_connection import TRIAL_REGION, KmsConnection
+from holdfast.xks.errors import XksError
+from holdfast.xks.messages import ErrorResponse
+from holdfast.xks.sigv4 import Credential, sign
+from holdfast.xks.types import ExternalKeyId, Operation
+from holdfast.xks.uri import Target, request_path
+
+TIMEOUT = 10.0
+"""Seconds for one call. KMS itself waits 0.25."""
+
+
+def trusting(authority: Path | None) -> ssl.SSLContext:
+    """TLS that trusts the authority in a PEM file; None: the system's authorities."""
+    return ssl.create_default_context(cafile=authority)
+
+
+def trusting_any() -> ssl.SSLContext:
+    """TLS that accepts every certificate, for a caller that compares `Wire.certificate` itself."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back, and the milliseconds it took. `error` is empty for 200."""
+
+    status: int
+    body: bytes
+    milliseconds: float
+
+    @property
+    def error(self) -> str:
+        """The `errorName` and message of anything but 200."""
+        if self.status == http.client.OK:
+            return ""
+        try:
+            told = ErrorResponse.parse(self.body)
+        except XksError:
+            return f"{self.status} without an error name"
+        return f"{self.status} {told.error_name}: {told.error_message or 'no message'}"
+
+
+class Wire:
+    """One connection, opened on entering. Raises Prerequisite if nobody answers there."""
+
+    def __init__(self, endpoint: str, *, tls: ssl.SSLContext, now: Callable[[], datetime]) -> None:
+        self._endpoint = endpoint
+        self._now = now
+        url = urlsplit(endpoint)
+        self._host = url.netloc
+        if url.scheme == "https":
+            self._http: http.client.HTTPConnection = http.client.HTTPSConnection(
+                url.netloc, context=tls, timeout=TIMEOUT
+            )
+        else:
+            self._http = http.client.HTTPConnection(url.netloc, timeout=TIMEOUT)
+
+    def __enter__(self) -> Self:
+        try:
+            self._http.connect()
+        except OSError as failure:
+            raise Prerequisite(
+                f"no proxy answers at {self._endpoint}: {failure}",
+                hint="Is `holdfast serve` running, and does its certificate name this host?",
+            ) from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The server's certificate in DER; None over plain HTTP."""
+        sock = self._http.sock
+        return sock.getpeercert(binary_form=True) if isinstance(sock, ssl.SSLSocket) else None
+
+    def is_ready(self) -> bool:
+        """Whether GET /ready says that a key operation would succeed now."""
+        return self._exchange("GET", "/ready", b"", {}).status == http.client.OK
+
+    def call(self, keystore: KmsConnection, key: ExternalKeyId, operation: Operation, body: bytes) -> Answer:
+        """One signed call. Raises AdminError if no answer comes."""
+        path = request_path(Target(str(keystore.prefix), operation, key))
+        access_key_id, secret_access_key = keystore.credential
+        credential = Credential(access_key_id, secret_access_key, keystore.region or TRIAL_REGION)
+        headers = sign("POST", path.encode(), host=self._host, body=body, credential=credential, now=self._now())
+        return self._exchange("POST", path, body, headers | {"Content-Type": "application/json"})
+
+    def _exchange(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> Answer:
+        start = perf_counter()
+        try:
+            self._http.request(method, path, body, headers)
+            response = self._http.getresponse()
+            answer = response.read()
+        except (OSError, http.client.HTTPException) as failure:
+            raise AdminError(
+                f"{path} got no answer: {failure!r}", hint="The proxy's log and `holdfast doctor` say more."
+            ) from None
+        return Answer(response.status, answer, (perf_counter() - start) * 1000)

@@ -1,0 +1,31 @@
+"""A change to something that exists is shown as a plan first, then asked for."""
+
+import sys
+
+from holdfast.admin.errors import Unconfirmed
+from holdfast.admin.plans import Plan
+from holdfast.cli.output import say
+
+
+def confirm(plan: Plan, *, yes: bool) -> None:
+    """Shows the plan and returns if it may be applied. Raises Unconfirmed.
+
+    `yes` is the --yes of the command line. Without it, only a person at a terminal can agree.
+    """
+    say(plan.title)
+    for change in plan.changes:
+        say(f"  - {change}")
+    if plan.impact:
+        say("What this means:")
+    for line in plan.impact:
+        say(f"  - {line}")
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Unconfirmed(
+            "nothing was changed: there is no terminal to ask at",
+            hint="Read the plan above, then run the same command with --yes.",
+        )
+    print("Apply this plan? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Unconfirmed("nothing was changed: the plan was declined")

@@ -1,0 +1,75 @@
+"""The exit codes of every command, and the one place where a failure becomes one of them."""
+
+from enum import IntEnum
+
+from typer import Abort
+from typer.exceptions import TyperException
+
+from holdfast.admin import errors
+from holdfast.catalog import errors as catalog
+from holdfast.config.errors import ConfigurationError
+from holdfast.ekm.faults import EkmFault, LoginRefused
+from holdfast.xks.errors import XksError
+
+
+class ExitCode(IntEnum):
+    """What `$?` says; `MEANINGS` has the words."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNCONFIRMED = 3
+    CONFIGURATION = 4
+    NOT_FOUND = 5
+    CONFLICT = 6
+    HSM = 7
+    CATALOG = 8
+    PREREQUISITE = 9
+    WARNINGS = 10
+    ERRORS = 11
+    LOGIN_REFUSED = 12
+    INTERRUPTED = 130
+
+
+MEANINGS = {
+    ExitCode.OK: "Done. Of `doctor`: nothing worse than a note. Of `check`: fit.",
+    ExitCode.FAILED: "A failure without a code of its own. Of `check`: not judged, as no signed call was answered.",
+    ExitCode.USAGE: "The command line is wrong.",
+    ExitCode.UNCONFIRMED: "A change was not confirmed: declined, or no terminal to ask and no `--yes`.",
+    ExitCode.CONFIGURATION: "The configuration, or another file or value that was given, is missing or wrong.",
+    ExitCode.NOT_FOUND: "No keystore, credential or key goes by this name.",
+    ExitCode.CONFLICT: "What is asked for contradicts what exists.",
+    ExitCode.HSM: "The HSM refused, or cannot be reached.",
+    ExitCode.CATALOG: "The catalog cannot be opened, read or written.",
+    ExitCode.PREREQUISITE: "Something that must be installed or running is not.",
+    ExitCode.WARNINGS: "Of `doctor`: the worst finding is a warning.",
+    ExitCode.ERRORS: "Of `doctor`: the worst finding is an error. Of `check`: not fit, or the load was not carried.",
+    ExitCode.LOGIN_REFUSED: "The HSM refused the PIN. Do not try again unattended: a token locks after a few tries.",
+    ExitCode.INTERRUPTED: "Interrupted with Ctrl-C.",
+}
+"""For the reference; a test holds it complete."""
+
+_BY_TYPE: dict[type[BaseException], ExitCode] = {
+    KeyboardInterrupt: ExitCode.INTERRUPTED,
+    Abort: ExitCode.INTERRUPTED,
+    TyperException: ExitCode.USAGE,
+    errors.Unconfirmed: ExitCode.UNCONFIRMED,
+    errors.Invalid: ExitCode.CONFIGURATION,
+    errors.NotFound: ExitCode.NOT_FOUND,
+    errors.Conflict: ExitCode.CONFLICT,
+    errors.HsmRefused: ExitCode.HSM,
+    errors.Prerequisite: ExitCode.PREREQUISITE,
+    catalog.CatalogError: ExitCode.CATALOG,
+    catalog.NotFound: ExitCode.NOT_FOUND,
+    catalog.AlreadyExists: ExitCode.CONFLICT,
+    catalog.InUse: ExitCode.CONFLICT,
+    ConfigurationError: ExitCode.CONFIGURATION,
+    EkmFault: ExitCode.HSM,
+    LoginRefused: ExitCode.LOGIN_REFUSED,
+    XksError: ExitCode.CONFIGURATION,
+}
+
+
+def exit_code_of(failure: BaseException) -> ExitCode:
+    """The code of the nearest class of `failure` that has one, else FAILED."""
+    return next((_BY_TYPE[kind] for kind in type(failure).__mro__ if kind in _BY_TYPE), ExitCode.FAILED)

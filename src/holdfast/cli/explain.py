@@ -1,0 +1,61 @@
+"""`holdfast explain`: what an AWS KMS error means, where to look on the proxy, and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from textwrap import fill
+from typing import Annotated
+
+import typer
+
+from holdfast.admin.errors import NotFound
+from holdfast.check.explain import Match, exceptions_text, explain
+from holdfast.cli import output
+from holdfast.cli.options import JsonOption  # noqa: TC001 (typer reads it at run time)
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+_MANY = 4
+_WIDTH = 100
+
+
+@app.command()
+def explain_command(
+    text: Annotated[
+        str, typer.Argument(help="The exception, its message (best), an errorName or a ConnectionErrorCode.")
+    ],
+    *,
+    json: JsonOption = False,
+) -> None:
+    """Say what an AWS KMS error means and what to do."""
+    matches = explain(text)
+    if not matches:
+        raise NotFound(
+            "this is no error that AWS KMS is known to report for an external key store",
+            hint="Paste the whole message, or the ConnectionErrorCode of `aws kms describe-custom-key-stores`.",
+        )
+    if json:
+        output.json([asdict(match) for match in matches])
+    elif len(matches) >= _MANY:
+        _many(matches)
+    else:
+        output.data("\n\n".join(_text(match) for match in matches))
+
+
+def _many(matches: list[Match]) -> None:
+    output.data(f"This can be any of {len(matches)} failures: the message that comes with it tells which.\n")
+    for match in matches:
+        message = match.kms.message if match.kms else ""
+        output.data(fill(f"{match.name}: {message}", _WIDTH, initial_indent="- ", subsequent_indent="  "))
+
+
+def _text(match: Match) -> str:
+    words = match.explanation
+    parts = [match.name[0].upper() + match.name[1:]]
+    rows = {"Meaning": words.meaning, "Look at": words.look, "Do": words.act}
+    if match.kms is not None:
+        rows = {"KMS says": match.kms.message, "Raised as": exceptions_text(match.kms)} | rows
+    parts += [
+        fill(text, _WIDTH, initial_indent=f"  {name:<10} ", subsequent_indent=" " * 13) for name, text in rows.items()
+    ]
+    return "\n".join(parts)

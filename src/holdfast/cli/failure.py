@@ -1,0 +1,39 @@
+"""How a command that failed says so: `holdfast: error:` and `hint:` on standard error, and an exit code."""
+
+import sys
+import traceback
+
+import typer
+from typer.exceptions import TyperException
+
+from holdfast.admin.errors import AdminError
+from holdfast.cli.exit_codes import ExitCode, exit_code_of
+from holdfast.cli.output import error, say
+
+_DEFECT_HINT = "This is a defect of Holdfast. Please report it with the lines above; they hold no secret of yours."
+
+
+def report(failure: BaseException) -> ExitCode:
+    """Says on standard error what happened and what to do next; returns the exit code."""
+    code = exit_code_of(failure)
+    match failure:
+        case KeyboardInterrupt() | typer.Abort():
+            error("interrupted")
+        case TyperException() if failure.format_message().startswith("Usage:"):
+            # A group without a subcommand: what comes as the error's text is its help.
+            say(failure.format_message())
+        case TyperException():
+            error(failure.format_message(), hint=_usage_hint(failure))
+        case AdminError():
+            error(failure.message, hint=failure.hint)
+        case _ if code is ExitCode.FAILED and not isinstance(failure, OSError):
+            traceback.print_exception(failure, file=sys.stderr)
+            error(f"{type(failure).__name__}: {failure}", hint=_DEFECT_HINT)
+        case _:
+            error(getattr(failure, "message", None) or str(failure), hint=getattr(failure, "hint", ""))
+    return code
+
+
+def _usage_hint(failure: TyperException) -> str:
+    context = getattr(failure, "ctx", None)
+    return f"`{context.command_path} --help` shows what this command takes." if context else ""

@@ -1,0 +1,198 @@
+"""`holdfast key`: external keys, each an AES-256 key inside an HSM."""
+
+from typing import Annotated, Any
+
+import typer
+
+from holdfast.admin.errors import Invalid
+from holdfast.admin.keys import NewKey, create_key, hsm_settings, register_key
+from holdfast.admin.lookup import find_key
+from holdfast.admin.plans import Usage, disable_plan, enable_plan, moment
+from holdfast.catalog.reads import KeyRow
+from holdfast.catalog.snapshot import Takeover
+from holdfast.cli import output
+from holdfast.cli.confirm import confirm
+from holdfast.cli.options import ConfigOption, Installation, JsonOption, YesOption, installation
+from holdfast.cli.tables import table
+from holdfast.xks.types import ExternalKeyId, KeyStatus
+
+app = typer.Typer(help="External keys: AES-256 keys inside an HSM.", no_args_is_help=True)
+
+KeystoreArgument = Annotated[str, typer.Argument(help="The keystore's name.", show_default=False)]
+KeyArgument = Annotated[str, typer.Argument(help="The external key id.", show_default=False)]
+HsmOption = Annotated[
+    str | None,
+    typer.Option(help="Which [hsm.NAME] of the configuration. Default: the only one.", show_default=False),
+]
+LabelOption = Annotated[
+    str | None, typer.Option(help="CKA_LABEL in the HSM. Default: the external key id.", show_default=False)
+]
+
+
+@app.command()
+def create(
+    keystore: KeystoreArgument,
+    key: KeyArgument,
+    *,
+    hsm: HsmOption = None,
+    label: LabelOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make an AES-256 key in the HSM, sensitive and not extractable, and register it."""
+    with installation(config) as here:
+        settings = hsm_settings(here.configuration, hsm)
+        new = NewKey(keystore, ExternalKeyId.parse(key), settings.name, label or key)
+        create_key(here.catalog, settings, new)
+        _say_added(here, new, "Made", as_json=as_json)
+
+
+@app.command()
+def register(
+    keystore: KeystoreArgument,
+    key: KeyArgument,
+    *,
+    hsm: HsmOption = None,
+    label: LabelOption = None,
+    key_id: Annotated[
+        str | None,
+        typer.Option("--id", help="CKA_ID in hexadecimal, where the label is not unique.", show_default=False),
+    ] = None,
+    aws_sample: Annotated[
+        bool, typer.Option("--takeover-aws-sample", help="Also decrypt what AWS's sample proxy made with this key.")
+    ] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Register a key that the HSM's own tool made, after looking at it."""
+    cka_id = None if key_id is None else _hexadecimal(key_id)
+    with installation(config) as here:
+        settings = hsm_settings(here.configuration, hsm)
+        new = NewKey(keystore, ExternalKeyId.parse(key), settings.name, label or key)
+        takeover = Takeover() if aws_sample else None
+        for finding in register_key(here.catalog, settings, new, cka_id=cka_id, takeover=takeover):
+            output.warning(f"{finding.what}. {finding.why} {finding.remedy}".rstrip())
+        _say_added(here, new, "Registered", as_json=as_json)
+
+
+@app.command("list")
+def list_(
+    keystore: Annotated[str | None, typer.Argument(help="Only this keystore's.", show_default=False)] = None,
+    *,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the external keys, as the catalog has them; the HSM is not asked."""
+    with installation(config) as here:
+        rows = here.catalog.keys(keystore)
+        totals = here.catalog.encryption_totals()
+    if as_json:
+        output.json([_as_json(row, totals) for row in rows])
+        return
+    now = output.utc_now()
+    table(
+        ("KEYSTORE", "KEY", "STATUS", "GENERATION", "HSM", "LABEL", "ENCRYPTIONS", "CREATED"),
+        [
+            (
+                row.keystore,
+                row.external_key_id,
+                row.status.value,
+                str(row.generation),
+                row.hsm,
+                row.label,
+                f"<= {totals[row.generation_id]:,}",
+                moment(row.created_at, now),
+            )
+            for row in rows
+        ],
+        empty="There is no key yet: `holdfast key create KEYSTORE KEY` makes one.",
+    )
+
+
+@app.command()
+def show(
+    keystore: KeystoreArgument, key: KeyArgument, *, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
+    """Show one external key, as the catalog has it."""
+    with installation(config) as here:
+        row = _as_json(find_key(here.catalog, keystore, key), here.catalog.encryption_totals())
+    if as_json:
+        output.json(row)
+        return
+    for name, value in row.items():
+        output.data(f"{name.replace('_', ' ')}: {'-' if value is None else value}")
+
+
+@app.command()
+def disable(
+    keystore: KeystoreArgument,
+    key: KeyArgument,
+    *,
+    yes: YesOption = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Stop one key: its Encrypt and Decrypt are refused within a second."""
+    with installation(config) as here:
+        _set_status(here, keystore, key, KeyStatus.DISABLED, yes=yes, as_json=as_json)
+
+
+@app.command()
+def enable(
+    keystore: KeystoreArgument,
+    key: KeyArgument,
+    *,
+    yes: YesOption = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a disabled key serve again."""
+    with installation(config) as here:
+        _set_status(here, keystore, key, KeyStatus.ENABLED, yes=yes, as_json=as_json)
+
+
+def _set_status(here: Installation, keystore: str, key: str, status: KeyStatus, *, yes: bool, as_json: bool) -> None:
+    row = find_key(here.catalog, keystore, key)
+    changed = row.status is not status
+    if changed:
+        usage = Usage(here.catalog.credentials(None), here.catalog.keys(None), output.utc_now())
+        confirm(disable_plan(row, usage) if status is KeyStatus.DISABLED else enable_plan(row, usage), yes=yes)
+        here.catalog.set_key_status(keystore, ExternalKeyId.parse(key), status)
+    if as_json:
+        output.json({"keystore": keystore, "external_key_id": key, "status": status, "changed": changed})
+    else:
+        output.say(f"{key} is {status.lower()}{'' if changed else ' already'}.")
+
+
+def _say_added(here: Installation, new: NewKey, word: str, *, as_json: bool) -> None:
+    row = find_key(here.catalog, new.keystore, str(new.external_key_id))
+    if as_json:
+        output.json(_as_json(row, here.catalog.encryption_totals()))
+        return
+    output.say(
+        f"{word} the key {row.external_key_id} of the keystore {row.keystore!r}: {row.label!r} in [hsm.{row.hsm}]."
+    )
+    output.say("A proxy that is running serves it within a second, if its module shows keys made after its start.")
+
+
+def _hexadecimal(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise Invalid(f"{text!r} is not hexadecimal", hint="Write CKA_ID as in 0a1b2c.") from None
+
+
+def _as_json(row: KeyRow, totals: dict[int, int]) -> dict[str, Any]:
+    takeover = row.takeover
+    return {
+        "keystore": row.keystore,
+        "external_key_id": row.external_key_id,
+        "status": row.status,
+        "generation": row.generation,
+        "hsm": row.hsm,
+        "label": row.label,
+        "cka_id": row.cka_id.hex() if row.cka_id else None,
+        "takeover": None if takeover is None else "aws-sample",
+        "encryptions_at_most": totals.get(row.generation_id, 0),
+        "created_at": row.created_at,
+    }

@@ -1,0 +1,175 @@
+"""`holdfast kms`: a local AWS KMS for development and tests."""
+
+import configparser
+import os
+import re
+import tempfile
+from contextlib import ExitStack
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from holdfast.admin.errors import Invalid, Prerequisite
+from holdfast.cli.output import say, warning
+from holdfast.kms.settings import Address, Settings, VpcEndpointService
+
+app = typer.Typer()
+
+_LAST_PORT = 65535
+_ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})")
+
+
+@app.command()
+def kms(
+    *,
+    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where clients connect (plain HTTP).")] = (
+        "127.0.0.1:8490"
+    ),
+    region: Annotated[str, typer.Option(help="The AWS Region that this KMS is in.")] = "us-east-1",
+    account: Annotated[str, typer.Option(help="The AWS account that everything belongs to.")] = "111122223333",
+    data_directory: Annotated[
+        Path | None, typer.Option("--data", metavar="DIRECTORY", help="Keep all state here. Without it, none lasts.")
+    ] = None,
+    credentials: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="AWS shared credentials file: each profile is a caller. Created if missing. "
+            "Default: `credentials` in the data directory.",
+        ),
+    ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Trust this authority for proxies, instead of the system's."),
+    ] = None,
+    route: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=HOST:PORT",
+            help="Where the host name of an endpoint leads. KMS itself uses DNS and port 443, as for other names.",
+        ),
+    ] = None,
+    vpc_service: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SERVICE=NAME@HOST:PORT",
+            help="A VPC endpoint service: its name, its private DNS name, and where its load balancer is.",
+        ),
+    ] = None,
+    requests_per_second: Annotated[int, typer.Option(min=1, help="Request quota of each external key store.")] = 1800,
+    connection_delay: Annotated[
+        float, typer.Option(min=0, help="Seconds that connecting and disconnecting take (about 300 in AWS).")
+    ] = 2.0,
+    health_interval: Annotated[float, typer.Option(min=1, help="Seconds between two health checks.")] = 60.0,
+) -> None:
+    """Run a local AWS KMS that calls XKS proxies as AWS KMS does. For development and tests only.
+
+    One JSON line per request goes to standard output. Clients use it with `AWS_ENDPOINT_URL_KMS`.
+    """
+    with ExitStack() as stack:
+        _run(
+            Settings(
+                credentials=credentials or _credentials_path(data_directory, stack),
+                listen=_address(listen, "--listen"),
+                region=region,
+                account=account,
+                data=data_directory,
+                ca=ca,
+                routes=_routes(route or []),
+                vpc_services=_vpc_services(vpc_service or []),
+                requests_per_second=requests_per_second,
+                connection_delay=connection_delay,
+                health_interval=health_interval,
+            )
+        )
+
+
+def _run(settings: Settings) -> None:
+    try:
+        from holdfast.kms.callers import create_credentials, load_callers  # noqa: PLC0415 (the extra may not be installed)
+        from holdfast.kms.server import application, listening_socket, server  # noqa: PLC0415 (the extra may not be installed)
+    except ImportError as error:
+        raise _missing(error) from None
+    if settings.ca is not None and not settings.ca.is_file():
+        raise Invalid(
+            f"--ca {settings.ca} is not a file", hint="give the PEM file of the authority that signed the proxy"
+        )
+    settings.credentials.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not settings.credentials.exists():
+        create_credentials(settings.credentials)
+    try:
+        callers = load_callers(settings.credentials, settings.account)
+    except (ValueError, configparser.Error) as error:
+        raise Invalid(
+            f"cannot use the credentials file {settings.credentials}: {error}",
+            hint="it has the form of ~/.aws/credentials: profiles with aws_access_key_id and aws_secret_access_key",
+        ) from None
+    try:
+        listener = listening_socket(settings.listen)
+    except OSError as error:
+        where = f"{settings.listen.host}:{settings.listen.port}"
+        raise Prerequisite(
+            f"the local KMS cannot listen on {where}: {os.strerror(error.errno or 0)}",
+            hint="choose another address with --listen, or stop the program that has it",
+        ) from None
+    _introduce(settings, listener.getsockname()[1])
+    server(application(settings, callers, _emit)).run(sockets=[listener])
+
+
+def _introduce(settings: Settings, port: int) -> None:
+    host = settings.listen.host
+    say("holdfast kms: a local AWS KMS for DEVELOPMENT AND TESTS. It keeps key material in clear.")
+    if not _is_loopback(host):
+        warning(f"it listens on {host}: others can reach it, over plain HTTP")
+    say(f"  state        {settings.data or 'in memory: gone when this process ends'}")
+    say(f"  use it with  export AWS_ENDPOINT_URL_KMS=http://{host}:{port}")
+    say(f"               export AWS_REGION={settings.region} AWS_DEFAULT_REGION={settings.region}")
+    say(f"               export AWS_SHARED_CREDENTIALS_FILE={settings.credentials.absolute()}")
+    say(f"  then         aws kms list-keys      (metrics: http://{host}:{port}/metrics)")
+
+
+def _emit(line: str) -> None:
+    print(line, flush=True)
+
+
+def _credentials_path(directory: Path | None, stack: ExitStack) -> Path:
+    if directory is None:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-kms-")))
+    return directory / "credentials"
+
+
+def _address(text: str, option: str) -> Address:
+    match = _ADDRESS.fullmatch(text)
+    if match is None or int(match["port"]) > _LAST_PORT:
+        raise Invalid(f"{option} {text} is not HOST:PORT", hint=f"write it like {option} 127.0.0.1:8490")
+    return Address(match["host"], int(match["port"]))
+
+
+def _routes(texts: list[str]) -> dict[str, Address]:
+    pairs = [text.partition("=") for text in texts]
+    return {name: _address(address, f"--route {name}=") for name, _, address in pairs}
+
+
+def _vpc_services(texts: list[str]) -> dict[str, VpcEndpointService]:
+    services = {}
+    for text in texts:
+        service, _, rest = text.partition("=")
+        name, _, address = rest.partition("@")
+        services[service] = VpcEndpointService(name, _address(address, f"--vpc-service {service}={name}@"))
+    return services
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _missing(error: ImportError) -> Prerequisite:
+    return Prerequisite(
+        f"the local KMS needs the Python package {(error.name or '').partition('.')[0]}",
+        hint="install it with: pip install 'holdfast[kms]'",
+    )

@@ -1,0 +1,93 @@
+"""`holdfast`: the table of commands, and the way every one of them ends."""
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from holdfast._version import __version__
+from holdfast.cli.exit_codes import ExitCode
+from holdfast.cli.failure import report
+
+_MODULES = {
+    "init": ("holdfast.cli.init", "Create a complete setup with SoftHSM in a directory."),
+    "serve": ("holdfast.cli.serve", "Run the proxy."),
+    "doctor": ("holdfast.cli.doctor", "Examine HSM, keys, certificate, clock, catalog and files; name each mistake."),
+    "keystore": ("holdfast.cli.keystore", "External key stores: create, list, show, block, unblock, config."),
+    "credential": ("holdfast.cli.credential", "Proxy authentication credentials: issue, list, retire."),
+    "key": ("holdfast.cli.key", "External keys: create, register, list, show, disable, enable."),
+    "migrate": ("holdfast.cli.migrate", "Take over the setup of another XKS proxy."),
+    "prove": ("holdfast.cli.prove", "Encrypt and decrypt once over the wire, as KMS does."),
+    "check": ("holdfast.cli.check", "Check an XKS endpoint, as KMS would see it."),
+    "explain": ("holdfast.cli.explain", "Say what an AWS KMS error means and what to do."),
+    "kms": ("holdfast.cli.kms", "A local AWS KMS that calls an XKS proxy."),
+}
+"""Each command's module, which holds a Typer named `app`, and its line in `holdfast --help`."""
+
+
+class LazyGroup(TyperGroup):
+    """Commands whose modules are imported when they run: `holdfast --help` imports none of them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 (typer's signature)
+        """Those of the table whose module is installed."""
+        return [name for name, (module, _) in _MODULES.items() if importlib.util.find_spec(module)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The loaded command, or for the help page a stub that only has its line."""
+        if cmd_name not in self.commands and cmd_name in self.list_commands(ctx):
+            return TyperCommand(cmd_name, help=_MODULES[cmd_name][1])
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Loads the command that is about to run."""
+        if args[0] in self.list_commands(ctx):
+            self.add_command(load(args[0]), args[0])
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=LazyGroup, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+
+
+def _version(value: bool) -> None:  # noqa: FBT001 (typer's signature)
+    if value:
+        print(f"holdfast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """AWS KMS external key store proxy and key manager: AES-256 keys that never leave your HSM."""
+
+
+def load(name: str) -> Any:
+    """The command `name` as Typer runs it."""
+    command_app = import_module(_MODULES[name][0]).app
+    # One look for all: plain text, which pipes and the reference take as it is.
+    command_app.rich_markup_mode = None
+    command_app._add_completion = False  # noqa: SLF001 (Typer asks for it at construction only)
+    return typer.main.get_command(command_app)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code of a command line, by default that of this process; failures are reported on standard error."""
+    command = typer.main.get_command(app)
+    try:
+        result = command.main(arguments, prog_name="holdfast", standalone_mode=False)
+    except BrokenPipeError:
+        # The reader of our output has gone, as in `holdfast key list | head`. Nothing more can be said there.
+        sys.stdout = None  # so that the interpreter does not flush it at exit
+        return ExitCode.FAILED
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (the outermost place, which reports it)
+        return report(error)
+    return int(result) if isinstance(result, int) else ExitCode.OK

@@ -1,0 +1,55 @@
+"""`holdfast migrate`: takes over the setup of another XKS proxy."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from holdfast.admin.aws_sample import read_settings
+from holdfast.admin.migration import Migration, look_at_hsm
+from holdfast.cli import output
+from holdfast.cli.confirm import confirm
+from holdfast.cli.options import JsonOption, YesOption
+
+app = typer.Typer(help="Take over the setup of another XKS proxy.", no_args_is_help=True)
+
+
+@app.callback()
+def migrate() -> None:
+    """Take over the setup of another XKS proxy."""
+
+
+@app.command("aws-sample")
+def aws_sample(
+    settings: Annotated[Path, typer.Argument(help="The settings.toml that AWS's sample proxy runs with.")],
+    *,
+    directory: Annotated[Path, typer.Option(help="Where the configuration, PIN and catalog shall be.")] = Path(
+        "holdfast"
+    ),
+    health_key: Annotated[
+        str, typer.Option(help="CKA_LABEL of an AES-256 key for health probes; not one that KMS uses.")
+    ] = "holdfast-health",
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn the settings of AWS's sample XKS proxy into a configuration, keystores, credentials and keys.
+
+    The keys stay where they are, and what that proxy encrypted still decrypts.
+    """
+    read = read_settings(settings)
+    migration = Migration(read, settings, directory, health_key, look_at_hsm(read, health_key, variables=os.environ))
+    confirm(migration.plan(), yes=yes)
+    for line in migration.apply(now=output.utc_now):
+        output.say(line)
+    if as_json:
+        output.json(
+            {
+                "configuration": str(migration.configuration_path),
+                "keystores": [
+                    {"name": store.name, "keys": migration.labels(store)} for store in read.external_key_stores
+                ],
+                "not_taken_over": dict(migration.hsm.unusable),
+            }
+        )
+    output.say(f"Next: `holdfast doctor --config {migration.configuration_path}`, then `holdfast serve`.")

@@ -1,0 +1,54 @@
+"""What `--json` prints: the fields of each command's document, for the reference. Tests compare them."""
+
+_KEYSTORE = (
+    "name",
+    "xks_proxy_uri_path",
+    "region",
+    "blocked",
+    "keys",
+    "live_credentials",
+    "last_used_at",
+    "created_at",
+)
+_CREDENTIAL = ("access_key_id", "keystore", "state", "secret_ref", "created_at", "last_used_at", "retired_at")
+_KEY = (
+    "keystore",
+    "external_key_id",
+    "status",
+    "generation",
+    "hsm",
+    "label",
+    "cka_id",
+    "takeover",
+    "encryptions_at_most",
+    "created_at",
+)
+_BLOCK = ("name", "blocked", "changed")
+_STATUS = ("keystore", "external_key_id", "status", "changed")
+
+SHAPES = {
+    "init --directory": (
+        "object",
+        ("configuration", "keystore", "external_key_id", "certificate_authority", "console_file"),
+    ),
+    "init --config": ("object", ("configuration", "catalog")),
+    "keystore create": ("object", _KEYSTORE),
+    "keystore list": ("array", _KEYSTORE),
+    "keystore show": ("object", _KEYSTORE),
+    "keystore block": ("array", _BLOCK),
+    "keystore unblock": ("array", _BLOCK),
+    "credential issue": ("object", ("keystore", "access_key_id")),
+    "credential issue --show-secret": ("object", ("keystore", "access_key_id", "secret_access_key")),
+    "credential list": ("array", _CREDENTIAL),
+    "credential retire": ("object", _CREDENTIAL),
+    "key create": ("object", _KEY),
+    "key register": ("object", _KEY),
+    "key list": ("array", _KEY),
+    "key show": ("object", _KEY),
+    "key disable": ("object", _STATUS),
+    "key enable": ("object", _STATUS),
+    "prove": ("object", ("endpoint", "encrypt_ms", "decrypt_ms")),
+    "doctor": ("object", ("worst", "findings")),
+    "migrate aws-sample": ("object", ("configuration", "keystores", "not_taken_over")),
+}
+"""By command: `object` or `array` (of objects), and the fields in their order."""

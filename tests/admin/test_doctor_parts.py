@@ -1,0 +1,207 @@
+"""Doctor on certificate, clock, files and single keys: each mistake has its finding, each remedy its words."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from holdfast.admin.doctor.certificate import examine_certificate
+from holdfast.admin.doctor.clock import examine_clock, kernel_clock
+from holdfast.admin.doctor.files import examine_files
+from holdfast.admin.doctor.finding import Finding, Severity, worst
+from holdfast.admin.doctor.keys import examine_key, examine_matches
+from holdfast.admin.local_tls import LIFETIME, LocalTls, ensure_local_tls
+from holdfast.config.load import parse
+from holdfast.config.model import Tls
+from holdfast.ekm.pkcs11.inspect import FoundKey
+from holdfast.ekm.port import KeyAttributes
+
+NOW = datetime.now(UTC)
+CONFINED = {"CKA_TOKEN": True, "CKA_SENSITIVE": True, "CKA_EXTRACTABLE": False, "CKA_NEVER_EXTRACTABLE": True}
+GOOD = FoundKey("label", b"\x0a", KeyAttributes("AES_256", ("ENCRYPT", "DECRYPT"), CONFINED))
+
+
+def told(findings: Iterable[Finding], *, least: Severity = Severity.NOTE) -> dict[str, Severity]:
+    """Severity by code, of those that are not worse than nothing."""
+    order = list(Severity)
+    return {f.code: f.severity for f in findings if order.index(f.severity) >= order.index(least)}
+
+
+# ---- certificate
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Tls:
+    files = LocalTls.below(tmp_path)
+    ensure_local_tls(files, now=NOW)
+    return Tls(files.certificate, files.private_key)
+
+
+@pytest.mark.parametrize(
+    ("left", "code", "severity"),
+    [
+        (timedelta(days=40), "certificate-days", Severity.OK),
+        (timedelta(days=20), "certificate-expires", Severity.WARNING),
+        (timedelta(days=5), "certificate-expires", Severity.ERROR),
+        (timedelta(days=-1), "certificate-expired", Severity.ERROR),
+    ],
+)
+def test_days_left(tls: Tls, left: timedelta, code: str, severity: Severity) -> None:
+    found = told(examine_certificate(tls, now=NOW + LIFETIME - left), least=Severity.OK)
+    assert found[code] is severity
+
+
+def test_certificate_of_the_future(tls: Tls) -> None:
+    assert "certificate-not-yet-valid" in told(examine_certificate(tls, now=NOW - timedelta(days=1)))
+
+
+def test_key_of_another_certificate(tls: Tls, tmp_path: Path) -> None:
+    other = LocalTls.below(tmp_path / "other")
+    other.authority.parent.mkdir()
+    ensure_local_tls(other, now=NOW)
+    found = told(examine_certificate(replace(tls, private_key=other.private_key), now=NOW))
+    assert found["private-key-mismatch"] is Severity.ERROR
+
+
+@pytest.mark.parametrize(("name", "code"), [("certificate", "certificate"), ("private_key", "private-key")])
+@pytest.mark.parametrize("content", [None, b"not PEM"])
+def test_unreadable_file(tls: Tls, name: str, code: str, content: bytes | None) -> None:
+    path: Path = getattr(tls, name)
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    assert told(examine_certificate(tls, now=NOW))[f"{code}-unreadable"] is Severity.ERROR
+
+
+def test_plain_http() -> None:
+    assert told(examine_certificate(None, now=NOW)) == {"tls-off": Severity.WARNING}
+
+
+def certificate(path: Path, common_name: str) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    signed = builder.not_valid_before(NOW).not_valid_after(NOW + LIFETIME).sign(key, hashes.SHA256())
+    path.write_bytes(signed.public_bytes(Encoding.PEM))
+
+
+def test_wildcard_and_self_signed(tls: Tls) -> None:
+    certificate(tls.certificate, "*.example.com")
+    found = told(examine_certificate(tls, now=NOW + timedelta(minutes=1)))
+    assert found["certificate-wildcard"] is Severity.NOTE
+    assert found["certificate-self-signed"] is Severity.WARNING
+
+
+def test_chain_in_wrong_order(tls: Tls, tmp_path: Path) -> None:
+    certificate(tmp_path / "foreign.pem", "Foreign")
+    tls.certificate.write_bytes(tls.certificate.read_bytes() + (tmp_path / "foreign.pem").read_bytes())
+    assert told(examine_certificate(tls, now=NOW))["certificate-chain"] is Severity.ERROR
+
+
+def test_whole_chain_is_good(tls: Tls, tmp_path: Path) -> None:
+    tls.certificate.write_bytes(tls.certificate.read_bytes() + (tmp_path / "ca.pem").read_bytes())
+    assert told(examine_certificate(tls, now=NOW), least=Severity.OK)["certificate-chain"] is Severity.OK
+
+
+# ---- clock
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "severity"),
+    [
+        ((0, 2000), "clock", Severity.OK),
+        ((0x40, 16_000_000), "clock-unsynchronised", Severity.WARNING),
+        (None, "clock-unknown", Severity.NOTE),
+    ],
+)
+def test_clock(state: tuple[int, int] | None, code: str, severity: Severity) -> None:
+    assert told(examine_clock(lambda: state), least=Severity.OK) == {code: severity}
+
+
+def test_kernel_answers_here() -> None:
+    state = kernel_clock()
+    assert state is None or (0 <= state[0] < 0x10000 and 0 <= state[1] <= 16_000_000)
+
+
+# ---- keys
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "severity"),
+    [
+        ({"CKA_EXTRACTABLE": True}, "key-extractable", Severity.WARNING),
+        ({"CKA_SENSITIVE": False}, "key-not-sensitive", Severity.WARNING),
+        ({"CKA_WRAP": True}, "key-wraps", Severity.WARNING),
+        ({"CKA_NEVER_EXTRACTABLE": False}, "key-was-extractable", Severity.NOTE),
+        ({"CKA_TOKEN": False}, "key-not-on-token", Severity.ERROR),
+        ({}, "key", Severity.OK),
+    ],
+)
+def test_attributes(change: dict[str, bool], code: str, severity: Severity) -> None:
+    key = replace(GOOD, attributes=replace(GOOD.attributes, attributes=CONFINED | change))
+    assert told(examine_key("key", key), least=Severity.OK) == {code: severity}
+
+
+@pytest.mark.parametrize("usage", [("ENCRYPT",), ("DECRYPT",), ()])
+def test_usage(usage: tuple[str, ...]) -> None:
+    key = replace(GOOD, attributes=replace(GOOD.attributes, key_usage=usage))
+    assert told(examine_key("key", key)) == {"key-usage": Severity.ERROR}
+
+
+def test_label_used_twice_shows_the_ids() -> None:
+    (finding,) = examine_matches("key", "label", [GOOD, replace(GOOD, id=b"")])
+    assert finding.code == "key-label-twice"
+    assert "0a, none" in finding.what
+
+
+# ---- files
+
+
+@pytest.mark.parametrize("opened", ["pin", "server.key", "secrets", "secrets/ID", "catalog.db"])
+def test_secret_that_others_can_read(tmp_path: Path, opened: str) -> None:
+    text = """
+[server]
+listen = "127.0.0.1:1"
+[tls]
+certificate = "server.pem"
+private_key = "server.key"
+[hsm.main]
+profile = "softhsm2"
+library = "libsofthsm2.so"
+token = { label = "x" }
+health_key = "health"
+pin = { file = "pin" }
+"""
+    (tmp_path / "secrets").mkdir(mode=0o700)
+    for name in ("pin", "server.key", "secrets/ID", "catalog.db", "holdfast.toml"):
+        (tmp_path / name).touch(mode=0o600)
+    configuration = parse(text, tmp_path / "holdfast.toml")
+    assert told(examine_files(configuration)) == {}
+    (tmp_path / opened).chmod(0o755 if opened == "secrets" else 0o644)
+    (finding,) = examine_files(configuration)
+    assert (finding.code, finding.severity) == ("file-too-open", Severity.ERROR)
+    assert finding.subject == str(tmp_path / opened)
+    (tmp_path / opened).chmod(0o700 if opened == "secrets" else 0o600)
+    (tmp_path / "holdfast.toml").chmod(0o666)
+    assert told(examine_files(configuration)) == {"file-writable": Severity.WARNING}
+
+
+# ---- findings
+
+
+def test_everything_bad_has_a_reason_and_a_remedy() -> None:
+    bad = replace(GOOD, attributes=KeyAttributes("AES_128", (), {"CKA_SENSITIVE": False, "CKA_EXTRACTABLE": True}))
+    findings = list(examine_key("key", bad))
+    assert len(findings) == 4
+    assert all(finding.why and finding.remedy for finding in findings)
+
+
+def test_worst_of_nothing_is_ok() -> None:
+    assert worst([]) is Severity.OK

@@ -1,0 +1,136 @@
+"""Data on standard output, talk on standard error, exit codes that are documented, help that is quick."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+from tests.cli.conftest import Run
+
+from holdfast._version import __version__
+from holdfast.admin import errors
+from holdfast.cli.exit_codes import MEANINGS, ExitCode, exit_code_of
+
+HEAVY = ("sqlalchemy", "cffi", "cryptography", "rich", "alembic", "uvicorn")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """What `holdfast --help` imports decides how long it takes; seconds measured here would depend on the machine."""
+    code = "import sys\nfrom holdfast.cli import main\nmain(['--help'])\nprint(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert not set(HEAVY) & set(done.stderr.split())
+
+
+def test_help_is_quick() -> None:
+    """The best of three, with room for a slow machine: it takes about 0.1 s on ours."""
+
+    def once() -> float:
+        start = perf_counter()
+        subprocess.run([sys.executable, "-m", "holdfast", "--help"], check=True, capture_output=True, timeout=30)
+        return perf_counter() - start
+
+    assert min(once() for _ in range(3)) < 0.6
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").ok().out == f"holdfast {__version__}\n"
+
+
+def test_module_runs_like_the_script() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "holdfast", "nonsense"], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
+
+
+@pytest.mark.parametrize("arguments", [("keystroe",), ("keystore", "lits"), ("key", "list", "--jsn")])
+def test_wrong_command_line_is_talk_with_a_hint(run: Run, arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert (done.code, done.out) == (ExitCode.USAGE, "")
+    assert done.err.startswith("holdfast: error: ")
+    assert "hint: " in done.err
+
+
+@pytest.mark.parametrize("group", ["keystore", "credential", "key", "migrate"])
+def test_group_alone_shows_its_help(run: Run, group: str) -> None:
+    assert "Commands:" in run(group, "--help").ok().out
+
+
+def test_group_without_a_command_shows_its_help_as_talk(run: Run) -> None:
+    done = run("keystore")
+    assert (done.code, done.out) == (ExitCode.USAGE, "")
+    assert done.err.startswith("Usage: holdfast keystore")
+
+
+def test_every_exit_code_has_a_meaning() -> None:
+    assert set(MEANINGS) == set(ExitCode)
+
+
+def test_every_admin_error_has_a_code_of_its_own() -> None:
+    """AdminError itself is a failure without a code; each kind below it has one."""
+    kinds = [value for value in vars(errors).values() if isinstance(value, type) and value is not errors.AdminError]
+    codes = [exit_code_of(kind("what", hint="next")) for kind in kinds]
+    assert ExitCode.FAILED not in codes
+    assert len(codes) == len(set(codes)) == 6
+
+
+def test_missing_configuration_says_where_it_looked(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run("keystore", "list")
+    assert done.code == ExitCode.CONFIGURATION
+    assert "holdfast.toml" in done.err
+    assert "/etc/holdfast/holdfast.toml" in done.err
+
+
+def test_configuration_in_the_working_directory_is_found(
+    run: Run, catalog_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(catalog_only.parent)
+    assert run("keystore", "list", "--json").ok().json == []
+
+
+def test_configuration_from_the_environment_is_found(
+    run: Run, catalog_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOLDFAST_CONFIG", str(catalog_only))
+    assert run("keystore", "list", "--json").ok().json == []
+
+
+def test_wrong_configuration_names_file_and_line(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "holdfast.toml"
+    path.write_text('[server]\nlisten = "127.0.0.1:1"\nwrokers = 2\n')
+    done = run("keystore", "list", "--config", path)
+    assert done.code == ExitCode.CONFIGURATION
+    assert f"{path}:3:" in done.err
+
+
+def test_defect_is_reported_as_one(run: Run, monkeypatch: pytest.MonkeyPatch, catalog_only: Path) -> None:
+    def broken(_: object) -> None:
+        raise RuntimeError("unexpected")
+
+    monkeypatch.setattr("holdfast.catalog.store.Catalog.keystores", broken)
+    done = run("keystore", "list", "--config", catalog_only)
+    assert done.code == ExitCode.FAILED
+    assert "defect of Holdfast" in done.err
+
+
+def test_reader_that_goes_away_is_no_defect(catalog_only: Path) -> None:
+    """`holdfast ... | head -0`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "holdfast", "keystore", "list", "--json", "--config", str(catalog_only)],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (ExitCode.FAILED, "")

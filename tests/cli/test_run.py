@@ -1,0 +1,121 @@
+"""`make run`, as a person uses it: it serves, proves itself, prints a curl line that works, and ends with Ctrl-C."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.server.proxy_server import free_ports
+
+_ROOT = Path(__file__).parents[2]
+_LAST_LINE = "Holdfast is running; Ctrl-C stops it."
+
+pytestmark = pytest.mark.server
+
+
+class Run:
+    """scripts/run.sh in a process group of its own, as a terminal would have it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.process = subprocess.Popen(
+            [_ROOT / "scripts" / "run.sh"],
+            cwd=directory.parent,
+            env={**os.environ, "HOLDFAST_DEMO": str(directory)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._watchdog = threading.Timer(90, self.kill)
+        self._watchdog.start()
+
+    def until(self, text: str) -> str:
+        """What was said up to a line that holds `text`, or to the end."""
+        assert self.process.stdout is not None
+        said = []
+        for line in self.process.stdout:
+            said.append(line)
+            if text in line:
+                break
+        return "".join(said)
+
+    def interrupt(self) -> int:
+        """Ctrl-C: the terminal signals the whole group; the exit code."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        self.until("no such line")
+        return self.process.wait(20)
+
+    def kill(self) -> None:
+        """End what is left of the group."""
+        self._watchdog.cancel()
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Path:
+    """A setup on a free port."""
+    directory = tmp_path / "demo"
+    (port,) = free_ports(1)
+    subprocess.run(
+        [sys.executable, "-m", "holdfast", "init", "--directory", str(directory), "--port", str(port)],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    return directory
+
+
+@pytest.fixture
+def started(demo: Path) -> Iterator[Run]:
+    run = Run(demo)
+    yield run
+    run.kill()
+
+
+def printed_command(said: str, first_word: str) -> str:
+    """A command as printed, over as many lines as end in a backslash."""
+    lines = said[said.index(f"  {first_word} ") :].splitlines()
+    end = next(number for number, line in enumerate(lines) if not line.endswith("\\"))
+    return "\n".join(lines[: end + 1])
+
+
+def test_it_serves_and_the_printed_curl_line_answers(started: Run, demo: Path) -> None:
+    said = started.until(_LAST_LINE)
+    assert _LAST_LINE in said, said
+    assert "encrypted in" in said
+    done = subprocess.run(
+        ["bash", "-c", printed_command(said, "curl")], capture_output=True, text=True, check=True, timeout=30, cwd="/"
+    )
+    answer: Any = msgspec.json.decode(done.stdout)
+    assert answer == {"keySpec": "AES_256", "keyUsage": ["ENCRYPT", "DECRYPT"], "keyStatus": "ENABLED"}
+    assert "aws kms create-custom-key-store" in said
+    secrets = [path.read_text().strip() for path in (demo / "secrets").iterdir()]
+    assert not [secret for secret in secrets if secret in said]
+    assert started.interrupt() == 130
+
+
+def test_port_in_use_is_said_at_once(demo: Path) -> None:
+    """Not after a minute of waiting for a proxy that has gone."""
+    text = (demo / "holdfast.toml").read_text()
+    port = int(text.partition("127.0.0.1:")[2].partition('"')[0])
+    with socket.create_server(("127.0.0.1", port)):
+        run = Run(demo)
+        try:
+            said = run.until("no such line")
+            assert run.process.wait(20) == 1
+        finally:
+            run.kill()
+    assert str(port) in said
+    assert "did not come up" in said or "stopped at once" in said
