@@ -1,0 +1,4 @@
+"""A local AWS KMS for development and tests: AWS's clients on one side, any XKS proxy on the other.
+
+Imports nothing of the proxy but `holdfast.xks`, so that it is an independent witness.
+"""

@@ -1,0 +1,123 @@
+"""From a signed HTTP request to an operation and back: AWS JSON 1.1."""
+
+import json
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from holdfast.kms import aliases, cryptographic, key_stores, keys, tags
+from holdfast.kms.call import Call, Output, Service
+from holdfast.kms.callers import Caller, authenticate
+from holdfast.kms.errors import KmsException, unsupported
+from holdfast.kms.gateway import XksNote
+from holdfast.kms.service_model import encode_output, operation_of, parse_input
+
+MAX_BODY = 1024 * 1024
+"""Bytes of a request body: more than any input that the service model allows."""
+
+OPERATIONS: dict[str, Callable[[Call, Service], Awaitable[Output]]] = {
+    "CancelKeyDeletion": keys.cancel_deletion,
+    "ConnectCustomKeyStore": key_stores.connect,
+    "CreateAlias": aliases.create,
+    "CreateCustomKeyStore": key_stores.create,
+    "CreateKey": keys.create,
+    "Decrypt": cryptographic.decrypt,
+    "DeleteAlias": aliases.delete,
+    "DeleteCustomKeyStore": key_stores.delete,
+    "DescribeCustomKeyStores": key_stores.describe,
+    "DescribeKey": keys.describe,
+    "DisableKey": keys.disable,
+    "DisconnectCustomKeyStore": key_stores.disconnect,
+    "EnableKey": keys.enable,
+    "Encrypt": cryptographic.encrypt,
+    "GenerateDataKey": cryptographic.generate_data_key,
+    "GenerateDataKeyWithoutPlaintext": cryptographic.generate_data_key_without_plaintext,
+    "GenerateRandom": cryptographic.generate_random,
+    "GetKeyPolicy": keys.get_policy,
+    "ListAliases": aliases.list_aliases,
+    "ListKeyPolicies": keys.list_policies,
+    "ListKeys": keys.list_keys,
+    "ListResourceTags": tags.list_tags,
+    "PutKeyPolicy": keys.put_policy,
+    "ReEncrypt": cryptographic.re_encrypt,
+    "ScheduleKeyDeletion": keys.schedule_deletion,
+    "TagResource": tags.tag,
+    "UntagResource": tags.untag,
+    "UpdateAlias": aliases.update,
+    "UpdateCustomKeyStore": key_stores.update,
+    "UpdateKeyDescription": keys.update_description,
+}
+"""What this KMS does; every other operation of the service model is UnsupportedOperationException."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class KmsEvent:
+    """One request as CloudTrail would tell it, with the proxy calls that it led to. Holds no plaintext."""
+
+    request_id: str
+    operation: str | None = None
+    principal_arn: str | None = None
+    key_id: str | None = None
+    error: str | None = None
+    message: str | None = None
+    xks: list[XksNote] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """Status and body. The request id goes into a header."""
+
+    status: int
+    body: bytes
+    event: KmsEvent
+
+
+class Api:
+    """KMS's API over one service."""
+
+    def __init__(self, service: Service, callers: Mapping[str, Caller]) -> None:
+        self._service = service
+        self._callers = callers
+
+    async def handle(self, headers: Mapping[str, str], body: bytes) -> Response:
+        """The response to a POST to `/`; never raises. `headers` have lower-case names."""
+        event = KmsEvent(str(uuid.uuid4()))
+        try:
+            return Response(200, await self._answer(headers, body, event), event)
+        except KmsException as error:
+            refused = error
+        except Exception:  # noqa: BLE001 (the last line of defence: a bug must answer KMSInternalException)
+            _log.exception("request %s failed inside the local KMS", event.request_id)
+            refused = KmsException("KMSInternalException", "The local KMS failed; its log says why.", status=500)
+        event.error, event.message = refused.name, refused.message
+        return Response(
+            refused.status, json.dumps({"__type": refused.name, "message": refused.message}).encode(), event
+        )
+
+    async def _answer(self, headers: Mapping[str, str], body: bytes, event: KmsEvent) -> bytes:
+        if len(body) > MAX_BODY:
+            raise KmsException("RequestEntityTooLargeException", f"A body has at most {MAX_BODY} bytes.", status=413)
+        now, region = self._service.now(), self._service.settings.region
+        caller = authenticate(headers, body, callers=self._callers, region=region, now=now)
+        event.principal_arn = caller.principal_arn
+        model = operation_of(headers.get("x-amz-target", ""))
+        event.operation = model.name
+        if model.name not in OPERATIONS:
+            raise unsupported(model.name)
+        values = parse_input(model, body)
+        event.key_id = _named_key(values)
+        self._service.state.expire(now.timestamp())
+        call = Call.of(model.name, caller, values, event.request_id)
+        event.xks = call.trail.notes
+        return encode_output(model, await OPERATIONS[model.name](call, self._service))
+
+
+def _named_key(values: Mapping[str, Any]) -> str | None:
+    for name in ("KeyId", "DestinationKeyId", "TargetKeyId"):
+        if name in values:
+            return str(values[name])
+    return None

@@ -1,0 +1,84 @@
+"""What KMS remembers. Times are POSIX seconds."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from holdfast.xks.kms_errors import ConnectionErrorCode
+
+CONNECTED, CONNECTING, FAILED = "CONNECTED", "CONNECTING", "FAILED"
+DISCONNECTED, DISCONNECTING = "DISCONNECTED", "DISCONNECTING"
+PUBLIC, VPC = "PUBLIC_ENDPOINT", "VPC_ENDPOINT_SERVICE"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStore:
+    """An external key store. `credential_since` is when KMS was given the credential."""
+
+    id: str
+    name: str
+    created: float
+    connectivity: str
+    uri_endpoint: str
+    uri_path: str
+    access_key_id: str
+    secret_access_key: str
+    credential_since: float
+    vpc_service: str | None = None
+    vpc_service_owner: str | None = None
+    connection_state: str = DISCONNECTED
+    connection_error_code: ConnectionErrorCode | None = None
+
+    def __repr__(self) -> str:
+        return f"<key store {self.id}>"
+
+    @property
+    def host(self) -> str:
+        """The endpoint's host name."""
+        return self.uri_endpoint.removeprefix("https://")
+
+    @property
+    def path_prefix(self) -> str:
+        """What stands before `/kms/xks/v1`."""
+        return self.uri_path.removesuffix("/kms/xks/v1")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A KMS key. `material` is KMS's own: 32 bytes, kept in clear, as befits a test double."""
+
+    id: str
+    created: float
+    description: str
+    policy: str
+    material: bytes
+    enabled: bool = True
+    deletion_date: float | None = None
+    key_store_id: str | None = None
+    xks_key_id: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<key {self.id}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """An alias, with its `alias/`."""
+
+    name: str
+    key_id: str
+    created: float
+    updated: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A tag of a key."""
+
+    key_id: str
+    name: str
+    value: str
+
+
+def date(seconds: float | None) -> datetime | None:
+    """The date of POSIX seconds, for a response."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

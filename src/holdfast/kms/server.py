@@ -1,0 +1,107 @@
+"""The HTTP server: Starlette on uvicorn, one process, one event loop."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from holdfast.kms.api import MAX_BODY, Api, KmsEvent
+from holdfast.kms.call import Service
+from holdfast.kms.callers import Caller
+from holdfast.kms.connections import Connections
+from holdfast.kms.gateway import Gateway
+from holdfast.kms.metrics import CloudWatch
+from holdfast.kms.settings import Address, Settings
+from holdfast.kms.state import State
+
+_AWS_JSON = "application/x-amz-json-1.1"
+
+
+def application(settings: Settings, callers: Mapping[str, Caller], emit: Callable[[str], None]) -> Starlette:
+    """The ASGI application. `emit` takes one JSON line per request."""
+    metrics = CloudWatch()
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        state = State(settings.data)
+        gateway = Gateway(settings, metrics, now=_now, clock=time.monotonic)
+        connections = Connections(settings, state, gateway)
+        app.state.api = Api(Service(settings, state, gateway, connections, _now, os.urandom), callers)
+        connections.start()
+        try:
+            yield
+        finally:
+            await connections.close()
+            gateway.close()
+            state.close()
+
+    async def kms(request: Request) -> Response:
+        response = await request.app.state.api.handle(_lower_case(request), await _body(request))
+        emit(event_line(response.event, _now()))
+        return Response(
+            response.body,
+            response.status,
+            {"x-amzn-RequestId": response.event.request_id, "Content-Type": _AWS_JSON},
+        )
+
+    async def scrape(_request: Request) -> Response:
+        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
+
+    routes = [Route("/", kms, methods=["POST"]), Route("/metrics", scrape, methods=["GET"])]
+    return Starlette(routes=routes, lifespan=lifespan)
+
+
+def listening_socket(address: Address) -> socket.socket:
+    """A socket that listens on an address; port 0 takes a free one. Raises OSError."""
+    return socket.create_server((address.host, address.port))
+
+
+def server(app: Starlette) -> uvicorn.Server:
+    """A uvicorn server of `app`: `run(sockets=[...])` serves until SIGTERM or Ctrl-C."""
+    return uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5)
+    )
+
+
+def event_line(event: KmsEvent, now: datetime) -> str:
+    """The event as one line of JSON, without what is empty."""
+    told = asdict(event)
+    told["xks"] = [_without_empty(note) for note in told["xks"] or ()]
+    return json.dumps({"time": now.isoformat(timespec="milliseconds"), **_without_empty(told)})
+
+
+def _without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value}
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _lower_case(request: Request) -> dict[str, str]:
+    # A header that came twice is joined, as a canonical request wants it.
+    joined: dict[str, str] = {}
+    for name, value in request.headers.items():
+        joined[name] = f"{joined[name]},{value}" if name in joined else value
+    return joined
+
+
+async def _body(request: Request) -> bytes:
+    """The body, or a little more than MAX_BODY of it, which is then refused."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            break
+    return bytes(body)
