@@ -1,0 +1,86 @@
+"""The reference pages that are made from the checks and from the table of explanations."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from holdfast.check.checks import CATALOGUE, GROUPS
+from holdfast.check.explain import exceptions_text, title
+from holdfast.check.explanations import CONNECTION_ERRORS, FAILURES
+from holdfast.xks.kms_errors import KMS_ERRORS
+
+if TYPE_CHECKING:
+    from holdfast.check.finding import Check
+
+_GENERATED = "<!-- Made by `python -m holdfast.check.reference`: change the code, not this page. -->\n"
+_CHECKS_INTRODUCTION = (
+    f"The {len(CATALOGUE)} checks of `holdfast check`, in the order in which they run. *MUST* and *KMS* (what KMS "
+    "needs though the specification has no keyword for it) fail when violated; *SHOULD* and *ADVICE* (sound "
+    "practice that follows from the text) warn. A check is skipped if one that it needs failed, so one mistake is "
+    "reported once.\n"
+)
+_ERRORS_INTRODUCTION = (
+    "KMS reports almost every failure of an external key store as `KMSInvalidStateException`; only the message "
+    'differs. `holdfast explain "<exception, message or ConnectionErrorCode>"` looks it up here.\n'
+)
+
+
+def conformance_checks() -> str:
+    """docs/reference/conformance-checks.md."""
+    parts = [
+        _GENERATED,
+        "# Conformance checks\n",
+        _CHECKS_INTRODUCTION,
+    ]
+    for group, checks in groupby(CATALOGUE, key=lambda check: check.group):
+        parts.append(f"## {GROUPS[group]}\n")
+        parts += [_check(check) for check in checks]
+    return "\n".join(parts)
+
+
+def kms_errors() -> str:
+    """docs/reference/kms-errors.md."""
+    parts = [
+        _GENERATED,
+        "# What AWS KMS's errors mean\n",
+        _ERRORS_INTRODUCTION,
+        "## Exceptions and messages\n",
+    ]
+    for failure, error in KMS_ERRORS.items():
+        words = FAILURES[failure]
+        parts.append(
+            f"### {title(failure)[0].upper()}{title(failure)[1:]}\n\n> {error.message}\n\n"
+            f"- **Raised as:** {exceptions_text(error)}\n"
+            f"- **Meaning:** {words.meaning}\n- **Where to look:** {words.look}\n- **What to do:** {words.act}\n"
+        )
+    parts.append("## ConnectionErrorCode of DescribeCustomKeyStores\n")
+    for code, words in CONNECTION_ERRORS.items():
+        parts.append(
+            f"### `{code}`\n\n- **Meaning:** {words.meaning}\n- **Where to look:** {words.look}\n"
+            f"- **What to do:** {words.act}\n"
+        )
+    return "\n".join(parts)
+
+
+def _check(check: Check) -> str:
+    needs = f" Needs {', '.join(check.needs)}." if check.needs else ""
+    source = check.source
+    return (
+        f"### {check.id}: {check.title}\n\n*{check.level}.* {check.what_it_does}{needs}\n\n"
+        f"> {source.plain}\n>\n> {source.document}, {source.section}\n"
+    )
+
+
+def main() -> None:
+    """Writes both pages below docs/reference of the current directory."""
+    from pathlib import Path  # noqa: PLC0415 (only the generator touches files)
+
+    folder = Path("docs/reference")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "conformance-checks.md").write_text(conformance_checks())
+    (folder / "kms-errors.md").write_text(kms_errors())
+
+
+if __name__ == "__main__":
+    main()

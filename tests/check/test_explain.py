@@ -1,0 +1,88 @@
+"""What KMS says leads back to what happened."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from holdfast.check.explain import exceptions, explain, title
+from holdfast.check.explanations import CONNECTION_ERRORS, FAILURES
+from holdfast.check.reference import conformance_checks, kms_errors
+from holdfast.xks.errors import ErrorName
+from holdfast.xks.kms_errors import KMS_ERRORS, ConnectionErrorCode, Failure
+
+_DOCS = Path(__file__).parents[2] / "docs" / "reference"
+
+
+def test_every_failure_and_code_is_explained() -> None:
+    assert set(FAILURES) == set(KMS_ERRORS) == set(ErrorName) | set(Failure)
+    assert set(CONNECTION_ERRORS) == set(ConnectionErrorCode)
+
+
+@pytest.mark.parametrize("failure", list(KMS_ERRORS))
+def test_the_message_inside_a_client_error_finds_its_failure(failure: ErrorName | Failure) -> None:
+    message = KMS_ERRORS[failure].message
+    text = f"An error occurred (KMSInvalidStateException) when calling the Decrypt operation: {message}"
+    expected = {title(other) for other, error in KMS_ERRORS.items() if error.message == message}
+    assert {match.name for match in explain(text)} == expected
+
+
+@pytest.mark.parametrize("code", list(ConnectionErrorCode))
+def test_a_connection_error_code_is_found_in_the_output_of_the_aws_cli(code: ConnectionErrorCode) -> None:
+    assert [match.name for match in explain(f'    "ConnectionErrorCode": "{code}",')] == [code]
+
+
+@pytest.mark.parametrize("name", list(ErrorName))
+def test_an_error_name_of_the_proxy_is_found(name: ErrorName) -> None:
+    assert [match.name for match in explain(name)] == [title(name)]
+
+
+def test_an_exception_finds_every_failure_that_raises_it() -> None:
+    found = {match.name for match in explain("XksProxyUriUnreachableException")}
+    assert found == {
+        title(f) for f, error in KMS_ERRORS.items() if "XksProxyUriUnreachableException" in exceptions(error)
+    }
+
+
+def test_a_message_with_a_slip_is_still_found() -> None:
+    message = KMS_ERRORS[ErrorName.THROTTLING].message.replace("very high", "to high").replace("Reduce", "reduce")
+    assert [match.name for match in explain(message)] == [title(ErrorName.THROTTLING)]
+
+
+def test_a_fragment_of_a_message_is_enough() -> None:
+    assert [match.name for match in explain("could not authenticate AWS KMS")] == [
+        title(ErrorName.AUTHENTICATION_FAILED)
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "no such thing at all", "key", "External"])
+def test_anything_else_is_not_explained(text: str) -> None:
+    assert explain(text) == []
+
+
+@pytest.mark.parametrize(
+    ("page", "content"), [("conformance-checks.md", conformance_checks), ("kms-errors.md", kms_errors)]
+)
+def test_the_reference_page_is_current(page: str, content: Callable[[], str]) -> None:
+    """Run `python -m holdfast.check.reference` when this fails."""
+    assert (_DOCS / page).read_text() == content()
+
+
+def test_the_command_prints_json() -> None:
+    done = _holdfast("explain", "XKS_PROXY_TIMED_OUT", "--json")
+    assert done.returncode == 0
+    assert msgspec.json.decode(done.stdout)[0]["name"] == "XKS_PROXY_TIMED_OUT"
+
+
+def test_the_command_says_what_to_do_with_an_unknown_error() -> None:
+    done = _holdfast("explain", "gremlins")
+    assert done.returncode != 0
+    assert "hint:" in done.stderr
+
+
+def _holdfast(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "import sys; from holdfast.cli.main import main; sys.exit(main())", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -1,0 +1,149 @@
+"""Each mistake of a proxy is caught by the check meant for it, and by no other."""
+
+from pathlib import Path
+
+import pytest
+from tests.check import wrong_proxies as wrong
+from tests.check.certificates import Authority
+from tests.check.conftest import OpenSession, complaints, report_of
+from tests.check.honest_proxy import HonestProxy
+
+from holdfast.check.checks import CATALOGUE
+from holdfast.check.finding import Level, Verdict
+
+pytestmark = pytest.mark.server
+_BUT_LATENCY = sorted({check.group for check in CATALOGUE} - {"LAT"})
+
+MISTAKES: dict[type[HonestProxy], str] = {
+    wrong.AadIgnored: "DEC-03",
+    wrong.AadWithoutLengths: "DEC-08",
+    wrong.TenMinutesOfSkew: "AUTH-08",
+    wrong.AnyAlgorithm: "ENC-12",
+    wrong.AnyCdivAlgorithm: "CDIV-04",
+    wrong.AnySignature: "AUTH-01",
+    wrong.BodyNotSigned: "AUTH-04",
+    wrong.CdivMissing: "CDIV-01",
+    wrong.CdivWithoutAad: "CDIV-02",
+    wrong.ConstantIv: "ENC-07",
+    wrong.EmptyFleet: "HEALTH-03",
+    wrong.EncryptsWithAnyKey: "USE-04",
+    wrong.FleetOfZero: "HEALTH-02",
+    wrong.GetAccepted: "HTTP-01",
+    wrong.GetNotFound: "HTTP-01",
+    wrong.HardCodedHealth: "HEALTH-05",
+    wrong.HealthAuthorized: "HEALTH-06",
+    wrong.HonestlyDown: "HEALTH-04",
+    wrong.HtmlContentType: "HTTP-05",
+    wrong.KeyNotFoundAsInternal: "META-05",
+    wrong.ListedOperationsOnly: "REQ-01",
+    wrong.LongIv: "ENC-04",
+    wrong.LongMessage: "ERR-02",
+    wrong.LongMetadata: "ENC-06",
+    wrong.MetadataNotBound: "DEC-07",
+    wrong.NoErrorBody: "ERR-01",
+    wrong.NoTrialDecrypt: "CDIV-05",
+    wrong.OldDates: "AUTH-07",
+    wrong.ShortArns: "REQ-03",
+    wrong.ShortTag: "ENC-05",
+    wrong.SmallAad: "ENC-09",
+    wrong.SmallCiphertext: "DEC-02",
+    wrong.SmallPlaintext: "ENC-08",
+    wrong.StrayBitsAccepted: "ENC-15",
+    wrong.TagLeftInCiphertext: "ENC-03",
+    wrong.TruncatedTagAccepted: "DEC-09",
+    wrong.UnknownMetadataRefused: "REQ-04",
+    wrong.UnprintableMessage: "ERR-02",
+    wrong.UnsignedAccepted: "AUTH-02",
+    wrong.UnsignedHealthAccepted: "AUTH-02",
+    wrong.UrlSafeBase64: "ENC-02",
+    wrong.UsageInLowerCase: "META-03",
+    wrong.UuidDemanded: "REQ-02",
+    wrong.WrongStatus: "ERR-03",
+    wrong.ZeroIv: "ENC-07",
+}
+"""Each wrong proxy beside the one check that must complain."""
+
+
+def test_an_honest_proxy_passes_everything(open_session: OpenSession) -> None:
+    with open_session(HonestProxy()) as session:
+        report = report_of(session)
+    assert complaints(report) == {}
+    assert {result.check.id for result in report.results if result.verdict is Verdict.SKIP} == {"TLS-05"}
+
+
+@pytest.mark.parametrize(("proxy", "check_id"), MISTAKES.items(), ids=lambda value: getattr(value, "__name__", value))
+def test_a_mistake_is_caught_by_its_check_alone(
+    proxy: type[HonestProxy], check_id: str, open_session: OpenSession
+) -> None:
+    with open_session(proxy()) as session:
+        report = report_of(session, *_BUT_LATENCY)
+    found = complaints(report)
+    assert list(found) == [check_id], {key: result.evidence for key, result in found.items()}
+    binding = found[check_id].check.level in (Level.MUST, Level.KMS)
+    assert found[check_id].verdict is (Verdict.FAIL if binding else Verdict.WARN)
+
+
+def test_hard_coded_usage_is_caught_for_each_restricted_key(open_session: OpenSession) -> None:
+    with open_session(wrong.UsageHardCoded()) as session:
+        found = complaints(report_of(session, "USE"))
+    assert set(found) == {"USE-01", "USE-03", "USE-05"}
+
+
+def test_a_wrong_clock_is_a_warning_on_both_sides(open_session: OpenSession) -> None:
+    with open_session(wrong.ClockWrong()) as session:
+        found = complaints(report_of(session, "AUTH"))
+    assert set(found) == {"AUTH-08", "AUTH-09"}
+
+
+def test_a_constant_iv_behind_a_false_one_is_caught_by_the_ciphertexts(open_session: OpenSession) -> None:
+    with open_session(wrong.HiddenConstantIv()) as session:
+        found = complaints(report_of(session, "ENC"))
+    assert list(found) == ["ENC-07"]
+    assert "ciphertexts repeat" in found["ENC-07"].evidence
+
+
+def test_a_slow_proxy_is_caught(open_session: OpenSession) -> None:
+    with open_session(wrong.Slow()) as session:
+        session.samples = 4
+        found = complaints(report_of(session, "LAT"))
+    assert list(found) == ["LAT-01"]
+
+
+def test_an_expired_certificate_is_caught(open_session: OpenSession, authority: Authority, tmp_path: Path) -> None:
+    expired = authority.issue(tmp_path / "expired.pem", days=-3)
+    with open_session(HonestProxy(), server_certificate=expired) as session:
+        found = complaints(report_of(session, *_BUT_LATENCY))
+    assert list(found) == ["CERT-03"]
+    assert "expired" in found["CERT-03"].evidence
+
+
+def test_a_certificate_that_ends_soon_is_a_warning(
+    open_session: OpenSession, authority: Authority, tmp_path: Path
+) -> None:
+    soon = authority.issue(tmp_path / "soon.pem", days=5)
+    with open_session(HonestProxy(), server_certificate=soon) as session:
+        found = complaints(report_of(session, "CERT"))
+    assert {key: result.verdict for key, result in found.items()} == {"CERT-03": Verdict.WARN}
+
+
+def test_a_certificate_for_another_name_is_caught(
+    open_session: OpenSession, authority: Authority, tmp_path: Path
+) -> None:
+    other = authority.issue(tmp_path / "other.pem", "xks.example.com")
+    with open_session(HonestProxy(), server_certificate=other) as session:
+        found = complaints(report_of(session, *_BUT_LATENCY))
+    assert list(found) == ["CERT-01"]
+
+
+def test_a_certificate_of_an_unknown_authority_is_caught(open_session: OpenSession, tmp_path: Path) -> None:
+    stranger = Authority.create(tmp_path).issue(tmp_path / "server.pem")
+    with open_session(HonestProxy(), server_certificate=stranger) as session:
+        report = report_of(session, "CERT")
+    assert [r.check.id for r in report.results if r.verdict is Verdict.FAIL] == ["CERT-02"]
+
+
+def test_a_wildcard_common_name_is_a_warning(open_session: OpenSession, authority: Authority, tmp_path: Path) -> None:
+    wildcard = authority.issue(tmp_path / "wildcard.pem", common_name="*.example.com")
+    with open_session(HonestProxy(), server_certificate=wildcard) as session:
+        found = complaints(report_of(session, "CERT"))
+    assert {key: result.verdict for key, result in found.items()} == {"CERT-04": Verdict.WARN}
