@@ -1,0 +1,1 @@
+"""The six figures of `make bench`, all from one run."""

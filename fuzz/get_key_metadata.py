@@ -1,0 +1,16 @@
+"""Every body is a GetKeyMetadata request that reads the same when written again, or a ValidationException."""
+
+from bodies import check_request
+
+from holdfast.xks.messages import GetKeyMetadataRequest
+
+
+def invariant(data: bytes) -> None:
+    """As the first line says."""
+    check_request(GetKeyMetadataRequest, data)
+
+
+if __name__ == "__main__":
+    from harness import main
+
+    main(invariant)
