@@ -1,0 +1,59 @@
+"""What /metrics offers, taken from the collector itself."""
+
+from dataclasses import dataclass, fields
+
+from holdfast.ekm.port import HsmGauges
+from holdfast.operations.event import Event
+from holdfast.proxy.messages import HsmReport, KeyCount, Report
+from holdfast.proxy.metrics import Fleet, FleetCollector
+from holdfast.proxy.tally import Tally
+
+_SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A metric as documented: its type and its labels, without a histogram's `le`."""
+
+    type: str
+    labels: frozenset[str]
+
+
+def families() -> dict[str, Family]:
+    """Every metric by its name in PromQL; of a histogram without _bucket, _sum and _count."""
+    found = {}
+    for metric in FleetCollector(_fleet(), now=lambda: 0.0).collect():
+        labels = frozenset(label for sample in metric.samples for label in sample.labels) - {"le"}
+        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+        found[name] = Family(metric.type, labels)
+    return found
+
+
+def series() -> set[str]:
+    """Every name that a query may use."""
+    return {
+        name.removesuffix("_total") + suffix if family.type == "counter" else name + suffix
+        for name, family in families().items()
+        for suffix in _SUFFIXES[family.type]
+    }
+
+
+def _fleet() -> Fleet:
+    """One of everything, so that each metric has a sample with its labels."""
+    tally = Tally()
+    tally.add(Event())
+    report = Report(
+        rows=tally.rows(),
+        connections=1,
+        in_flight=1,
+        event_lines_lost=1,
+        catalog_age=0.1,
+        hsms=[HsmReport("main", "ACTIVE", {field.name: 1.0 for field in fields(HsmGauges)})],
+        encryptions=[KeyCount("demo", "demo-key", 1, 1)],
+        credentials_used={"A" * 20: 1.0},
+    )
+    fleet = Fleet()
+    fleet.reports[0] = report
+    fleet.certificate_expires = 1.0
+    fleet.encryption_limits.update(warn=1)
+    return fleet
