@@ -66,6 +66,7 @@ gcc gcc
 /usr/include/stdio.h libc6-dev
 git git
 jq jq
+openssl openssl
 pkcs11-tool opensc
 softhsm2-util softhsm2
 wrk wrk

@@ -111,9 +111,7 @@ class Wire:
         self.address = listening.getsockname()
         listener = Listener(
             listening,
-            lambda: HttpConnection(
-                self.desk, self.table, loop=self._loop, clock=time.monotonic, admits=lambda _transport: True
-            ),
+            lambda: HttpConnection(self.desk, self.table, loop=self._loop, clock=time.monotonic),
             connections=self.table,
             max_connections=lambda: self._max_connections,
             tls=lambda: None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import ssl
+import subprocess
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -69,8 +70,42 @@ def test_of_tls_1_2_only_the_suites_of_the_specification_are_spoken(shared: Prox
 def test_tls_1_1_is_refused(shared: ProxyServer) -> None:
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         old = context(shared, ssl.TLSVersion.TLSv1_1, "DEFAULT:@SECLEVEL=0")
-    with pytest.raises(ssl.SSLError):
+    with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
         connect(shared, old)
+
+
+@pytest.mark.parametrize("offered", [["h2", "http/1.1"], ["http/1.1"], []])
+def test_http_1_1_is_agreed_on_whatever_else_is_offered(shared: ProxyServer, offered: list[str]) -> None:
+    """Spec, "API content type": fall back to HTTP 1.1."""
+    client = trusting(shared.authority.certificate)
+    if offered:
+        client.set_alpn_protocols(offered)
+    with connect(shared, client) as tls:
+        assert tls.selected_alpn_protocol() == ("http/1.1" if offered else None)
+        tls.sendall(PING)
+        assert tls.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def speaks_aes_128(server: ProxyServer) -> bool:
+    """Whether a client with this one suite of TLS 1.3 is served; Python's ssl cannot be such a client."""
+    suite = ["-tls1_3", "-ciphersuites", "TLS_AES_128_GCM_SHA256"]
+    command = ["openssl", "s_client", "-brief", *suite, "-connect", f"127.0.0.1:{server.port}"]
+    result = subprocess.run(command, input=b"", capture_output=True, timeout=10, check=False)
+    return b"CONNECTION ESTABLISHED" in result.stderr
+
+
+def test_of_tls_1_3_the_operators_openssl_configuration_may_keep_only_the_suites_of_the_specification(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/spec-divergences.md says so: Python's ssl has no call for it before 3.15."""
+    assert speaks_aes_128(serve())
+    sections = ("openssl_conf = all", "[all]", "ssl_conf = ssl", "[ssl]", "system_default = suites", "[suites]")
+    file = tmp_path / "openssl.cnf"
+    file.write_text("\n".join((*sections, "Ciphersuites = TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256\n")))
+    monkeypatch.setenv("OPENSSL_CONF", str(file))
+    restricted = serve()
+    assert not speaks_aes_128(restricted)
+    restricted.round_trip()
 
 
 def serial(server: ProxyServer) -> str:
@@ -107,33 +142,64 @@ def test_without_tls_files_the_server_does_not_start_and_says_why(serve: Serve) 
         server.start()
 
 
-def reaches_http(server: ProxyServer, pair: Pair | None) -> bool:
-    """Whether a client with this certificate gets as far as HTTP."""
-    client = None if pair is None else (pair.certificate, pair.private_key)
+VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+REQUEST = b"POST /test/kms/xks/v1/health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+
+
+def handshake_of(server: ProxyServer, pair: Pair | None, version: ssl.TLSVersion) -> str:
+    """How the server ends a handshake with this certificate: the alert's name, "" for a close; "HTTP" if it does not.
+
+    The request is sent at once: a client of TLS 1.3 may not know yet that it is refused.
+    """
+    client = trusting(
+        server.authority.certificate, client=None if pair is None else (pair.certificate, pair.private_key)
+    )
+    client.minimum_version = client.maximum_version = version
     try:
-        with connect(server, trusting(server.authority.certificate, client=client)) as tls:
-            tls.sendall(PING)
-            return tls.recv(100) != b""
-    except (ssl.SSLError, ConnectionError):
-        return False
+        with connect(server, client) as tls:
+            tls.sendall(REQUEST)
+            return "HTTP" if tls.recv(100) else ""
+    except ssl.SSLError as error:
+        return (error.reason or "").rpartition("ALERT_")[2] if "ALERT" in (error.reason or "") else ""
+    except ConnectionError:
+        return ""
 
 
+@VERSIONS
 def test_with_mutual_tls_only_the_named_subject_of_the_named_authority_reaches_http(
-    serve: Serve, tmp_path: Path
+    serve: Serve, tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
     server = serve(client_subject=SUBJECT)
     right = server.client_certificate(SUBJECT, file="client")
-    assert reaches_http(server, right)
-    assert not reaches_http(server, None), "no certificate"
-    assert not reaches_http(server, server.client_certificate("cks.kms.us-west-2.amazonaws.com", file="region"))
-    assert not reaches_http(server, server.client_certificate(f"{SUBJECT}.example.org", file="longer"))
-    assert not reaches_http(server, server.client_certificate(SUBJECT, file="late", valid=timedelta(days=-1)))
-    assert not reaches_http(server, Authority(tmp_path, "stranger").issue(SUBJECT, file="stranger-client"))
+    late = server.client_certificate(SUBJECT, file="late", valid=timedelta(days=-1))
+    stranger = Authority(tmp_path, "stranger").issue(SUBJECT, file="stranger-client")
+    # RFC 8446, 4.4.2.4 and 6.2; a server of TLS 1.2 has no better word for a certificate that is missing.
+    missing = "CERTIFICATE_REQUIRED" if version is ssl.TLSVersion.TLSv1_3 else "HANDSHAKE_FAILURE"
+    assert handshake_of(server, None, version) == missing
+    assert handshake_of(server, late, version) == "CERTIFICATE_EXPIRED"
+    assert handshake_of(server, stranger, version) == "UNKNOWN_CA"
+    assert handshake_of(server, right, version) == "HTTP"
+    (event,) = server.wait_for_events(1)
+    assert event["errorName"] == "AuthenticationFailedException", "what the others sent was never read as HTTP"
     with server.caller(client=right) as caller:
         assert caller.encrypt(b"over mutual TLS").status == 200
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@VERSIONS
+@pytest.mark.parametrize("name", ["cks.kms.us-west-2.amazonaws.com", f"{SUBJECT}.example.org", SUBJECT.upper()])
+def test_with_mutual_tls_the_handshake_ends_for_another_subject_of_the_named_authority(
+    serve: Serve, version: ssl.TLSVersion, name: str
+) -> None:
+    """Spec, "Authentication". A client of TLS 1.3 has finished its own part by then, and is told nothing."""
+    server = serve(client_subject=SUBJECT)
+    other = server.client_certificate(name, file="other")
+    told = handshake_of(server, other, version)
+    assert told == ("ACCESS_DENIED" if version is ssl.TLSVersion.TLSv1_2 else "")
+    assert handshake_of(server, server.client_certificate(SUBJECT, file="client"), version) == "HTTP"
+    assert len(server.wait_for_events(1)) == 1
+
+
+@VERSIONS
 def test_a_resumed_session_does_not_outlive_the_client_certificate(serve: Serve, version: ssl.TLSVersion) -> None:
     """Resumption verifies no certificate: it would let an expired one in for as long as the ticket lives."""
     server = serve(client_subject=SUBJECT)

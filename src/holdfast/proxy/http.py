@@ -44,7 +44,6 @@ class HttpConnection(asyncio.Protocol):
     """A connection of one client."""
 
     __slots__ = (
-        "_admits",
         "_answering",
         "_body",
         "_body_size",
@@ -78,12 +77,10 @@ class HttpConnection(asyncio.Protocol):
         *,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
-        admits: Callable[[asyncio.BaseTransport], bool],
     ) -> None:
         # The connection's.
         self._site = site
         self._connections = connections
-        self._admits = admits
         self._loop = loop
         self._clock = clock
         self._client = ""
@@ -109,12 +106,8 @@ class HttpConnection(asyncio.Protocol):
     # ---- the transport's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the wait for a first request, unless the peer is not to be talked to at all."""
+        """Start the wait for a first request."""
         self._transport = transport  # type: ignore[assignment]  # a stream's transport is an asyncio.Transport
-        if not self._admits(transport):
-            self._discarding = True
-            self._transport.abort()
-            return
         peer = transport.get_extra_info("peername")
         self._client = peer[0] if peer else ""
         self._tls = transport.get_extra_info("ssl_object") is not None

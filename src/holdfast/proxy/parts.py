@@ -46,7 +46,7 @@ class Parts:
         Raises EkmFault, CatalogError, ConfigurationError, TlsUnusable, OSError; what was started is then stopped.
         """
         with contextlib.ExitStack() as undo:
-            tls = None if configuration.tls is None else build_context(configuration.tls)
+            tls = None if configuration.tls is None else build_context(configuration.tls, now=_utc_now)
             sink = LogSink(configuration.log.events, turn_file=turn_file)
             catalog = Catalog.open(configuration.catalog.url, configuration.catalog.secrets, now=_utc_now)
             hsms = {name: Pkcs11Hsm(resolve(table)) for name, table in configuration.hsms.items()}
@@ -101,7 +101,7 @@ class Parts:
         if self.configuration.tls is None:
             return
         try:
-            self.tls = build_context(self.configuration.tls)
+            self.tls = build_context(self.configuration.tls, now=_utc_now)
         except TlsUnusable as error:
             warn(f"the new TLS files are not used: {error}")
 

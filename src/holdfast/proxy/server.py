@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,6 @@ from holdfast.proxy.listener import Listener
 from holdfast.proxy.messages import HsmReport, KeyCount, Report
 from holdfast.proxy.request import Limits, Site
 from holdfast.proxy.site import ApiSite, Probes, ProbeSite
-from holdfast.proxy.tls import client_check
 from holdfast.xks.types import HealthStatus
 
 if TYPE_CHECKING:
@@ -54,11 +52,9 @@ class Server:
             clock=clock,
             record=self._record,
         )
-        tls = parts.configuration.tls
-        admits = client_check(None if tls is None else tls.client_subject, now=parts.services.now)
         probe_site = ProbeSite(probes)
         self._listeners = [
-            *(self._listener(sock, api, admits=admits) for sock in listening),
+            *(self._listener(sock, api) for sock in listening),
             *(self._health_listener(sock, probe_site) for sock in health),
         ]
 
@@ -126,13 +122,9 @@ class Server:
             obstacles += [f"the HSM {name} is UNAVAILABLE" for name in statuses]
         return obstacles
 
-    def _listener(
-        self, listening: socket.socket, site: Site, *, admits: Callable[[asyncio.BaseTransport], bool]
-    ) -> Listener:
+    def _listener(self, listening: socket.socket, site: Site) -> Listener:
         def connect() -> HttpConnection:
-            return HttpConnection(
-                site, self._connections, loop=self._loop, clock=self._parts.services.clock, admits=admits
-            )
+            return HttpConnection(site, self._connections, loop=self._loop, clock=self._parts.services.clock)
 
         return Listener(
             listening,
@@ -145,13 +137,7 @@ class Server:
 
     def _health_listener(self, listening: socket.socket, site: Site) -> Listener:
         def connect() -> HttpConnection:
-            return HttpConnection(
-                site,
-                self._health_connections,
-                loop=self._loop,
-                clock=self._parts.services.clock,
-                admits=client_check(None, now=self._parts.services.now),
-            )
+            return HttpConnection(site, self._health_connections, loop=self._loop, clock=self._parts.services.clock)
 
         return Listener(
             listening,

@@ -111,7 +111,7 @@ class Supervisor:
         """Raises TlsUnusable."""
         if configuration.tls is None:
             return
-        build_context(configuration.tls)
+        build_context(configuration.tls, now=lambda: datetime.now(UTC))
         expires = certificate_expiry(configuration.tls).timestamp()
         if expires < _now():
             _say("warning", f"the certificate {configuration.tls.certificate} has expired: KMS will not connect")

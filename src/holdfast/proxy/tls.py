@@ -1,13 +1,14 @@
 """TLS 1.2 and 1.3 as KMS asks for it, optionally with a client certificate."""
 
-import asyncio
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from cryptography import x509
 
 from holdfast.config.model import Tls
+from holdfast.proxy.handshake import HandshakeContext, PeerCertificate
 
 TLS12_SUITES = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"
 """Spec, "HTTP": the TLS 1.2 suites. Those of TLS 1.3 are OpenSSL's, each with forward secrecy and AEAD."""
@@ -17,9 +18,9 @@ class TlsUnusable(Exception):
     """The files of `[tls]` cannot serve; the message says which, why, and what to do."""
 
 
-def build_context(settings: Tls) -> ssl.SSLContext:
+def build_context(settings: Tls, *, now: Callable[[], datetime]) -> ssl.SSLContext:
     """A server context from the files as they are now. Raises TlsUnusable."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = HandshakeContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(TLS12_SUITES)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -38,6 +39,8 @@ def build_context(settings: Tls) -> ssl.SSLContext:
                 f"client_ca {settings.client_ca} cannot be read as PEM certificates: {error}; "
                 "it holds the certificate authorities that sign the clients' certificates"
             ) from None
+    if settings.client_subject is not None:
+        context.admits = client_check(settings.client_subject, now=now)
     return context
 
 
@@ -49,29 +52,25 @@ def certificate_expiry(settings: Tls) -> datetime:
         raise TlsUnusable(f"certificate {settings.certificate} cannot be read: {error}") from None
 
 
-def client_check(subject: str | None, *, now: Callable[[], datetime]) -> Callable[[asyncio.BaseTransport], bool]:
-    """Whether the peer of a connection may speak HTTP: its certificate's common name is `subject`, if one is set.
+def client_check(subject: str, *, now: Callable[[], datetime]) -> Callable[[PeerCertificate], bool]:
+    """Whether a peer's certificate has `subject` as its one common name, and has not expired.
 
-    Spec, "Mutual TLS": another subject name is refused. The chain was verified in the handshake, and the dates in
-    the first one: a session that is resumed verifies nothing again, and may outlive the certificate by hours.
+    Spec, "Authentication": another subject name ends the handshake. OpenSSL has verified the chain, and the dates
+    in the first handshake: a session that is resumed verifies nothing again, and may outlive the certificate.
     """
-    if subject is None:
-        return lambda _transport: True
 
-    def admits(transport: asyncio.BaseTransport) -> bool:
-        certificate = transport.get_extra_info("peercert")
+    def admits(certificate: PeerCertificate) -> bool:
         return common_names(certificate) == [subject] and now().timestamp() <= ssl.cert_time_to_seconds(
-            certificate["notAfter"]
+            str(certificate["notAfter"])
         )
 
     return admits
 
 
-def common_names(certificate: object) -> list[str]:
-    """The common names in the subject of what `SSLObject.getpeercert` returned; none for no certificate."""
-    if not isinstance(certificate, dict):
-        return []
-    return [value for part in certificate.get("subject", ()) for name, value in part if name == "commonName"]
+def common_names(certificate: PeerCertificate) -> list[str]:
+    """The common names in a certificate's subject."""
+    subject: Any = certificate.get("subject", ())
+    return [value for part in subject for name, value in part if name == "commonName"]
 
 
 def _why_pair(settings: Tls, error: Exception) -> str:
