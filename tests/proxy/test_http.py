@@ -98,7 +98,9 @@ def test_a_request_line_that_is_not_http_1_is_refused_and_ends_the_connection(wi
 
 def test_a_chunked_body_is_put_together(wire: Wire) -> None:
     client = wire.connect()
-    client.send(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n3;x=y\r\ncde\r\n0\r\n\r\n")
+    client.send(
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n3;x=y\r\ncde\r\n0\r\n\r\n"
+    )
     assert client.answer().status == 200
     assert wire.desk.seen[0].body == b"abcde"
 
@@ -117,13 +119,13 @@ def test_every_split_of_a_request_reads_the_same(wire: Wire) -> None:
 
 def test_a_body_at_the_cap_is_accepted(wire: Wire) -> None:
     body = b"x" * LIMITS.max_body
-    client = wire.connect().send(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    client = wire.connect().send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
     assert client.answer().status == 200
 
 
 def test_a_body_over_the_cap_is_answered_before_it_is_sent_and_the_connection_goes_on(wire: Wire) -> None:
     size = LIMITS.max_body + 1
-    client = wire.connect().send(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % size)
+    client = wire.connect().send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
     answer = client.answer()
     assert answer.error == (501, "UnsupportedOperationException")
     client.send(b"x" * size + REQUEST % b"/next")
@@ -131,7 +133,7 @@ def test_a_body_over_the_cap_is_answered_before_it_is_sent_and_the_connection_go
 
 
 def test_a_body_far_over_the_cap_ends_the_connection_after_the_answer(wire: Wire) -> None:
-    client = wire.connect().send(b"POST / HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n" + b"x" * 100_000)
+    client = wire.connect().send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n" + b"x" * 100_000)
     answer = client.answer()
     assert (answer.status, answer.headers["connection"]) == (501, "close")
     assert client.closed()
@@ -139,18 +141,54 @@ def test_a_body_far_over_the_cap_ends_the_connection_after_the_answer(wire: Wire
 
 def test_a_chunked_body_over_the_cap_is_refused(wire: Wire) -> None:
     chunk = b"%x\r\n%s\r\n" % (1000, b"x" * 1000)
-    client = wire.connect().send(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 10)
+    client = wire.connect().send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 10)
     answer = client.answer()
     assert (answer.status, answer.headers["connection"]) == (501, "close")
 
 
 @pytest.mark.parametrize("count", [1, 100])
-def test_headers_over_the_cap_are_refused(wire: Wire, count: int) -> None:
+def test_headers_over_the_cap_are_refused_and_the_connection_goes_on(wire: Wire, count: int) -> None:
     header = b"X: " + b"y" * (LIMITS.max_headers // count) + b"\r\n"
-    client = wire.connect().send(b"POST / HTTP/1.1\r\n" + header * count + b"\r\n")
-    answer = client.answer()
-    assert answer.error == (400, "ValidationException")
+    body = b"Content-Length: 3\r\n\r\nabc"
+    client = wire.connect().send(b"POST / HTTP/1.1\r\nHost: a\r\n" + header * count + body + REQUEST % b"/next")
+    assert client.answer().error == (400, "ValidationException")
+    assert client.answer().body == b"/next"
+
+
+def test_headers_over_the_cap_before_a_body_of_unknown_length_end_the_connection(wire: Wire) -> None:
+    header = b"X: " + b"y" * LIMITS.max_headers + b"\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    client = wire.connect().send(b"POST / HTTP/1.1\r\nHost: a\r\n" + header + REQUEST % b"/next")
+    assert client.answer().error == (400, "ValidationException")
     assert client.closed()
+
+
+HOSTS = ["a", "A-b_c.example:8443", "[::1]:443", "127.0.0.1", "", ":1"]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_host_is_a_name_or_address_with_or_without_a_port(wire: Wire, host: str) -> None:
+    assert wire.connect().send(b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n" % host.encode()).answer().status == 200
+
+
+NOT_ONE_HOST = {
+    "none": b"",
+    "two": b"Host: a\r\nHost: b\r\n",
+    "the same twice": b"Host: a\r\nhost: a\r\n",
+    "a list": b"Host: a b\r\n",
+    "user information": b"Host: x@a\r\n",
+    "a path": b"Host: a/b\r\n",
+    "a port that is no number": b"Host: a:b\r\n",
+    "an octet beyond ASCII": b"Host: \xe4\r\n",
+    "an open bracket": b"Host: [::1\r\n",
+}
+
+
+@pytest.mark.parametrize("headers", NOT_ONE_HOST.values(), ids=NOT_ONE_HOST)
+def test_a_request_without_exactly_one_host_is_refused_and_the_connection_goes_on(wire: Wire, headers: bytes) -> None:
+    """RFC 9112, 3.2, MUST."""
+    client = wire.connect().send(b"GET /ping HTTP/1.1\r\n" + headers + b"\r\n" + REQUEST % b"/next")
+    assert client.answer().error == (400, "ValidationException")
+    assert client.answer().body == b"/next"
 
 
 def test_a_header_without_end_is_refused_before_it_ends(wire: Wire) -> None:
@@ -163,25 +201,30 @@ def test_a_header_without_end_is_refused_before_it_ends(wire: Wire) -> None:
 
 
 def test_continue_is_sent_when_the_body_is_wanted(wire: Wire) -> None:
-    client = wire.connect().send(b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+    client = wire.connect().send(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
     assert client.interim().status == 100
     assert client.send(b"ab").answer().status == 200
 
 
 def test_continue_is_not_sent_for_a_body_over_the_cap(wire: Wire) -> None:
-    client = wire.connect().send(b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 9000\r\n\r\n")
+    client = wire.connect().send(
+        b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9000\r\n\r\n"
+    )
     answer = client.interim()
     assert (answer.status, answer.headers["connection"]) == (501, "close")
 
 
-def test_http_1_0_is_answered_and_closed(wire: Wire) -> None:
-    client = wire.connect().send(b"POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\nab")
-    assert client.answer().headers["connection"] == "close"
+@pytest.mark.parametrize("more", [b"", b"Connection: keep-alive\r\n"], ids=["plain", "keep-alive"])
+def test_http_1_0_needs_no_host_and_is_answered_and_closed(wire: Wire, more: bytes) -> None:
+    request = b"POST / HTTP/1.0\r\n" + more + b"Content-Length: 2\r\n\r\nab"
+    client = wire.connect().send(request + REQUEST % b"/next")
+    answer = client.answer()
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
     assert client.closed()
 
 
 def test_head_has_the_length_and_not_the_body(wire: Wire) -> None:
-    client = wire.connect().send(b"HEAD /path HTTP/1.1\r\nConnection: close\r\n\r\n")
+    client = wire.connect().send(b"HEAD /path HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
     assert client.answer(head=True).headers["content-length"] == "5"
     assert client.closed()
 
@@ -222,7 +265,7 @@ def test_immediate_answers_are_no_way_around_that(wire: Wire) -> None:
 
 
 def test_what_follows_the_last_request_is_ignored(wire: Wire) -> None:
-    client = wire.connect().send(b"POST /wait HTTP/1.1\r\nConnection: close\r\n\r\n" + REQUEST % b"/more")
+    client = wire.connect().send(b"POST /wait HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" + REQUEST % b"/more")
     wire.wait_for_requests(1)
     wire.open_gate()
     assert client.answer().body == b"/wait"
@@ -265,7 +308,7 @@ def test_an_idle_connection_is_closed(start: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "start", [b"P", b"POST / HTTP/1.1\r\nX: y", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nab"]
+    "start", [b"P", b"POST / HTTP/1.1\r\nX: y", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nab"]
 )
 def test_a_slow_sender_is_refused_however_steadily_it_sends(start: bytes) -> None:
     with Wire(SHORT) as wire:

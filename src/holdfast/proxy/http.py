@@ -14,6 +14,7 @@ from typing import Protocol
 import httptools
 
 from holdfast.operations.pipeline import Response
+from holdfast.proxy.head import read_head
 from holdfast.proxy.request import HttpRequest, Limits, Site
 from holdfast.proxy.responses import CONTINUE, to_bytes
 from holdfast.xks.errors import ErrorName, XksError
@@ -143,7 +144,7 @@ class HttpConnection(asyncio.Protocol):
             # llhttp hands over a header only when it is whole: an endless one must be counted here.
             self._header_bytes += len(data)
             if self._header_bytes > self._connections.limits.max_headers:
-                self._refusal = _too_long_headers()
+                self._refuse("the request's headers are longer than this proxy accepts")
                 self._malformed(None)
 
     def eof_received(self) -> bool:
@@ -206,19 +207,15 @@ class HttpConnection(asyncio.Protocol):
             raise self._refuse("the HTTP version is neither 1.0 nor 1.1")
         if parser.should_upgrade():
             raise self._refuse("the connection cannot be upgraded to another protocol")
-        length, size = 0, len(request.target)
-        for name, value in request.headers:
-            size += len(name) + len(value) + 4
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"transfer-encoding" and version == "1.0":
-                raise self._refuse("HTTP/1.0 has no transfer codings")
-        if size > limits.max_headers:
-            self._refusal = _too_long_headers()
-            raise self._refusal
-        request.keep_alive = parser.should_keep_alive()
-        if length > limits.max_body:
-            self._refuse_body(keep_alive=request.keep_alive and not self._expects_continue and length <= MAX_DRAINED)
+        head = read_head(request, version, max_size=limits.max_headers)
+        if head.chunked and version == "1.0":
+            raise self._refuse("HTTP/1.0 has no transfer codings")
+        # Keep-alive in HTTP/1.0 is an agreement of its own, which proxies in between are known to break.
+        request.keep_alive = parser.should_keep_alive() and version == "1.1"
+        fault = head.fault or (_too_long_body(limits) if head.length > limits.max_body else None)
+        if fault is not None:
+            readable = not head.chunked and not self._expects_continue and head.length <= MAX_DRAINED
+            self._refuse_body(fault, keep_alive=request.keep_alive and readable)
         elif self._expects_continue and version == "1.1" and self._answering is None:
             self._transport.write(CONTINUE)
 
@@ -228,7 +225,7 @@ class HttpConnection(asyncio.Protocol):
             return
         self._body_size += len(body)
         if self._body_size > self._connections.limits.max_body:
-            self._refuse_body(keep_alive=False)
+            self._refuse_body(_too_long_body(self._connections.limits), keep_alive=False)
         else:
             self._body.append(body)
 
@@ -248,7 +245,7 @@ class HttpConnection(asyncio.Protocol):
         self._refusal = XksError(ErrorName.VALIDATION, reason)
         return self._refusal
 
-    def _refuse_body(self, *, keep_alive: bool) -> None:
+    def _refuse_body(self, fault: XksError, *, keep_alive: bool) -> None:
         """Answer before the body is read; what comes of it is dropped."""
         request = self._request
         if request is None:
@@ -257,10 +254,7 @@ class HttpConnection(asyncio.Protocol):
         self._body = []
         request.keep_alive = keep_alive
         request.complete = keep_alive
-        limit = self._connections.limits.max_body
-        request.refusal = XksError(
-            ErrorName.UNSUPPORTED_OPERATION, f"the request body is larger than this proxy's {limit} bytes"
-        )
+        request.refusal = fault
         self._enqueue(request)
 
     def _malformed(self, error: Exception | None) -> None:
@@ -388,5 +382,7 @@ class HttpConnection(asyncio.Protocol):
 _SPECIAL = frozenset((b"expect", b"transfer-encoding"))
 
 
-def _too_long_headers() -> XksError:
-    return XksError(ErrorName.VALIDATION, "the request's headers are longer than this proxy accepts")
+def _too_long_body(limits: Limits) -> XksError:
+    return XksError(
+        ErrorName.UNSUPPORTED_OPERATION, f"the request body is larger than this proxy's {limits.max_body} bytes"
+    )
