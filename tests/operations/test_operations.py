@@ -8,6 +8,7 @@ from hashlib import sha256
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from tests.operations.proxy import METADATA, Proxy, external_key, keystore_of, plaintext_of
 
@@ -18,6 +19,7 @@ from holdfast.operations.get_health_status import is_ready
 from holdfast.operations.request import locator_of
 from holdfast.xks.aad import AadFraming, CiphertextMetadata, ciphertext_data_integrity_value
 from holdfast.xks.encoding import decode_base64, encode_base64
+from holdfast.xks.messages import EncryptResponse
 from holdfast.xks.types import HealthStatus, KeyStatus, Operation
 
 if TYPE_CHECKING:
@@ -247,6 +249,23 @@ def test_corruption_after_the_cdiv_shows_because_it_was_computed_first(
     monkeypatch.setattr(encrypt, "ciphertext_data_integrity_value", noted)
     proxy.encrypt(TEXT, AAD, cdiv=True)
     assert hsm.calls == ["run", "describe", "encrypt", "cdiv", "decrypt"]
+
+
+@pytest.mark.parametrize("part", ["ciphertext", "initialization_vector", "authentication_tag", "ciphertext_metadata"])
+@pytest.mark.parametrize("place", [0, -1])
+def test_what_is_returned_is_what_the_trial_decrypts(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, part: str, place: int
+) -> None:
+    """Spec, Appendix C: what is corrupted after the CDIV, any part of it, is not returned."""
+
+    def corrupted(*parts: Any) -> EncryptResponse:
+        response = EncryptResponse(*parts)
+        octets = bytearray(getattr(response, part))
+        octets[place] ^= 0x80
+        return msgspec.structs.replace(response, **{part: bytes(octets)})
+
+    monkeypatch.setattr(encrypt, "EncryptResponse", corrupted)
+    assert proxy.encrypt(TEXT, AAD, cdiv=True).error == "InternalException"
 
 
 # ---- ciphertexts of AWS's sample ----------------------------------------------------------------------------

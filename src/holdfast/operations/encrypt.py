@@ -18,13 +18,14 @@ async def answer(request: Request, services: Services) -> bytes:
     hsm = hsm_of(generation, services)
     key = locator_of(generation)
     metadata = CiphertextMetadata(hsm.aad_framing, generation.number)
-    covered = hsm_aad(message.aad, metadata.to_bytes(), metadata.framing)
+    octets = metadata.to_bytes()
+    covered = hsm_aad(message.aad, octets, metadata.framing)
     services.budget.take(generation)
 
     def seal(session: KeySession) -> EncryptResponse:
         if message.wants_cdiv:
             return _seal_with_cdiv(session, key, message, metadata)
-        return _response(session.encrypt(key, message.plaintext, covered), metadata)
+        return _response(session.encrypt(key, message.plaintext, covered), octets)
 
     response = await hsm.run(seal, deadline=request.deadline, timing=request.event.timing)
     return response.to_json()
@@ -35,35 +36,33 @@ def _seal_with_cdiv(
 ) -> EncryptResponse:
     if "DECRYPT" not in session.describe(key).key_usage:
         raise KeyUsageRefused("a CDIV needs a trial decryption, and the key does not permit C_Decrypt")
-    covered = hsm_aad(message.aad, metadata.to_bytes(), metadata.framing)
-    sealed = session.encrypt(key, message.plaintext, covered)
+    octets = metadata.to_bytes()
+    sealed = session.encrypt(key, message.plaintext, hsm_aad(message.aad, octets, metadata.framing))
     # Spec, Appendix C: the CDIV is computed before the trial Decrypt, so that corruption in between shows.
     cdiv = ciphertext_data_integrity_value(
         message.aad,
-        metadata.to_bytes(),
+        octets,
         initialization_vector=sealed.initialization_vector,
         ciphertext=sealed.ciphertext,
         tag=sealed.authentication_tag,
     )
-    response = _response(sealed, metadata, cdiv)
-    try:
-        opened = session.decrypt(key, _sealed(response), covered)
-    except CiphertextRejected:
-        opened = None
-    if opened != message.plaintext:
+    response = _response(sealed, octets, cdiv)
+    if _trial_decrypt(session, key, response, message.aad) != message.plaintext:
         raise XksError(ErrorName.INTERNAL, "the trial Decrypt did not give back the plaintext; nothing is returned")
     return response
 
 
-def _response(sealed: Sealed, metadata: CiphertextMetadata, cdiv: bytes | None = None) -> EncryptResponse:
-    return EncryptResponse(
-        sealed.ciphertext,
-        sealed.initialization_vector,
-        sealed.authentication_tag,
-        metadata.to_bytes(),
-        cdiv,
-    )
+def _trial_decrypt(
+    session: KeySession, key: KeyLocator, response: EncryptResponse, aad: bytes | None
+) -> bytes | None:
+    """What a Decrypt of the response will give: nothing but what is returned is used. None: a refusal."""
+    metadata = response.ciphertext_metadata or b""
+    sealed = Sealed(response.initialization_vector, response.ciphertext, response.authentication_tag)
+    try:
+        return session.decrypt(key, sealed, hsm_aad(aad, metadata, CiphertextMetadata.parse(metadata).framing))
+    except (CiphertextRejected, XksError):
+        return None
 
 
-def _sealed(response: EncryptResponse) -> Sealed:
-    return Sealed(response.initialization_vector, response.ciphertext, response.authentication_tag)
+def _response(sealed: Sealed, metadata: bytes, cdiv: bytes | None = None) -> EncryptResponse:
+    return EncryptResponse(sealed.ciphertext, sealed.initialization_vector, sealed.authentication_tag, metadata, cdiv)
