@@ -235,7 +235,31 @@ def test_a_day_that_does_not_exist_is_refused(date: bytes) -> None:
 
 @pytest.mark.parametrize("time", [b"240000", b"126000", b"120060", b"999999"])
 def test_a_time_that_does_not_exist_is_refused(time: bytes) -> None:
-    refusal(REQUEST.with_header(b"x-amz-date", b"20261124T" + time + b"Z"))
+    changed = REQUEST.with_header(b"x-amz-date", b"20261124T" + time + b"Z")
+    assert "form" in refusal(changed, now=datetime(2026, 11, 25, tzinfo=UTC))
+
+
+# ---- the body's hash ---------------------------------------------------------------------------------
+
+
+def test_a_request_signed_over_an_unsigned_payload_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spec, Appendix A, Task 1: the hash of the payload is a part of what is signed, whatever a header calls it."""
+    honest = sigv4._canonical_request
+
+    def without_the_body(method: str, path: bytes, *, headers: tuple[bytes, bytes], body: bytes) -> bytes:
+        return honest(method, path, headers=headers, body=body).rpartition(b"\n")[0] + b"\nUNSIGNED-PAYLOAD"
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sigv4, "_canonical_request", without_the_body)
+        request = Signed.by_us()
+    for value in (None, b"UNSIGNED-PAYLOAD"):
+        assert "does not match" in refusal(request.with_header(b"x-amz-content-sha256", value))
+
+
+@pytest.mark.parametrize("value", [b"UNSIGNED-PAYLOAD", b"0" * 64, b""])
+def test_a_header_about_the_body_changes_nothing(value: bytes) -> None:
+    """The body itself is hashed."""
+    assert REQUEST.with_header(b"x-amz-content-sha256", value).verify() == ACCESS_KEY_ID
 
 
 # ---- whom ----------------------------------------------------------------------------------------------
