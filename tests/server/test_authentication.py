@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -175,17 +176,23 @@ def test_who_cannot_sign_is_told_the_same_whatever_is_wrong(client: Client, requ
 
 
 @pytest.mark.parametrize("length", [43, 52, 64])
-def test_a_secret_of_any_length_of_the_spec_signs(serve: Serve, length: int) -> None:
+def test_credentials_are_rotated_while_connections_go_on(serve: Serve, length: int) -> None:
+    """Spec, "SigV4 credentials rotation": two live sets, changed without disconnecting."""
     server = serve()
-    credential = Credential(
-        AccessKeyId.parse("B" * 30), SecretAccessKey.parse("+/=" + "k" * (length - 3)), "eu-west-1"
-    )
-    catalog = server.catalog()
-    catalog.issue_credential("test", (credential.access_key_id, credential.secret_access_key))
-    catalog.close()
+    new = Credential(AccessKeyId.parse("B" * 30), SecretAccessKey.parse("+/=".ljust(length, "k")), "eu-west-1")
+    context = trusting(server.authority.certificate)
+    with (
+        socket.create_connection(("127.0.0.1", server.port), 10) as sock,
+        context.wrap_socket(sock, server_hostname="localhost") as tls,
+        closing(server.catalog()) as catalog,
+    ):
+        client, request = Client(tls), Request(f"localhost:{server.port}")
 
-    def signs() -> bool:
-        with server.caller(credential=credential) as caller:
-            return caller.health().status == 200
+        def statuses() -> list[int]:
+            return [client.send(request.signed(who).to_bytes()).answer().status for who in (CREDENTIAL, new)]
 
-    server.eventually(signs, within=3, what="the new credential signs")
+        assert statuses() == [200, 401]
+        catalog.issue_credential("test", (new.access_key_id, new.secret_access_key))
+        server.eventually(lambda: statuses() == [200, 200], within=3, what="both sign")
+        catalog.retire_credential(ACCESS_KEY_ID)
+        server.eventually(lambda: statuses() == [401, 200], within=3, what="the new one alone signs")

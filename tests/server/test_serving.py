@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING
 
 import pytest
+
+from holdfast.xks.encoding import encode_base64
+from holdfast.xks.types import Operation
 
 if TYPE_CHECKING:
     from tests.server.conftest import Serve
@@ -15,6 +19,27 @@ pytestmark = pytest.mark.server
 
 def test_what_was_encrypted_is_decrypted(shared: ProxyServer) -> None:
     shared.round_trip()
+
+
+def test_everything_at_its_largest_at_once_is_served(shared: ProxyServer) -> None:
+    """Spec, "API operations" and "Encrypt": 4,300 bytes of plaintext, 8,192 of AAD, ARNs of 2,048 characters."""
+    plaintext, aad, arn = secrets.token_bytes(4300), secrets.token_bytes(8192), "arn:aws:iam::1:".ljust(2048, "x")
+    metadata = {
+        "awsPrincipalArn": arn,
+        "kmsKeyArn": arn,
+        "kmsViaService": "x" * 2048,
+        "kmsRequestId": "\U0001f600" * 500,
+    }
+    fields = {
+        "plaintext": encode_base64(plaintext),
+        "additionalAuthenticatedData": encode_base64(aad),
+        "encryptionAlgorithm": "AES_GCM",
+        "ciphertextDataIntegrityValueAlgorithm": "SHA_256",
+    }
+    with shared.caller() as caller:
+        sealed = caller.call(Operation.ENCRYPT, fields, metadata=metadata)
+        assert sealed.status == 200, sealed.body
+        assert caller.plaintext(caller.decrypt(sealed, aad)) == plaintext
 
 
 def test_key_metadata_is_answered(shared: ProxyServer) -> None:

@@ -49,14 +49,23 @@ def test_what_botocore_signs_is_verified() -> None:
     assert request.verify(now=now) == ACCESS_KEY_ID
 
 
+KEY_IDS = st.from_regex(r"[A-Za-z0-9._-]{1,128}", fullmatch=True).filter(lambda key: key not in (".", ".."))
+PREFIXES = st.from_regex(r"(?:/[A-Za-z0-9_-]{1,20}){0,3}", fullmatch=True)
+# Signers fold white space differently except for spaces, which they fold alike.
+VALUES = st.from_regex(r"[!-~]{1,5}(?: {1,3}[!-~]{1,5}){0,3}", fullmatch=True)
+
+
 @given(
     st.binary(max_size=100),
     st.from_regex(r"[A-Za-z0-9/+=]{43,64}", fullmatch=True),
-    st.from_regex(r"/[A-Za-z0-9_-]{1,20}/kms/xks/v1/keys/[A-Za-z0-9_-]{1,20}/(encrypt|decrypt)", fullmatch=True),
+    st.builds("{}/kms/xks/v1/keys/{}/encrypt".format, PREFIXES, KEY_IDS),
+    st.dictionaries(st.from_regex(r"X-[A-Z][a-z0-9-]{1,9}", fullmatch=True), VALUES, max_size=3),
 )
-def test_botocore_and_we_agree_on_bodies_secrets_and_paths(body: bytes, secret: str, path: str) -> None:
+def test_botocore_and_we_agree_on_bodies_secrets_paths_and_headers(
+    body: bytes, secret: str, path: str, headers: dict[str, str]
+) -> None:
     key = SecretAccessKey.parse(secret)
-    request, now = by_botocore(path=path.encode(), body=body, secret=key)
+    request, now = by_botocore(path=path.encode(), body=body, secret=key, headers=headers)
     assert request.verify(now=now, credentials={str(ACCESS_KEY_ID): key}) == ACCESS_KEY_ID
 
 
