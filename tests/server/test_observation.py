@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -153,6 +154,16 @@ def test_ready_says_what_is_in_the_way(serve: Serve) -> None:
     with server.caller(health_port=True) as caller:
         answer = caller.request("GET", "/ready")
     assert (answer.status, answer.json["reasons"]) == (503, ["the HSM main is UNAVAILABLE"])
+
+
+def test_a_proxy_whose_every_key_store_is_blocked_is_not_ready(serve: Serve) -> None:
+    server = serve()
+    with closing(server.catalog()) as catalog, server.caller(health_port=True) as caller:
+        catalog.set_blocked("test", blocked=True)
+        server.eventually(lambda: not server.is_ready(), within=1, what="/ready says 503")
+        assert caller.request("GET", "/ready").json == {"ready": False, "reasons": ["every key store is blocked"]}
+        catalog.set_blocked("test", blocked=False)
+        server.eventually(server.is_ready, within=1, what="/ready says 200")
 
 
 def test_a_blocked_key_store_is_refused_by_every_worker_within_a_second(serve: Serve) -> None:

@@ -185,6 +185,18 @@ def test_with_mutual_tls_only_the_named_subject_of_the_named_authority_reaches_h
         assert caller.encrypt(b"over mutual TLS").status == 200
 
 
+def test_another_client_authority_is_trusted_without_a_restart(serve: Serve, tmp_path: Path) -> None:
+    server = serve(client_subject=SUBJECT)
+    successor = Authority(tmp_path, "successor")
+    old, new = server.client_certificate(SUBJECT, file="client"), successor.issue(SUBJECT, file="successor-client")
+    version, pids = ssl.TLSVersion.TLSv1_3, server.worker_pids()
+    assert [handshake_of(server, pair, version) for pair in (old, new)] == ["HTTP", "UNKNOWN_CA"]
+    shutil.copy(successor.certificate, server.client_authority.certificate)
+    server.eventually(lambda: handshake_of(server, new, version) == "HTTP", within=5, what="the successor's client")
+    assert handshake_of(server, old, version) == "UNKNOWN_CA"
+    assert server.worker_pids() == pids
+
+
 @VERSIONS
 @pytest.mark.parametrize("name", ["cks.kms.us-west-2.amazonaws.com", f"{SUBJECT}.example.org", SUBJECT.upper()])
 def test_with_mutual_tls_the_handshake_ends_for_another_subject_of_the_named_authority(
