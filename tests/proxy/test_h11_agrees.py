@@ -30,7 +30,14 @@ class Reading(NamedTuple):
 
 def ours(data: bytes) -> list[Reading | None]:
     """None is a refusal."""
-    return [None if r.refusal else Reading(r.method.encode(), r.target, r.headers, r.body) for r in read(data)]
+    return [
+        None if r.refusal else Reading(r.method.encode(), r.target, _as_h11(r.headers), r.body) for r in read(data)
+    ]
+
+
+def _as_h11(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """With the one value in small letters that h11 writes so."""
+    return [(name, value.lower() if name == b"transfer-encoding" else value) for name, value in headers]
 
 
 def theirs(data: bytes) -> tuple[list[Reading], str]:

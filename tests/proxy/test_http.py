@@ -60,8 +60,8 @@ BAD_LINES = {
     "HTTP/0.9": b"GET /\r\n\r\n",
     "the HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "a bare LF": b"POST / HTTP/1.1\nContent-Length: 0\r\n\r\n",
-    "an unknown method": b"STEAL / HTTP/1.1\r\n\r\n",
-    "a lower-case method": b"post / HTTP/1.1\r\n\r\n",
+    "a method that is no token": b"ST(AL / HTTP/1.1\r\n\r\n",
+    "an unknown method of another protocol": b"STEAL / HTTP/2.0\r\n\r\n",
     "a space in the path": b"POST /a b HTTP/1.1\r\n\r\n",
     "a control character in the path": b"POST /a\x01b HTTP/1.1\r\n\r\n",
     "CONNECT": b"CONNECT a:1 HTTP/1.1\r\n\r\n",
@@ -94,6 +94,15 @@ def test_a_request_line_that_is_not_http_1_is_refused_and_ends_the_connection(wi
     answer = client.answer()
     assert answer.error == (400, "ValidationException")
     assert client.closed()
+
+
+@pytest.mark.parametrize("method", [b"STEAL", b"post", b"x"])
+def test_a_method_that_nobody_knows_is_told_apart_and_ends_the_connection(wire: Wire, method: bytes) -> None:
+    """Its framing is not known: RFC 9110, 9.1, has 501 for it, and the API 405 at its own paths."""
+    client = wire.connect().send(method + b" /a HTTP/1.1\r\nHost: a\r\n\r\n" + REQUEST % b"/next")
+    assert client.answer().error == (501, "UnsupportedOperationException")
+    assert client.closed()
+    assert [(request.method, request.target) for request in wire.desk.seen] == [(method.decode(), b"/a")]
 
 
 def test_a_chunked_body_is_put_together(wire: Wire) -> None:

@@ -189,8 +189,10 @@ def test_a_path_that_is_none_is_404_with_a_body(shared: ProxyServer) -> None:
 
 def test_another_method_is_405(shared: ProxyServer) -> None:
     with shared.caller() as caller:
-        reply = caller.request("GET", caller.path(Operation.ENCRYPT))
-        assert (reply.status, reply.headers["allow"]) == (405, "POST")
+        for method in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "QUERY", "STEAL", "post"):
+            reply = caller.request(method, caller.path(Operation.ENCRYPT))
+            assert (reply.status, reply.headers["allow"], reply.body) == (405, "POST", b"")
+        assert caller.request("STEAL", "/test/kms/xks/v1/elsewhere").error == "InvalidUriPathException"
 
 
 def test_a_405_is_recorded_as_a_refusal(shared: ProxyServer) -> None:

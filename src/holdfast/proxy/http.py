@@ -7,6 +7,7 @@ and this proxy does not need is refused here: other transfer codings, trailers, 
 
 import asyncio
 import math
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -138,6 +139,8 @@ class HttpConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if isinstance(error, httptools.HttpParserInvalidMethodError) and not self._of_this_read:
+                self._note_unknown_method(data)
             self._malformed(error)
             return
         if partial is not None and partial is self._request and not partial.method:
@@ -256,6 +259,13 @@ class HttpConnection(asyncio.Protocol):
         request.complete = keep_alive
         request.refusal = fault
         self._enqueue(request)
+
+    def _note_unknown_method(self, data: bytes) -> None:
+        """The parser ends at a method that it does not know; the path may still say that it is the wrong one."""
+        line = _REQUEST_LINE.match(data)
+        if line is not None and self._request is not None:
+            self._request.method, self._request.target = line[1].decode("ascii"), line[2]
+            self._refusal = XksError(ErrorName.UNSUPPORTED_OPERATION, "the method is not known")
 
     def _malformed(self, error: Exception | None) -> None:
         """The framing can no longer be trusted: answer what came before, say why, close."""
@@ -379,6 +389,7 @@ class HttpConnection(asyncio.Protocol):
         self._malformed(None)
 
 
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.[01]\r\n")
 _SPECIAL = frozenset((b"expect", b"transfer-encoding"))
 
 
