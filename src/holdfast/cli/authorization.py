@@ -1,5 +1,6 @@
 """`holdfast authorization`: what the policies decide, without a proxy, an HSM or KMS."""
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,9 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from holdfast.admin.errors import Invalid
+from holdfast.admin.replay import Change, replay
 from holdfast.cli import output
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.options import ConfigOption, JsonOption, read_configuration
+from holdfast.cli.tables import table
+from holdfast.config.kinds import printable
 from holdfast.config.policies import load_policies, parse_policies
 from holdfast.policy.facts import Facts
 from holdfast.policy.policies import Decision
@@ -34,6 +38,9 @@ def _option(text: str) -> Any:
     return typer.Option(help=text, show_default=False)
 
 
+PoliciesOption = Annotated[Path | None, _option("The policy file. Default: that of the configuration.")]
+
+
 @app.command("test")
 def decide_once(
     *,
@@ -46,7 +53,7 @@ def decide_once(
     kms_via_service: Annotated[str | None, _option("As in s3.eu-west-1.amazonaws.com.")] = None,
     aws_source_vpc: Annotated[str | None, _option("The caller's VPC.")] = None,
     aws_source_vpce: Annotated[str | None, _option("The caller's VPC endpoint.")] = None,
-    policies: Annotated[Path | None, _option("The policy file. Default: that of the configuration.")] = None,
+    policies: PoliciesOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -74,8 +81,66 @@ def decide_once(
     raise typer.Exit(ExitCode.OK if decision.denial is None else ExitCode.DENIED)
 
 
+@app.command("replay")
+def decide_again(
+    events: Annotated[Path, typer.Argument(help="An event log; - for standard input.", show_default=False)],
+    *,
+    policies: PoliciesOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Decide the requests of an event log again, and show those that the policies would decide otherwise.
+
+    The exit code is 13 if a request that was not denied would be, else 0.
+    """
+    found = parse_policies(load_policies(policies or _configured(config)))
+    try:
+        with sys.stdin.buffer if events == Path("-") else events.open("rb") as lines:
+            done = replay(lines, found)
+    except OSError as error:
+        raise Invalid(f"{events} cannot be read: {error.strerror}", hint="Name the file that [log] names.") from None
+    if done.unread:
+        output.warning(f"lines that are no events, and are left out: {done.unread}")
+    rows = [_row(change) for change in done.changes]
+    if as_json:
+        output.json({"requests": done.requests, "changes": rows})
+    else:
+        table(
+            ("WOULD", "REQUESTS", "OPERATION", "KEY", "PRINCIPAL", "WHY"),
+            [
+                (
+                    row["decision"],
+                    str(row["requests"]),
+                    row["operation"],
+                    printable(f"{row['keystore']}/{row['external_key_id']}"),
+                    printable(row["aws_principal_arn"]),
+                    row["detail"] or f"permitted by {', '.join(row['policies'])}",
+                )
+                for row in rows
+            ],
+            empty=f"The policies decide each request as it was decided ({done.requests}).",
+        )
+    denies = any(change.decision.denial is not None for change in done.changes)
+    raise typer.Exit(ExitCode.DENIED if denies else ExitCode.OK)
+
+
+def _row(change: Change) -> dict[str, Any]:
+    decision = change.decision
+    return {
+        "decision": _verdict(decision),
+        "requests": change.count,
+        "policies": decision.policies,
+        "detail": decision.denial,
+        **change.facts._asdict(),
+    }
+
+
+def _verdict(decision: Decision) -> str:
+    return "allow" if decision.denial is None else "deny"
+
+
 def _tell(decision: Decision, *, as_json: bool) -> None:
-    verdict = "allow" if decision.denial is None else "deny"
+    verdict = _verdict(decision)
     if as_json:
         output.json({"decision": verdict, "policies": decision.policies, "detail": decision.denial})
     else:
