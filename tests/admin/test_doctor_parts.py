@@ -11,15 +11,18 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
+from tests.operations.proxy import keystore_of
 
 from holdfast.admin.doctor.certificate import examine_certificate
 from holdfast.admin.doctor.clock import examine_clock, kernel_clock
 from holdfast.admin.doctor.files import examine_files
 from holdfast.admin.doctor.finding import Finding, Severity, worst
 from holdfast.admin.doctor.keys import examine_key, examine_matches
+from holdfast.admin.doctor.policies import examine_policies, examine_policy_names
 from holdfast.admin.local_tls import LIFETIME, LocalTls, ensure_local_tls
+from holdfast.catalog.snapshot import Snapshot
 from holdfast.config.load import parse
-from holdfast.config.model import Tls
+from holdfast.config.model import Configuration, Tls
 from holdfast.ekm.pkcs11.inspect import FoundKey
 from holdfast.ekm.port import KeyAttributes
 
@@ -164,6 +167,16 @@ def test_label_used_twice_shows_the_ids() -> None:
 # ---- files
 
 
+def test_a_policy_file_that_others_can_write(tmp_path: Path) -> None:
+    configuration = authorizing(tmp_path, PERMIT)
+    assert configuration.authorization is not None
+    assert told(examine_files(configuration)) == {}
+    configuration.authorization.policies.chmod(0o666)
+    (finding,) = examine_files(configuration)
+    assert (finding.code, finding.severity) == ("file-writable", Severity.WARNING)
+    assert "who may use the keys" in finding.why
+
+
 @pytest.mark.parametrize("opened", ["pin", "server.key", "secrets", "secrets/ID", "catalog.db"])
 def test_secret_that_others_can_read(tmp_path: Path, opened: str) -> None:
     text = """
@@ -191,6 +204,78 @@ pin = { file = "pin" }
     (tmp_path / opened).chmod(0o700 if opened == "secrets" else 0o600)
     (tmp_path / "holdfast.toml").chmod(0o666)
     assert told(examine_files(configuration)) == {"file-writable": Severity.WARNING}
+
+
+# ---- policies
+
+PERMIT = "permit(principal, action, resource);\n"
+
+
+def authorizing(folder: Path, policies: str) -> Configuration:
+    """A configuration with this policy file."""
+    text = """
+[server]
+listen = "127.0.0.1:1"
+[authorization]
+policies = "policies.cedar"
+[hsm.main]
+profile = "softhsm2"
+library = "libsofthsm2.so"
+token = { label = "x" }
+health_key = "health"
+"""
+    (folder / "policies.cedar").write_text(policies)
+    (folder / "policies.cedar").chmod(0o644)
+    (folder / "holdfast.toml").touch(mode=0o600)
+    return parse(text, folder / "holdfast.toml")
+
+
+def test_without_policies_nothing_is_said_of_them() -> None:
+    assert [*examine_policies(None), *examine_policy_names(None, Snapshot(1))] == []
+
+
+def test_good_policies_are_counted(tmp_path: Path) -> None:
+    (finding,) = examine_policies(authorizing(tmp_path, PERMIT * 3).authorization)
+    assert (finding.severity, finding.code, finding.subject) == (
+        Severity.OK,
+        "policies",
+        str(tmp_path / "policies.cedar"),
+    )
+    assert "valid (3)" in finding.what
+
+
+def test_each_mistake_of_the_policies_is_a_finding_with_its_line(tmp_path: Path) -> None:
+    wrong = 'permit(principal, action, resource) when { principal.arm == "x" };\n'
+    findings = list(examine_policies(authorizing(tmp_path, PERMIT + wrong + wrong).authorization))
+    assert [finding.what.partition(":")[0] for finding in findings] == ["line 2", "line 3"]
+    assert {(finding.code, finding.severity) for finding in findings} == {("policies-invalid", Severity.ERROR)}
+    assert all(finding.why and finding.remedy for finding in findings)
+
+
+def test_policies_that_cannot_be_read_are_a_finding(tmp_path: Path) -> None:
+    configuration = authorizing(tmp_path, PERMIT)
+    (tmp_path / "policies.cedar").unlink()
+    (finding,) = examine_policies(configuration.authorization)
+    assert (finding.code, finding.what) == ("policies-invalid", "cannot be read: No such file or directory")
+    assert list(examine_policy_names(configuration.authorization, Snapshot(1))) == []
+
+
+def test_a_policy_about_a_key_or_keystore_that_does_not_exist(tmp_path: Path) -> None:
+    """A misspelt name is valid Cedar, and the policy never applies."""
+    keystore = keystore_of(("key-1",))
+    text = """\
+permit(principal, action, resource in Keystore::"test");
+permit(principal, action, resource == ExternalKey::"test/key-1");
+permit(principal == AwsPrincipal::"nobody-knows", action, resource in Keystore::"tset");
+@id("k") permit(principal, action, resource) when { resource == ExternalKey::"test/key-2" };
+"""
+    authorization = authorizing(tmp_path, text).authorization
+    findings = list(examine_policy_names(authorization, Snapshot(1, {"/test": keystore})))
+    assert [finding.what for finding in findings] == [
+        'policy line 3 names Keystore::"tset", which is not in the catalog',
+        'policy k names ExternalKey::"test/key-2", which is not in the catalog',
+    ]
+    assert told(findings) == {"policies-name-unknown": Severity.WARNING}
 
 
 # ---- findings

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.architecture.source import EVERYTHING, ROOT, SOURCES, functions, name
+from tests.architecture.source import EVERYTHING, PACKAGE, ROOT, SOURCES, functions, name
 
 MAX_FILE = 400
 MAX_FUNCTION = 50
@@ -86,16 +86,46 @@ def test_nothing_is_left_to_do_without_a_number() -> None:
     assert [name(path) for path in EVERYTHING if word.search(path.read_text())] == []
 
 
-def test_the_xks_layer_is_pure() -> None:
+PURE = {
+    "xks": "aad encoding errors kms_errors messages secret sigv4 types uri",
+    "policy": "facts faults policies reading schema statements",
+}
+"""Layers and their modules."""
+
+
+@pytest.mark.parametrize("layer", PURE)
+def test_a_pure_layer_is_pure(layer: str) -> None:
     """A fresh interpreter that imports it has loaded nothing that does I/O, takes the time or makes threads.
 
     `os`, `time` and `threading` cannot be told so: Python itself, or msgspec and functools, load them. The
     import contracts in pyproject.toml forbid those by name.
     """
-    modules = "aad encoding errors kms_errors messages secret sigv4 types uri"
+    modules = [f"holdfast.{layer}.{module}" for module in PURE[layer].split()]
+    assert set(modules) == {
+        f"holdfast.{layer}.{path.stem}" for path in (PACKAGE / layer).glob("*.py") if path.stem != "__init__"
+    }
+    loaded = _loaded_by(modules)
+    assert set(modules) <= loaded
+    assert not loaded & BANNED
+    assert {module for module in loaded if module.startswith("holdfast.")} <= {
+        f"holdfast.{layer}",
+        "holdfast._version",
+        *modules,
+    }
+
+
+def test_without_policies_nobody_pays_for_their_engine() -> None:
+    """Neither a worker nor a command loads cedarpy until there is a policy file."""
+    loaded = _loaded_by(["holdfast.proxy.worker", "holdfast.proxy.supervisor", "holdfast.cli.keystore"])
+    assert "holdfast.policy.policies" in loaded
+    assert "cedarpy" not in loaded
+
+
+def _loaded_by(modules: list[str]) -> set[str]:
+    """What importing these modules loads in a fresh interpreter."""
     program = (
         "import sys, msgspec; before = set(sys.modules)\n"
-        + "".join(f"import holdfast.xks.{module}\n" for module in modules.split())
+        + "".join(f"import {module}\n" for module in modules)
         + "print(*sorted(set(sys.modules) - before))"
     )
     output = subprocess.run(
@@ -106,14 +136,7 @@ def test_the_xks_layer_is_pure() -> None:
         timeout=30,
         env={"PYTHONPATH": ":".join([str(ROOT / "src"), *sys.path])},
     )
-    loaded = set(output.stdout.split())
-    assert "holdfast.xks.messages" in loaded
-    assert not loaded & BANNED
-    assert {module for module in loaded if module.startswith("holdfast.")} == {
-        "holdfast.xks",
-        "holdfast._version",
-        *(f"holdfast.xks.{module}" for module in modules.split()),
-    } & loaded
+    return set(output.stdout.split())
 
 
 def test_the_import_contracts_hold() -> None:

@@ -13,7 +13,7 @@ from holdfast._version import __version__
 from holdfast.admin import errors
 from holdfast.cli.exit_codes import MEANINGS, ExitCode, exit_code_of
 
-HEAVY = ("sqlalchemy", "cffi", "cryptography", "rich", "alembic", "uvicorn")
+HEAVY = ("sqlalchemy", "cffi", "cryptography", "rich", "alembic", "uvicorn", "cedarpy")
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -53,7 +53,7 @@ def test_wrong_command_line_is_talk_with_a_hint(run: Run, arguments: tuple[str, 
     assert "hint: " in done.err
 
 
-@pytest.mark.parametrize("group", ["keystore", "credential", "key", "migrate"])
+@pytest.mark.parametrize("group", ["keystore", "credential", "key", "migrate", "authorization"])
 def test_group_alone_shows_its_help(run: Run, group: str) -> None:
     assert "Commands:" in run(group, "--help").ok().out
 

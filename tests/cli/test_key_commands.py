@@ -217,7 +217,7 @@ def test_wrong_pin_is_tried_once_and_named(run: Run, config: Path) -> None:
 
 
 def test_json_documents_have_the_documented_fields(run: Run, config: Path) -> None:
-    """All that can run here without a server; `prove` and `migrate` are looked at where they run."""
+    """All that can run here without a server; the others are looked at where they run."""
     (credential,) = run("credential", "list", "--json", "--config", config).ok().json
     calls: dict[str, tuple[object, ...]] = {
         "init --directory": ("init", "--directory", config.parent),
@@ -238,7 +238,9 @@ def test_json_documents_have_the_documented_fields(run: Run, config: Path) -> No
         "key disable": ("key", "disable", "demo", "demo-key", "--yes"),
         "key enable": ("key", "enable", "demo", "demo-key", "--yes"),
     }
-    assert set(SHAPES) - set(calls) == {"prove", "doctor", "migrate aws-sample"}
+    assert set(SHAPES) - set(calls) == {
+        "prove", "doctor", "migrate aws-sample", "authorization test", "authorization replay",
+    }  # fmt: skip
     for command, arguments in calls.items():
         document = run(*arguments, "--json", "--config", config).ok().json
         form, fields = SHAPES[command]

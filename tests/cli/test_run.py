@@ -21,11 +21,14 @@ pytestmark = pytest.mark.server
 
 
 class Run:
-    """scripts/run.sh in a process group of its own, as a terminal would have it."""
+    """scripts/run.sh as a terminal has it: in a process group of its own, and SIGINT ends it.
+
+    Where the tests themselves run in the background SIGINT is ignored, and a shell cannot trap what it inherits so.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.process = subprocess.Popen(
-            [_ROOT / "scripts" / "run.sh"],
+            ["env", "--default-signal=INT", _ROOT / "scripts" / "run.sh"],
             cwd=directory.parent,
             env={**os.environ, "HOLDFAST_DEMO": str(directory)},
             stdin=subprocess.DEVNULL,

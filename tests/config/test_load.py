@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from holdfast.config.errors import ConfigurationError, Problem
 from holdfast.config.load import load, parse
-from holdfast.config.model import Address, Configuration
+from holdfast.config.model import Address, Authorization, Configuration
 from holdfast.config.secrets import resolve
 from holdfast.ekm.pkcs11.profile import PROFILES
 from holdfast.ekm.settings import IvMode, LoginMode, TokenSelector
@@ -61,6 +61,7 @@ def test_the_smallest_configuration_has_the_defaults() -> None:
     server, hsm = configuration.server, configuration.hsms["main"]
     assert (server.listen.port, server.workers, server.deadline) == (443, 2, 0.2)
     assert (configuration.tls, configuration.log.events, server.health_listen) == (None, None, None)
+    assert configuration.authorization is None
     assert configuration.catalog.url == "sqlite:////etc/holdfast/catalog.db"
     assert configuration.catalog.secrets == Path("/etc/holdfast/secrets")
     assert configuration.encryption_limits.stop == 2**32
@@ -78,6 +79,7 @@ def test_every_key_reaches_the_model() -> None:
             tls={"certificate": "c.pem", "private_key": "/k.pem", "client_ca": "ca.pem", "client_subject": "cks"},
             catalog={"url": "postgresql://u@h/d?passfile=/p", "secrets_directory": "s", "stale_limit_s": 9},
             encryption_limit={"warn": 1, "alarm": 2, "stop": "never"},
+            authorization={"policies": "policies.cedar"},
             log={"events": "events.jsonl"},
             hsm={
                 "token": {"slot": 492971157}, "login": "user", "pin": {"file": "pin"}, "sessions": 5, "queue": 6,
@@ -101,6 +103,7 @@ def test_every_key_reaches_the_model() -> None:
     assert (configuration.catalog.secrets, configuration.catalog.stale_limit) == (FILE.with_name("s"), 9.0)
     limits = configuration.encryption_limits
     assert (limits.warn, limits.alarm, limits.stop) == (1, 2, None)
+    assert configuration.authorization == Authorization(FILE.with_name("policies.cedar"))
     assert configuration.log.events == FILE.with_name("events.jsonl")
     settings = hsm.settings
     assert (settings.name, settings.profile, settings.library) == ("main", "softhsm2", "/etc/holdfast/lib.so")

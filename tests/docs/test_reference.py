@@ -37,5 +37,5 @@ def test_every_part_of_an_event_is_written() -> None:
     """No field of an Event is forgotten by the page: a new one has to be placed here, in the line and in the page."""
     assert {field.name for field in fields(Event)} == {
         "operation", "keystore", "external_key_id", "generation", "access_key_id", "metadata", "status", "error",
-        "detail", "function", "ckr", "bytes_in", "bytes_out", "authentication", "total", "timing",
+        "detail", "policies", "function", "ckr", "bytes_in", "bytes_out", "authentication", "total", "timing",
     }  # fmt: skip

@@ -27,6 +27,7 @@ from holdfast.xks.uri import Target, request_path
 
 if TYPE_CHECKING:
     from holdfast.ekm.port import Hsm
+    from holdfast.policy.policies import Policies
 
 PREFIX = "/test"
 HOST = "proxy.example.com"
@@ -76,6 +77,8 @@ class Proxy:
     used: list[str] = field(default_factory=list)
     hsms: dict[str, Hsm] | None = None
     clock: Any = monotonic
+    policies: Policies | None = None
+    metadata: dict[str, str] = field(default_factory=METADATA.copy)
 
     def take(self, generation: Generation) -> None:
         """The Budget protocol."""
@@ -103,6 +106,7 @@ class Proxy:
             self.clock,
             lambda: datetime.now(UTC),
             5.0,
+            self.policies,
         )
 
     # ---- calls
@@ -129,7 +133,9 @@ class Proxy:
 
     def call(self, operation: Operation, fields: dict[str, Any] | None = None, *, key: str = "key-1") -> Reply:
         """A signed call."""
-        return self.post(operation, json.dumps({"requestMetadata": METADATA, **(fields or {})}).encode(), key=key)
+        return self.post(
+            operation, json.dumps({"requestMetadata": self.metadata, **(fields or {})}).encode(), key=key
+        )
 
     def post(
         self, operation: Operation, body: bytes, *, key: str = "key-1", credential: Credential = CREDENTIAL

@@ -42,7 +42,18 @@ def sink_of(path: Path) -> LogSink:
 def test_a_line_has_every_part_of_the_request(tmp_path: Path) -> None:
     metadata = RequestMetadata("Encrypt", "id-1", "arn:principal", "vpc-1", "vpce-1", "arn:key", "ebs")
     event = Event(
-        Operation.ENCRYPT, "store", "key-1", 3, "A" * 20, metadata, 500, ErrorName.INTERNAL, "why", "C_Encrypt", 0x30
+        Operation.ENCRYPT,
+        "store",
+        "key-1",
+        3,
+        "A" * 20,
+        metadata,
+        500,
+        ErrorName.INTERNAL,
+        "why",
+        ("all",),
+        "C_Encrypt",
+        0x30,
     )
     event.authentication, event.total, event.bytes_in, event.bytes_out = 0.001, 0.01, 7, 8
     event.timing.queue, event.timing.hsm = 0.002, 0.003
@@ -70,6 +81,7 @@ def test_a_line_has_every_part_of_the_request(tmp_path: Path) -> None:
         "awsSourceVpce": "vpce-1",
         "errorName": "InternalException",
         "detail": "why",
+        "policies": ["all"],
         "function": "C_Encrypt",
         "ckr": "CKR_DEVICE_ERROR (0x30)",
     }

@@ -56,8 +56,9 @@ class NotReady(AssertionError):
 class ProxyServer:
     """Context manager. `personality` None: SoftHSM itself; else the shim (`library` from tests.shim.control.build).
 
-    `server` and `hsm` add to or replace keys of `[server]` and `[hsm.main]`. With `tls` False the port speaks
-    plain HTTP. With `wait` False nothing waits for /ready; with `autostart` False the test calls `start`.
+    `server` and `hsm` add to or replace keys of `[server]` and `[hsm.main]`; `policies` is the text of a policy file.
+    With `tls` False the port speaks plain HTTP. With `wait` False nothing waits for /ready; with `autostart` False
+    the test calls `start`.
     """
 
     def __init__(  # noqa: PLR0913 (what tests vary)
@@ -76,6 +77,7 @@ class ProxyServer:
         server: dict[str, Any] | None = None,
         hsm: dict[str, Any] | None = None,
         log: dict[str, Any] | None = None,
+        policies: str | None = None,
         wait: bool = True,
         autostart: bool = True,
     ) -> None:
@@ -100,6 +102,10 @@ class ProxyServer:
         self.settings["server"] |= server or {}
         self.settings["hsm"][HSM] |= hsm or {}
         self.settings["log"] |= log or {}
+        self.policies_file = directory / "policies.cedar"
+        if policies is not None:
+            self.settings["authorization"] = {"policies": self.policies_file.name}
+            self.write_policies(policies)
         self.write_config()
         self._fill_catalog()
         self._stderr = (directory / "stderr").open("wb")
@@ -272,6 +278,12 @@ class ProxyServer:
         fresh = self.config.with_suffix(".new")
         fresh.write_text(tomli_w.dumps(self.settings) if text is None else text)
         fresh.replace(self.config)
+
+    def write_policies(self, text: str) -> None:
+        """Write the policy file that the configuration names, all at once."""
+        fresh = self.policies_file.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.replace(self.policies_file)
 
     def catalog(self) -> Catalog:
         """The server's catalog, for changes while it runs; to be closed."""

@@ -40,6 +40,7 @@ def marked(tmp_path: Path, tokens: Path, shim_library: Path) -> ProxyServer:
         library=shim_library,
         tls=False,
         hsm={"probe_interval_s": 1},
+        policies='permit(principal, action, resource) unless { principal.arn == "denied" };',
     )
     subprocess.run(
         [
@@ -81,6 +82,8 @@ def everything_goes_wrong(server: ProxyServer, caller: Caller) -> bytes:
         assert caller.request("POST", path, body=body, headers=signed).status == 400
         assert caller.request("POST", path, body=body + b"!", headers=signed).status == 401
     caller.encrypt(PLAINTEXT, encryptionAlgorithm=PLAINTEXT.decode())
+    fields = {"plaintext": encode_base64(PLAINTEXT), "encryptionAlgorithm": "AES_GCM"}
+    assert caller.call(Operation.ENCRYPT, fields, metadata={"awsPrincipalArn": "denied"}).status == 403
     shim.corrupt_output(True)
     assert caller.encrypt(PLAINTEXT, ciphertextDataIntegrityValueAlgorithm="SHA_256").status == 500
     shim.corrupt_output(False)

@@ -133,8 +133,8 @@ class Migration:
             yield "is_sigv4_auth_enabled = false has no counterpart: Holdfast always demands the signature."
         if settings.security.secondary_auth:
             yield (
-                f"secondary_auth = {settings.security.secondary_auth!r} has no counterpart yet: until you block keys"
-                " or keystores here, whoever KMS lets use a KMS key can."
+                f"secondary_auth = {settings.security.secondary_auth!r} is not translated: until you write the same"
+                " in Cedar and name the file in [authorization], whoever KMS lets use a KMS key can."
             )
         if settings.library != settings.pkcs11.module:
             yield f"The logging module {settings.pkcs11.module} is left out: Holdfast logs each C_ failure itself."

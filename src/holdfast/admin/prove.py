@@ -10,6 +10,7 @@ from time import monotonic, sleep
 from holdfast.admin.errors import AdminError, Prerequisite
 from holdfast.admin.kms_connection import KmsConnection
 from holdfast.admin.wire import Answer, Wire, trusting
+from holdfast.xks.errors import ErrorName
 from holdfast.xks.messages import (
     DecryptRequest,
     DecryptResponse,
@@ -21,10 +22,11 @@ from holdfast.xks.types import ExternalKeyId, Operation
 
 _POLL = 0.1
 """Seconds between two looks at a proxy that is starting."""
+_PRINCIPAL = "arn:aws:iam::123456789012:user/holdfast-prove"
 _METADATA = RequestMetadata(
     kms_operation="Encrypt",
     kms_request_id="holdfast-prove",
-    aws_principal_arn="arn:aws:iam::123456789012:user/holdfast-prove",
+    aws_principal_arn=_PRINCIPAL,
     kms_key_arn="arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000",
 )
 
@@ -83,6 +85,11 @@ def wait_until_ready(endpoint: str, *, authority: Path | None, seconds: float, n
 
 
 def _granted(answer: Answer, operation: Operation) -> Answer:
+    if ErrorName.ACCESS_DENIED in answer.error:
+        raise AdminError(
+            f"the policies deny {operation} to {_PRINCIPAL}",
+            hint="Permit it to that principal; the event log names the policy that decided.",
+        )
     if answer.error:
         raise AdminError(f"{operation} was refused with {answer.error}", hint="`holdfast doctor` finds causes.")
     return answer

@@ -28,6 +28,7 @@ class ExitCode(IntEnum):
     WARNINGS = 10
     ERRORS = 11
     LOGIN_REFUSED = 12
+    DENIED = 13
     INTERRUPTED = 130
 
 
@@ -45,6 +46,7 @@ MEANINGS = {
     ExitCode.WARNINGS: "Of `doctor`: the worst finding is a warning.",
     ExitCode.ERRORS: "Of `doctor`: the worst finding is an error. Of `check`: not fit, or the load was not carried.",
     ExitCode.LOGIN_REFUSED: "The HSM refused the PIN. Do not try again unattended: a token locks after a few tries.",
+    ExitCode.DENIED: "Of `authorization`: the policies deny the request, or one that was not denied.",
     ExitCode.INTERRUPTED: "Interrupted with Ctrl-C.",
 }
 """For the reference; a test holds it complete."""

@@ -20,6 +20,7 @@ _MODULES = {
     "keystore": ("holdfast.cli.keystore", "External key stores: create, list, show, block, unblock, config."),
     "credential": ("holdfast.cli.credential", "Proxy authentication credentials: issue, list, retire."),
     "key": ("holdfast.cli.key", "External keys: create, register, list, show, disable, enable."),
+    "authorization": ("holdfast.cli.authorization", "Cedar policies: test, replay what they decide."),
     "migrate": ("holdfast.cli.migrate", "Take over the setup of another XKS proxy."),
     "prove": ("holdfast.cli.prove", "Encrypt and decrypt once over the wire, as KMS does."),
     "check": ("holdfast.cli.check", "Check an XKS endpoint, as KMS would see it."),

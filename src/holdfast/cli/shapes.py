@@ -48,6 +48,8 @@ SHAPES = {
     "key disable": ("object", _STATUS),
     "key enable": ("object", _STATUS),
     "prove": ("object", ("endpoint", "encrypt_ms", "decrypt_ms")),
+    "authorization test": ("object", ("decision", "policies", "detail")),
+    "authorization replay": ("object", ("requests", "changes")),
     "doctor": ("object", ("worst", "findings")),
     "migrate aws-sample": ("object", ("configuration", "keystores", "not_taken_over")),
 }

@@ -4,6 +4,7 @@ import difflib
 import itertools
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from holdfast.config.errors import ConfigurationError, Problem
 from holdfast.config.kinds import Refused, printable
 from holdfast.config.model import (
     Address,
+    Authorization,
     CatalogSettings,
     Configuration,
     HsmTable,
@@ -20,34 +22,25 @@ from holdfast.config.model import (
     Server,
     Tls,
 )
+from holdfast.config.policies import load_policies
 from holdfast.config.reference import Absent, Key, Table
+from holdfast.config.text import read_text
 from holdfast.ekm.settings import HsmSettings, LoginMode
 
-MAX_FILE = 1_048_576
-"""Bytes. A longer file is not a configuration."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SYNTAX = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>[0-9]+), column (?P<column>[0-9]+)|end of document)\)")
 _ANYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 (compared, not bound)
 
 
 def load(path: Path) -> Configuration:
-    """The configuration in `path`; the TLS files it names can be read. Raises ConfigurationError."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_FILE + 1)
-    except OSError as error:
-        raise ConfigurationError(str(path), (Problem(None, f"cannot be read: {error.strerror}"),)) from None
-    if len(raw) > MAX_FILE:
-        raise ConfigurationError(str(path), (Problem(None, f"has more than {MAX_FILE} bytes"),))
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigurationError(str(path), (Problem(line, "is not UTF-8, as TOML must be"),)) from None
+    """The configuration in `path`; its TLS files can be read, its policies are valid. Raises ConfigurationError."""
+    text = read_text(path, language="TOML")
     reader = _Reader(text, path)
     configuration = reader.configuration()
     reader.check_readable(configuration.tls)
-    return configuration
+    if configuration.authorization is None:
+        return configuration
+    return replace(configuration, authorization=load_policies(configuration.authorization.policies))
 
 
 def parse(text: str, path: Path) -> Configuration:
@@ -74,9 +67,10 @@ class _Reader:
         """The whole file as values. Raises ConfigurationError."""
         self._refuse_unknown_tables()
         server = self._table(reference.SERVER, ("server",), required=True)
-        tls = self._table(reference.TLS, ("tls",)) if "tls" in self._document else None
+        tls = self._optional_table(reference.TLS)
         catalog = self._table(reference.CATALOG, ("catalog",))
         limits = self._table(reference.ENCRYPTION_LIMIT, ("encryption_limit",))
+        authorization = self._optional_table(reference.AUTHORIZATION)
         log = self._table(reference.LOG, ("log",))
         hsms = self._hsm_tables()
         self._check_listeners(server)
@@ -91,6 +85,7 @@ class _Reader:
             tls=None if tls is None else Tls(**tls),
             catalog=CatalogSettings(catalog["url"], catalog["secrets_directory"], catalog["stale_limit_s"]),
             encryption_limits=EncryptionLimits(**limits),
+            authorization=None if authorization is None else Authorization(**authorization),
             log=Log(log["events"]),
             hsms={name: _hsm(name, hsm) for name, hsm in hsms.items()},
         )
@@ -135,6 +130,9 @@ class _Reader:
                 )
             found[name] = self._table(reference.HSM, ("hsm", name))
         return found
+
+    def _optional_table(self, table: Table) -> dict[str, Any] | None:
+        return self._table(table, (table.name,)) if table.name in self._document else None
 
     def _table(self, table: Table, path: lines.Path, *, required: bool = False) -> dict[str, Any]:
         """Every key of one table with its value or default; what was refused is missing and a problem."""

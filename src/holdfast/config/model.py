@@ -1,6 +1,6 @@
 """The configuration file's tables as values. A `Configuration` that exists has been validated."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from holdfast.catalog.counting import EncryptionLimits
@@ -56,6 +56,17 @@ class CatalogSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Authorization:
+    """`[authorization]`. `text` is what the file `policies` held when `load` found it good; None after `parse`.
+
+    It is part of the configuration so that a changed file is a changed configuration, the same for every worker.
+    """
+
+    policies: Path
+    text: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """`[log]`. `events` is a file, or None for standard output."""
 
@@ -82,5 +93,6 @@ class Configuration:
     tls: Tls | None
     catalog: CatalogSettings
     encryption_limits: EncryptionLimits
+    authorization: Authorization | None
     log: Log
     hsms: dict[str, HsmTable]

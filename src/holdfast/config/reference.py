@@ -141,6 +141,19 @@ ENCRYPTION_LIMIT = Table(
     ),
 )
 
+AUTHORIZATION = Table(
+    "authorization",
+    "Who may use which key, decided here too. Without this table everything that KMS's key policies allow is done.",
+    (
+        Key(
+            "policies",
+            kinds.FilePath(),
+            Absent.REQUIRED,
+            "A file of Cedar policies. What none of them permits is denied. A changed file is loaded by itself.",
+        ),
+    ),
+)
+
 LOG = Table(
     "log",
     "The event log: one JSON object per request and line. May be left out.",
@@ -231,5 +244,5 @@ HSM = Table(
     ),
 )
 
-TABLES = (SERVER, TLS, CATALOG, ENCRYPTION_LIMIT, LOG, HSM)
+TABLES = (SERVER, TLS, CATALOG, ENCRYPTION_LIMIT, AUTHORIZATION, LOG, HSM)
 """In the order of the documentation."""

@@ -2,17 +2,20 @@
 
 from holdfast.catalog.snapshot import ExternalKey, Generation
 from holdfast.ekm.port import KeySession, Sealed
+from holdfast.operations.authorization import authorize
 from holdfast.operations.request import Request, hsm_of, locator_of
 from holdfast.operations.services import Services
 from holdfast.xks.aad import CiphertextMetadata, aws_sample_hsm_aad, hsm_aad
 from holdfast.xks.errors import ErrorName, XksError
 from holdfast.xks.messages import DecryptRequest, DecryptResponse
+from holdfast.xks.types import Operation
 
 
 async def answer(request: Request, services: Services) -> bytes:
-    """The body of the Decrypt response. Raises XksError and EkmFault."""
+    """The body of the Decrypt response. Raises XksError, AccessDenied and EkmFault."""
     message = DecryptRequest.parse(request.body)
     request.note(message.request_metadata)
+    authorize(request, message.request_metadata, operation=Operation.DECRYPT, services=services)
     generation, covered = _generation_and_aad(request.enabled_key(), message)
     request.event.generation = generation.number
     key = locator_of(generation)

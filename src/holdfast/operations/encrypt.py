@@ -2,17 +2,20 @@
 
 from holdfast.ekm.faults import CiphertextRejected, KeyUsageRefused
 from holdfast.ekm.port import KeyLocator, KeySession, Sealed
+from holdfast.operations.authorization import authorize
 from holdfast.operations.request import Request, hsm_of, locator_of
 from holdfast.operations.services import Services
 from holdfast.xks.aad import CiphertextMetadata, ciphertext_data_integrity_value, hsm_aad
 from holdfast.xks.errors import ErrorName, XksError
 from holdfast.xks.messages import EncryptRequest, EncryptResponse
+from holdfast.xks.types import Operation
 
 
 async def answer(request: Request, services: Services) -> bytes:
-    """The body of the Encrypt response. Raises XksError, EkmFault, EncryptionLimitReached, CountUnavailable."""
+    """The body of the Encrypt response. Raises XksError and every fault of `faults.NAMES`."""
     message = EncryptRequest.parse(request.body)
     request.note(message.request_metadata)
+    authorize(request, message.request_metadata, operation=Operation.ENCRYPT, services=services)
     generation = request.enabled_key().current
     request.event.generation = generation.number
     hsm = hsm_of(generation, services)

@@ -18,7 +18,8 @@ class Event:
 
     `error` and `detail` are None for a success; `detail` is for the operator and may say more than the wire
     does. `error` is None for a 405 too, which has no name on the wire: `outcome` tells the two apart.
-    `function` and `ckr` name the C_ call that failed. Never holds plaintext, a PIN or a secret key.
+    `policies` names those that permitted or forbade; `function` and `ckr` the C_ call that failed. Never holds
+    plaintext, a PIN or a secret key.
     """
 
     operation: Operation | None = None
@@ -30,6 +31,7 @@ class Event:
     status: int = 0
     error: ErrorName | None = None
     detail: str | None = None
+    policies: tuple[str, ...] = ()
     function: str | None = None
     ckr: int | None = None
     bytes_in: int = 0

@@ -2,6 +2,7 @@
 
 from holdfast.catalog.counting import CountUnavailable, EncryptionLimitReached
 from holdfast.ekm import faults
+from holdfast.policy.faults import AccessDenied
 from holdfast.xks.errors import ErrorName, XksError
 
 NAMES: dict[type[Exception], ErrorName] = {
@@ -20,10 +21,12 @@ NAMES: dict[type[Exception], ErrorName] = {
     faults.KeyExhausted: ErrorName.INVALID_STATE,
     EncryptionLimitReached: ErrorName.INVALID_STATE,
     CountUnavailable: ErrorName.DEPENDENCY_TIMEOUT,
+    AccessDenied: ErrorName.ACCESS_DENIED,
 }
 """Total: a test walks every fault that exists."""
 
 _MESSAGES = {
+    ErrorName.ACCESS_DENIED: "the policies of the external key manager do not permit this; its event log names them",
     ErrorName.INVALID_STATE: "the external key has reached its limit of encryptions; it still decrypts",
     ErrorName.INVALID_CIPHERTEXT: "the ciphertext, initialization vector, AAD or authentication tag is invalid",
     ErrorName.INVALID_KEY_USAGE: "the external key does not support this operation",
@@ -38,7 +41,7 @@ _MESSAGES = {
 def to_xks_error(fault: Exception) -> XksError:
     """What the caller is told of a fault of NAMES.
 
-    The fault's own words stay in the event log: they may name labels and slots.
+    The fault's own words stay in the event log: they may name labels, slots and policies.
     """
     # A layer may raise a narrower fault than this module knows: it is named as what it is a kind of.
     name = next(NAMES[kind] for kind in type(fault).__mro__ if kind in NAMES)

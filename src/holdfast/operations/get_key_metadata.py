@@ -1,22 +1,24 @@
 """GetKeyMetadata (spec, "GetKeyMetadata")."""
 
 from holdfast.ekm.port import KeyAttributes, KeySession
+from holdfast.operations.authorization import authorize
 from holdfast.operations.request import Request, hsm_of, locator_of
 from holdfast.operations.services import Services
 from holdfast.xks.messages import GetKeyMetadataRequest, GetKeyMetadataResponse
-from holdfast.xks.types import KeyStatus
+from holdfast.xks.types import KeyStatus, Operation
 
 MAX_KEY_USAGES = 10
 """Spec, "GetKeyMetadata": values of `keyUsage`."""
 
 
 async def answer(request: Request, services: Services) -> bytes:
-    """The body of the GetKeyMetadata response. Raises XksError and EkmFault.
+    """The body of the GetKeyMetadata response. Raises XksError, AccessDenied and EkmFault.
 
     A key of a blocked key store is DISABLED, like a disabled key: KMS cannot use it, and may ask why.
     """
     message = GetKeyMetadataRequest.parse(request.body)
     request.note(message.request_metadata)
+    authorize(request, message.request_metadata, operation=Operation.GET_KEY_METADATA, services=services)
     key = request.key()
     request.event.generation = key.current.number
     locator = locator_of(key.current)

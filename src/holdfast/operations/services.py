@@ -7,6 +7,7 @@ from typing import Protocol
 
 from holdfast.catalog.snapshot import Generation, Snapshot
 from holdfast.ekm.port import Hsm
+from holdfast.policy.policies import Policies
 
 
 class Budget(Protocol):
@@ -20,7 +21,7 @@ class Budget(Protocol):
 class Services:
     """`clock` is monotonic seconds, `now` the wall clock (timezone-aware), `deadline` seconds per request.
 
-    `credential_used` is told each access key id that signed a request.
+    `credential_used` is told each access key id that signed a request. Without `policies` nobody is denied.
     """
 
     snapshot: Callable[[], Snapshot]
@@ -30,3 +31,4 @@ class Services:
     clock: Callable[[], float]
     now: Callable[[], datetime]
     deadline: float
+    policies: Policies | None = None

@@ -142,6 +142,7 @@ class _Line(msgspec.Struct, rename="camel", omit_defaults=True):
     aws_source_vpce: str | None = None
     error_name: str | None = None
     detail: str | None = None
+    policies: tuple[str, ...] = ()
     function: str | None = None
     ckr: str | None = None
 
@@ -191,6 +192,7 @@ def _line(record: Record, ckr_name: Callable[[int], str], worker: int) -> _Line:
         line.kms_via_service = metadata.kms_via_service
         line.aws_source_vpc = metadata.aws_source_vpc
         line.aws_source_vpce = metadata.aws_source_vpce
+    line.policies = event.policies
     if event.outcome is not None:
         line.error_name, line.detail, line.function = event.outcome, event.detail, event.function
         line.ckr = None if event.ckr is None else ckr_name(event.ckr)

@@ -45,7 +45,7 @@ class _Handshake(ssl.SSLObject):
         except ssl.SSLError as error:
             self._refuse(error)
         if self.admits is not None and not self.admits(self.getpeercert() or {}):
-            # The client has not seen our Finished yet, nor a session ticket.
+            # What waits to be sent, our Finished in TLS 1.2 and session tickets in 1.3, would say that all is well.
             self.outgoing.read()
             if self.version() == "TLSv1.2" and not self.session_reused:
                 self.outgoing.write(_ACCESS_DENIED)

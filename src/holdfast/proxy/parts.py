@@ -13,6 +13,7 @@ from holdfast.catalog.counting import EncryptionBudget
 from holdfast.catalog.feed import CatalogFeed
 from holdfast.catalog.store import Catalog
 from holdfast.config.model import Configuration
+from holdfast.config.policies import parse_policies
 from holdfast.config.secrets import resolve
 from holdfast.ekm.pkcs11 import ckr
 from holdfast.ekm.pkcs11.backend import Pkcs11Hsm
@@ -47,6 +48,8 @@ class Parts:
         """
         with contextlib.ExitStack() as undo:
             tls = None if configuration.tls is None else build_context(configuration.tls, now=_utc_now)
+            authorization = configuration.authorization
+            policies = None if authorization is None else parse_policies(authorization)
             sink = LogSink(configuration.log.events, turn_file=turn_file)
             catalog = Catalog.open(configuration.catalog.url, configuration.catalog.secrets, now=_utc_now)
             hsms = {name: Pkcs11Hsm(resolve(table)) for name, table in configuration.hsms.items()}
@@ -82,6 +85,7 @@ class Parts:
             clock=time.monotonic,
             now=_utc_now,
             deadline=configuration.server.deadline,
+            policies=policies,
         )
         admission = Admission(configuration.server.deadline, clock=time.monotonic)
         return cls(

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Self
 
@@ -23,7 +22,7 @@ from holdfast.proxy.process import LONGEST_BACK_OFF, Slot, WorkerProcess
 from holdfast.proxy.sockets import CannotListen, bind
 from holdfast.proxy.start import InheritedFile, WorkerStart, cpu_of
 from holdfast.proxy.tls import TlsUnusable, build_context, certificate_expiry
-from holdfast.proxy.watch import FileWatch
+from holdfast.proxy.watch import FileWatch, configuration_files, watched_files
 
 if TYPE_CHECKING:
     from http.server import HTTPServer
@@ -104,7 +103,7 @@ class Supervisor:
         self._open(self._target)
         self._note_certificate()
         self._fleet.encryption_limits = _limits(self._target)
-        self._watch = FileWatch(_files(self._target))
+        self._watch = FileWatch(watched_files(self._target))
         self._listen_to_signals()
 
     def _check(self, configuration: Configuration) -> None:
@@ -292,7 +291,7 @@ class Supervisor:
             self._reload(refresh=Refresh())
             return
         changed = self._watch.changed(now)
-        if self._target.path in changed:
+        if configuration_files(self._target).intersection(changed):
             self._reload(refresh=RefreshTls())
         elif changed:
             self._reload_tls()
@@ -311,7 +310,7 @@ class Supervisor:
                 self._tell(refresh)
                 self._note_certificate()
             self._target = fresh
-            self._watch.watch(_files(fresh))
+            self._watch.watch(watched_files(fresh))
         notify("READY=1")
 
     def _reload_tls(self) -> None:
@@ -377,12 +376,6 @@ class Supervisor:
 def _addresses(configuration: Configuration) -> set[Address]:
     server = configuration.server
     return {address for address in (server.listen, server.health_listen) if address is not None}
-
-
-def _files(configuration: Configuration) -> list[Path]:
-    tls = configuration.tls
-    named = () if tls is None else (tls.certificate, tls.private_key, tls.client_ca)
-    return [configuration.path, *(file for file in named if file is not None)]
 
 
 def _limits(configuration: Configuration) -> dict[str, int]:

@@ -3,10 +3,25 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from holdfast.config.model import Configuration
+
 SETTLED = 1.0
 """Seconds without a further change: a certificate and its key are replaced one after the other."""
 
 _Stamp = tuple[int, int, int] | None
+
+
+def configuration_files(configuration: Configuration) -> set[Path]:
+    """The files whose text is the configuration: a changed one is loaded as a new configuration."""
+    authorization = configuration.authorization
+    return {configuration.path} if authorization is None else {configuration.path, authorization.policies}
+
+
+def watched_files(configuration: Configuration) -> set[Path]:
+    """Those and the TLS files."""
+    tls = configuration.tls
+    named = () if tls is None else (tls.certificate, tls.private_key, tls.client_ca)
+    return configuration_files(configuration).union(file for file in named if file is not None)
 
 
 class FileWatch:

@@ -10,6 +10,7 @@ from holdfast.admin.doctor.clock import examine_clock
 from holdfast.admin.doctor.files import examine_files
 from holdfast.admin.doctor.finding import Finding, error, note, ok, warning
 from holdfast.admin.doctor.hsm import examine_hsm
+from holdfast.admin.doctor.policies import examine_policies, examine_policy_names
 from holdfast.admin.doctor.running import RunningProxy
 from holdfast.catalog.errors import CatalogError
 from holdfast.catalog.reads import KeyRow
@@ -25,6 +26,7 @@ def examine(configuration: Configuration, *, now: Callable[[], datetime]) -> Ite
     yield from examine_files(configuration)
     yield from examine_clock()
     yield from examine_certificate(configuration.tls, now=now())
+    yield from examine_policies(configuration.authorization)
     try:
         catalog = open_catalog(configuration, now=now)
     except CatalogError as failure:
@@ -39,6 +41,7 @@ def examine(configuration: Configuration, *, now: Callable[[], datetime]) -> Ite
         return
     with closing(catalog):
         yield from _catalog(catalog)
+        yield from examine_policy_names(configuration.authorization, catalog.snapshot())
         keys = catalog.keys(None)
         found = list(_hsms(configuration, keys))
         yield from found

@@ -38,17 +38,26 @@ def _private(configuration: Configuration) -> Iterator[Finding]:
 
 
 def _unwritable(configuration: Configuration) -> Iterator[Finding]:
-    libraries = [Path(table.settings.library) for table in configuration.hsms.values()]
-    for path in (configuration.path, *(library for library in libraries if library.is_absolute())):
+    for path, power in _trusted(configuration):
         mode = _mode(path)
         if mode is not None and mode & _OTHERS_WRITE and not _only_own_group(path, mode):
             yield warning(
                 "file-writable",
                 str(path),
                 f"{path} can be changed by others (mode {mode:04o})",
-                why="Who changes the configuration or the PKCS#11 library controls the proxy and learns its PIN.",
+                why=f"Who changes {power}.",
                 remedy=f"chmod go-w {path}",
             )
+
+
+def _trusted(configuration: Configuration) -> Iterator[tuple[Path, str]]:
+    control = "the configuration or the PKCS#11 library controls the proxy and learns its PIN"
+    yield configuration.path, control
+    for table in configuration.hsms.values():
+        if Path(table.settings.library).is_absolute():
+            yield Path(table.settings.library), control
+    if configuration.authorization is not None:
+        yield configuration.authorization.policies, "the policies decides who may use the keys"
 
 
 def _secrets(configuration: Configuration) -> Iterator[tuple[Path, str]]:

@@ -20,11 +20,12 @@ from holdfast.xks.messages import GetKeyMetadataRequest, RequestMetadata
 from holdfast.xks.types import ExternalKeyId, Operation
 
 _SUBJECT = "running proxy"
+_PRINCIPAL = "arn:aws:iam::123456789012:user/holdfast-doctor"
 _ASK = GetKeyMetadataRequest(
     RequestMetadata(
         kms_operation="DescribeKey",
         kms_request_id="holdfast-doctor",
-        aws_principal_arn="arn:aws:iam::123456789012:user/holdfast-doctor",
+        aws_principal_arn=_PRINCIPAL,
     )
 ).to_json()
 _ASK_PER_WORKER = 2  # The kernel spreads connections over the workers; two per worker reach most of them.
@@ -111,6 +112,14 @@ class RunningProxy:
                     if frozen
                     else ""
                 ),
+            )
+        elif any(ErrorName.ACCESS_DENIED in refusal for refusal in refused):
+            yield note(
+                "proxy-denies-doctor",
+                subject,
+                "not asked: the policies deny doctor's GetKeyMetadata",
+                why="So doctor cannot see whether the running proxy finds the key in its HSM.",
+                remedy=f'Permit GetKeyMetadata to AwsPrincipal::"{_PRINCIPAL}", if you want it to.',
             )
         elif refused:
             yield warning(

@@ -1,0 +1,1 @@
+"""Secondary authorization (spec, "Authorization"): which AWS caller may use which external key, in Cedar. Pure."""

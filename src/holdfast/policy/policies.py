@@ -1,0 +1,73 @@
+"""A version of the policies: parsed and validated once, asked for each request."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from holdfast.policy.reading import Policy, read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import ModuleType
+
+    from holdfast.policy.facts import Facts
+
+MAX_CACHED = 4_096
+"""Decisions that are kept; on top of that the least recently used one is made anew when it is asked for."""
+_ENGINE_NAME = re.compile(r"`policy([0-9]+)`")
+"""Cedar numbers the policies of a text from 0."""
+_NOT_EVALUATED = "denied because the policies could not be evaluated"
+
+
+class Decision(NamedTuple):
+    """`denial` is None if the request is allowed, else the reason in words for the operator.
+
+    `policies` are the names of those that decided: that permit, or that forbid. A default deny has none.
+    """
+
+    policies: tuple[str, ...]
+    denial: str | None
+
+
+class Policies:
+    """The decisions made under one version; another version is another object."""
+
+    def __init__(self, text: str, policies: tuple[Policy, ...], cedarpy: ModuleType) -> None:
+        self.policies = policies
+        self._cedarpy = cedarpy
+        self._policy_set = cedarpy.PolicySet.from_str(text)
+        self._cached = lru_cache(MAX_CACHED)(self._evaluate)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises PoliciesInvalid with every mistake: no Cedar, not of our schema, or ambiguous."""
+        import cedarpy  # noqa: PLC0415 (15 MB and 0.1 s at start, for installations that have policies only)
+
+        return cls(text, read(text, cedarpy), cedarpy)
+
+    def decide(self, facts: Facts) -> Decision:
+        """The decision; never raises. Equal facts are evaluated once."""
+        try:
+            return self._cached(facts)
+        except Exception as error:  # noqa: BLE001 (whatever the engine stumbles over, nobody gets in by it)
+            return Decision((), f"{_NOT_EVALUATED}: {type(error).__name__}")
+
+    def _evaluate(self, facts: Facts) -> Decision:
+        result = self._cedarpy.is_authorized(facts.request(), self._policy_set, facts.entities())
+        errors = result.diagnostics.errors
+        if errors:
+            # Cedar passes over a policy that fails, a forbid too. Here nothing is allowed until it is mended.
+            failed = self._names(number for error in errors for number in _ENGINE_NAME.findall(error))
+            said = "; ".join(_ENGINE_NAME.sub(lambda match: self._names([match[1]])[0], error) for error in errors)
+            return Decision(failed, f"{_NOT_EVALUATED}: {said}")
+        names = self._names(reason.removeprefix("policy") for reason in result.diagnostics.reasons)
+        if result.allowed:
+            return Decision(names, None)
+        if not names:
+            return Decision((), "denied because no policy permits it")
+        return Decision(names, f"forbidden by {'policy' if len(names) == 1 else 'policies'} {', '.join(names)}")
+
+    def _names(self, numbers: Iterable[str]) -> tuple[str, ...]:
+        return tuple(self.policies[number].name for number in sorted({int(number) for number in numbers}))
