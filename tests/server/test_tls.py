@@ -185,6 +185,15 @@ def test_with_mutual_tls_only_the_named_subject_of_the_named_authority_reaches_h
         assert caller.encrypt(b"over mutual TLS").status == 200
 
 
+def test_a_refused_client_that_stays_after_the_alert_is_cut_off(serve: Serve) -> None:
+    server = serve(client_subject=SUBJECT, server={"read_timeout_s": 0.5})
+    # Without a certificate. A client of TLS 1.3 hears of its refusal when it reads.
+    with connect(server, trusting(server.authority.certificate)) as tls:
+        with pytest.raises(ssl.SSLError, match="CERTIFICATE_REQUIRED"):
+            tls.recv(1)
+        assert socket.socket.recv(tls, 1) == b"", "below TLS: the server has ended the connection"
+
+
 def test_another_client_authority_is_trusted_without_a_restart(serve: Serve, tmp_path: Path) -> None:
     server = serve(client_subject=SUBJECT)
     successor = Authority(tmp_path, "successor")

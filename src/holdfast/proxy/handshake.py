@@ -28,35 +28,39 @@ class HandshakeContext(ssl.SSLContext):
 
 
 class _Handshake(ssl.SSLObject):
-    """Of one connection. A failure is raised once the alert that OpenSSL has made for it is on its way."""
+    """Of one connection. A failure is raised once the alert that goes with it is on its way.
+
+    uvloop sends nothing after an error (as asyncio did, python/cpython issue 98078). Asked to wait for the client it
+    sends the alert; the client goes away, or sends more and hears no more, or the handshake takes too long.
+    """
 
     outgoing: ssl.MemoryBIO
     admits: Callable[[PeerCertificate], bool] | None = None
-    failure: ssl.SSLError | None = None
+    refused: str | None = None
 
     def do_handshake(self) -> None:
         """Raises SSLWantReadError until it is done or refused, SSLError when it is refused."""
-        if self.failure is not None:
-            raise self.failure
+        if self.refused is not None:
+            raise ssl.SSLError(self.refused)
         try:
             super().do_handshake()
         except ssl.SSLWantReadError:
             raise
         except ssl.SSLError as error:
-            self._refuse(error)
+            if not self.outgoing.pending:
+                raise
+            self.refused = str(error)
+            raise ssl.SSLWantReadError from None
         if self.admits is not None and not self.admits(self.getpeercert() or {}):
-            # What waits to be sent, our Finished in TLS 1.2 and session tickets in 1.3, would say that all is well.
-            self.outgoing.read()
-            if self.version() == "TLSv1.2" and not self.session_reused:
-                self.outgoing.write(_ACCESS_DENIED)
-            self._refuse(ssl.SSLCertVerificationError("the client certificate has another subject, or has expired"))
+            self._refuse_subject("the client certificate has another subject, or has expired")
 
-    def _refuse(self, error: ssl.SSLError) -> None:
-        if not self.outgoing.pending:
-            raise error
-        # uvloop and asyncio send nothing after an error. Asked to wait for the client they send the alert; the
-        # client goes away, or sends more and hears no more, or runs into the handshake's timeout.
-        self.failure = error
+    def _refuse_subject(self, reason: str) -> None:
+        # What waits to be sent, our Finished in TLS 1.2 and session tickets in 1.3, would say that all is well.
+        self.outgoing.read()
+        if self.version() != "TLSv1.2" or self.session_reused:
+            raise ssl.SSLError(reason)
+        self.outgoing.write(_ACCESS_DENIED)
+        self.refused = reason
         raise ssl.SSLWantReadError
 
 
