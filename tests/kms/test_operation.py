@@ -104,6 +104,23 @@ def test_health_certificate_and_credential_are_measured(local_kms: LocalKms, kms
     assert metric(local_kms, "XksProxyCredentialAge", CustomKeyStoreId=store_id) < 0.01
 
 
+@pytest.mark.parametrize("end", ["disconnected", "never created"])
+def test_nothing_is_said_any_more_of_a_proxy_that_kms_does_not_ask(
+    local_kms: LocalKms, kms: Any, proxy: XksProxy, end: str
+) -> None:
+    if end == "disconnected":
+        store_id = connected_store(kms)
+        kms.disconnect_custom_key_store(CustomKeyStoreId=store_id)
+        settle(kms, store_id)
+    else:
+        proxy.health = [HealthStatus.UNAVAILABLE]
+        error_of(create_store, kms=kms)
+    with urlopen(f"{local_kms.url}/metrics", timeout=10) as response:  # noqa: S310 (loopback)
+        text = response.read().decode()
+    for name in ("XksProxyCertificateDaysToExpire", "XksProxyCredentialAge", "XksExternalKeyManagerStates"):
+        assert f"{name}{{" not in text
+
+
 def test_a_connected_store_is_checked_again_and_again(start: Start, proxy: XksProxy) -> None:
     kms = start(health_interval=0.05).client()
     connected_store(kms)
@@ -201,6 +218,8 @@ def test_the_command_warns_when_others_can_reach_it() -> None:
         (["--ca", "/nowhere.pem"], "is not a file"),
         (["--route", "xks.example.com"], "is not HOST:PORT"),
         (["--credentials", "/dev/null"], "has no profile"),
+        (["--account", "me"], "is not an AWS account"),
+        (["--vpc-service", "svc=xks.example.com@127.0.0.1:8443,me"], "is not an AWS account"),
     ],
 )
 def test_the_command_says_what_is_wrong(arguments: list[str], words: str) -> None:
