@@ -204,7 +204,8 @@ def application_seals_a_letter(stage: Stage, kms: Any, key: str, sealed: Path) -
     said(
         "green",
         "Proxy",
-        "Sees only what KMS has sealed already: it cannot read the data key. Its event, under the request id that CloudTrail shows:",
+        "Sees only what KMS has sealed already: it cannot read the data key. Its event, under the request id that",
+        "CloudTrail shows:",
     )
     show_event(at_proxy)
     said(
