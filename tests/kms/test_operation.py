@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -16,7 +17,9 @@ import pytest
 from tests.kms.clients import LocalKms, connected_store, create_store, describe_store, error_of, external_key, settle
 from tests.kms.xks_proxy import HOST, XksProxy
 
+from holdfast.kms.proxy_client import TIME_LIMIT
 from holdfast.kms.rate import TokenBucket
+from holdfast.kms.settings import Settings
 from holdfast.xks.errors import ErrorName
 from holdfast.xks.types import HealthStatus
 
@@ -48,6 +51,14 @@ def test_a_bucket_lets_its_rate_through() -> None:
     assert [bucket.take(0.0) for _ in range(4)] == [True, True, True, False]
     assert [bucket.take(0.34), bucket.take(0.34)] == [True, False]
     assert [bucket.take(100.0) for _ in range(4)] == [True, True, True, False]
+
+
+def test_the_defaults_are_kmss(settings: Settings) -> None:
+    """Spec, "GetHealthStatus": 1,800 requests/s. On loopback unless told otherwise."""
+    default = Settings(settings.credentials)
+    assert default.requests_per_second == 1800
+    assert ip_address(default.listen.host).is_loopback
+    assert TIME_LIMIT == 0.25
 
 
 def test_the_request_quota_of_a_store_is_enforced(start: Start, proxy: XksProxy) -> None:

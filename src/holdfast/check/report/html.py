@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 _LIMITS = (
     "A client sees answers, not the inside. Not shown here: whether a trial decrypt precedes every CDIV and the "
     "CDIV precedes it (only an encrypt-only key betrays its absence), how deep the health check goes while the HSM "
-    "works, what is logged, whether two credentials can be live at once, whether keys leave the HSM, and the way "
-    "between AWS and this endpoint. Nothing that was sent can change or harm a key."
+    "works, what is logged, whether two credentials can be live at once, whether mutual TLS refuses another subject "
+    "of the right authority, whether keys leave the HSM, and the way between AWS and this endpoint. Nothing that was "
+    "sent can change or harm a key."
 )
 
 
