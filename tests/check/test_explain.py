@@ -76,6 +76,12 @@ def test_what_a_caller_was_told_under_the_name_of_a_proxys_error_is_kmss_own(wra
     ]
 
 
+def test_a_denial_by_iam_is_not_the_proxys() -> None:
+    """CloudTrail shortens the exception's name."""
+    text = '"errorCode": "AccessDenied", "errorMessage": "User: x is not authorized to perform: kms:Decrypt"'
+    assert [match.name for match in explain(text)] == ["KMS itself refused: AccessDeniedException"]
+
+
 def test_a_record_of_cloudtrail_is_read_by_its_message() -> None:
     record = {
         "eventSource": "kms.amazonaws.com",

@@ -86,9 +86,13 @@ def _by_part_of_a_message(text: str) -> list[Match]:
 
 def _by_name(text: str) -> list[Match]:
     words = _words(text)
+    told = _TOLD_TO_A_CALLER.search(text)
+    if told is not None:
+        # CloudTrail writes AccessDenied where an SDK raises AccessDeniedException.
+        words.add(f"{next(filter(None, told.groups())).lower().removesuffix('exception')}exception")
     refusals = [_own(each) for each in REFUSALS if each.exception.lower() in words]
     # An errorName of the proxy never reaches a caller of KMS, who sees an exception of KMS's own under that name.
-    named = () if _TOLD_TO_A_CALLER.search(text) else tuple(f for f in KMS_ERRORS if _names(f, words, text))
+    named = () if told else tuple(f for f in KMS_ERRORS if _names(f, words, text))
     raised = [f for f, error in KMS_ERRORS.items() if words & {name.lower() for name in exceptions(error)}]
     return [_match(failure) for failure in dict.fromkeys((*named, *raised))] + refusals
 
