@@ -153,7 +153,7 @@ def kms_meets_the_proxy(stage: Stage, kms: Any) -> str:
         XksProxyUriEndpoint="https://localhost",
         **configuration,
     )["CustomKeyStoreId"]
-    said("yellow", "AWS KMS", f"CreateCustomKeyStore: asks the proxy for its health, finds it well. {store}")
+    said("yellow", "AWS KMS", f"CreateCustomKeyStore {store}: asks the proxy for its health, and finds it well.")
     kms.connect_custom_key_store(CustomKeyStoreId=store)
 
     def state() -> str | None:
@@ -169,8 +169,7 @@ def kms_meets_the_proxy(stage: Stage, kms: Any) -> str:
     said(
         "yellow",
         "AWS KMS",
-        f"CreateKey: {key}",
-        f"Half of that key is in KMS, the other half is '{KEYSTORE}-key' in the HSM.",
+        f"CreateKey {key.rpartition('/')[2]}: half of it is in KMS, the other half is '{KEYSTORE}-key' in the HSM.",
     )
     return key
 
@@ -192,17 +191,22 @@ def application_seals_a_letter(stage: Stage, kms: Any, key: str, sealed: Path) -
         "cyan",
         "Application",
         f"GenerateDataKey, for {CONTEXT}: gets a new data key, {data_key_bytes} bytes in clear, and the same",
-        f"sealed in {len(envelope)} bytes. Encrypts the letter with the first and forgets it, keeps the second",
-        "beside the letter.",
+        f"sealed, in {len(envelope)} bytes. It encrypts the letter with the first and forgets it, and keeps the",
+        "second beside the letter.",
         "(This is envelope encryption; S3, EBS and the others do the same.)",
     )
     said(
         "yellow",
         "AWS KMS",
         f"Makes the data key for {at_kms['principal_arn']}, seals it with its own half of the key, then has the",
-        f"proxy seal the result: {milliseconds(at_kms)} ms. Request {at_kms['request_id']}.",
+        f"proxy seal the result: {milliseconds(at_kms)} ms.",
     )
-    said("green", "Proxy", "Sees only what KMS has sealed already: it cannot read the data key. Its event:")
+    said(
+        "green",
+        "Proxy",
+        "Sees only what KMS has sealed already: it cannot read the data key. Its event, under the request id that",
+        "CloudTrail shows:",
+    )
     show_event(at_proxy)
     said(
         "magenta",

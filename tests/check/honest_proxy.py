@@ -50,6 +50,10 @@ class HonestProxy:
     """The four operations. Thread-safe: no state changes after construction."""
 
     minimum_tls = ssl.TLSVersion.TLSv1_2
+    maximum_tls = ssl.TLSVersion.MAXIMUM_SUPPORTED
+    ciphers = "ECDHE+AESGCM"
+    http_version = "HTTP/1.1"
+    keeps_alive = True
     content_type = "application/json"
 
     def __init__(self) -> None:
@@ -57,7 +61,8 @@ class HonestProxy:
         self.key_bytes = {key: secrets.token_bytes(32) for key in self.usages}
 
     def handle(self, method: str, path: bytes, headers: Headers, body: bytes) -> Answer:
-        """Status and body."""
+        """Status and body. `headers` have their names as they came."""
+        headers = [(name.lower(), value) for name, value in headers]
         if method == "GET" and path == b"/ping":
             return 200, b"{}"
         try:
@@ -107,7 +112,7 @@ class HonestProxy:
 
     def health(self, body: bytes) -> bytes:
         GetHealthStatusRequest.parse(body)
-        fleet = [EkmFleetDetail("soft-1", "AES-GCM in software", self.health_status())]
+        fleet = [EkmFleetDetail("soft-1", "Software AES-GCM 1", self.health_status())]
         return GetHealthStatusResponse(1, "Holdfast tests", "Honest proxy 1", "Holdfast tests", fleet).to_json()
 
     def health_status(self) -> HealthStatus:
@@ -124,7 +129,7 @@ class HonestProxy:
         request = self.parse_encrypt(body)
         self.allow(key, ENCRYPT)
         metadata, iv = self.ciphertext_metadata(), self.fresh_iv()
-        output = AESGCM(self.key_bytes[key]).encrypt(iv, request.plaintext, self.gcm_aad(request.aad, metadata))
+        output = self.seal(key, iv, request.plaintext, self.gcm_aad(request.aad, metadata))
         ciphertext, tag = output[:-16], output[-16:]
         cdiv = None
         if request.wants_cdiv:
@@ -173,6 +178,9 @@ class HonestProxy:
     def parse_decrypt(self, body: bytes) -> DecryptRequest:
         return DecryptRequest.parse(body)
 
+    def seal(self, key: str, iv: bytes, plaintext: bytes, aad: bytes) -> bytes:
+        return AESGCM(self.key_bytes[key]).encrypt(iv, plaintext, aad)
+
     def open(self, key: str, iv: bytes, output: bytes, aad: bytes) -> bytes:
         try:
             return AESGCM(self.key_bytes[key]).decrypt(iv, output, aad)
@@ -184,7 +192,6 @@ class HonestProxy:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1
     timeout = 10
@@ -192,15 +199,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in self.headers.items()]
-        status, answer = self.server.proxy.handle(self.command, self.path.encode("latin-1"), headers, body)
+        headers = [(name.encode(), value.encode("latin-1")) for name, value in self.headers.items()]
+        proxy = self.server.proxy
+        status, answer = proxy.handle(self.command, self.path.encode("latin-1"), headers, body)
         self.send_response(status)
-        self.send_header("Content-Type", self.server.proxy.content_type)
+        self.send_header("Content-Type", proxy.content_type)
+        if not proxy.keeps_alive:
+            self.send_header("Connection", "close")
         self.send_header("Content-Length", str(len(answer)))
         if status == 405:
             self.send_header("Allow", "POST")
         self.end_headers()
         self.wfile.write(answer)
+
+    @property
+    def protocol_version(self) -> str:  # type: ignore[override]  # a constant of the class elsewhere
+        return self.server.proxy.http_version
 
     do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = _answer
 
@@ -215,8 +229,8 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, proxy: HonestProxy, certificate: Path, client_ca: Path | None) -> None:
         self.proxy = proxy
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = proxy.minimum_tls
-        context.set_ciphers("ECDHE+AESGCM")
+        context.minimum_version, context.maximum_version = proxy.minimum_tls, proxy.maximum_tls
+        context.set_ciphers(proxy.ciphers)
         context.load_cert_chain(certificate)
         if client_ca is not None:
             context.load_verify_locations(client_ca)

@@ -59,6 +59,20 @@ def test_a_missing_configuration_file_is_named(authority: Authority, tmp_path: P
     assert "hint:" in done.stderr
 
 
+@pytest.mark.parametrize("option", ["--ca", "--client-certificate"])
+@pytest.mark.parametrize("content", [None, "no PEM"])
+def test_a_file_that_is_no_pem_is_named(
+    authority: Authority, configuration: Path, tmp_path: Path, option: str, content: str | None
+) -> None:
+    path = tmp_path / "some.pem"
+    if content is not None:
+        path.write_text(content)
+    done = run(1, authority, configuration, option, str(path))
+    assert done.returncode == 4
+    assert f"{option} {path} cannot be used" in done.stderr
+    assert "hint:" in done.stderr
+
+
 def test_a_load_needs_a_key(authority: Authority, configuration: Path) -> None:
     done = run(1, authority, configuration, "--load", "10")
     assert done.returncode == 4

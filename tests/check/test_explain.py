@@ -7,10 +7,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from botocore.loaders import Loader
 
-from holdfast.check.explain import exceptions, explain, title
+from holdfast.check.explain import exceptions, explain, refusal_title, title
 from holdfast.check.explanations import CONNECTION_ERRORS, FAILURES
 from holdfast.check.reference import conformance_checks, kms_errors
+from holdfast.check.refusals import REFUSALS, Refusal
 from holdfast.xks.errors import ErrorName
 from holdfast.xks.kms_errors import KMS_ERRORS, ConnectionErrorCode, Failure
 
@@ -37,14 +39,69 @@ def test_a_connection_error_code_is_found_in_the_output_of_the_aws_cli(code: Con
 
 @pytest.mark.parametrize("name", list(ErrorName))
 def test_an_error_name_of_the_proxy_is_found(name: ErrorName) -> None:
-    assert [match.name for match in explain(name)] == [title(name)]
+    """Before what KMS itself means by an exception of that name."""
+    assert explain(name)[0].name == title(name)
 
 
-def test_an_exception_finds_every_failure_that_raises_it() -> None:
-    found = {match.name for match in explain("XksProxyUriUnreachableException")}
+@pytest.mark.parametrize("name", ["XksProxyUriUnreachableException", "xksproxyuriunreachableexception"])
+def test_an_exception_finds_every_failure_that_raises_it(name: str) -> None:
+    found = {match.name for match in explain(name)}
     assert found == {
         title(f) for f, error in KMS_ERRORS.items() if "XksProxyUriUnreachableException" in exceptions(error)
     }
+
+
+def test_every_exception_of_kms_that_concerns_external_key_stores_is_explained() -> None:
+    """As botocore's service model names them; the CloudHSM ones do not."""
+    shapes = Loader().load_service_model("kms", "service-2")["shapes"]
+    names = {name for name, shape in shapes.items() if shape.get("exception")}
+    wanted = {name for name in names if name.startswith(("Xks", "CustomKeyStore", "KMSInvalidState", "Disabled"))}
+    assert len(wanted) > 15
+    assert {name for name in wanted if not explain(f"({name}) when calling the CreateKey operation")} == set()
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=refusal_title)
+def test_a_refusal_of_kms_is_not_taken_for_the_proxys(refusal: Refusal) -> None:
+    text = f"An error occurred ({refusal.exception}) when calling the Decrypt operation: It {refusal.says} so."
+    found = [match.name for match in explain(text)]
+    assert refusal_title(refusal) in found
+    assert title(ErrorName.THROTTLING) not in found or "Throttling" not in refusal.exception
+
+
+@pytest.mark.parametrize("wrapped", ['{{"errorCode": "{}"}}', "botocore.errorfactory.{}: x", "({}) when calling"])
+def test_what_a_caller_was_told_under_the_name_of_a_proxys_error_is_kmss_own(wrapped: str) -> None:
+    """The proxy's ThrottlingException reaches a caller as KMSInvalidStateException."""
+    assert [match.name for match in explain(wrapped.format("ThrottlingException"))] == [
+        "KMS itself refused: ThrottlingException"
+    ]
+
+
+def test_a_denial_by_iam_is_not_the_proxys() -> None:
+    """CloudTrail shortens the exception's name."""
+    text = '"errorCode": "AccessDenied", "errorMessage": "User: x is not authorized to perform: kms:Decrypt"'
+    assert [match.name for match in explain(text)] == ["KMS itself refused: AccessDeniedException"]
+
+
+def test_a_record_of_cloudtrail_is_read_by_its_message() -> None:
+    record = {
+        "eventSource": "kms.amazonaws.com",
+        "eventName": "Decrypt",
+        "userIdentity": {"type": "AWSService", "invokedBy": "ec2.amazonaws.com"},
+        "errorCode": "KMSInvalidStateException",
+        "errorMessage": KMS_ERRORS[Failure.SOCKET_TIMEOUT].message,
+    }
+    text = msgspec.json.format(msgspec.json.encode(record)).decode()
+    assert [match.name for match in explain(text)] == [title(Failure.SOCKET_TIMEOUT)]
+
+
+@pytest.mark.parametrize("failure", list(KMS_ERRORS))
+def test_a_message_that_was_cut_still_finds_its_failure(failure: ErrorName | Failure) -> None:
+    """Behind its exception, cut by a log at 120 characters, wrapped by a console."""
+    message = KMS_ERRORS[failure].message
+    text = f"KMSInvalidStateException: {message[:60]}\n      {message[60:120]}…"
+    found = {match.name for match in explain(text)}
+    same = {title(other) for other, error in KMS_ERRORS.items() if error.message[:115] == message[:115]}
+    assert found == same
 
 
 def test_a_message_with_a_slip_is_still_found() -> None:

@@ -119,6 +119,18 @@ def test_more_than_one_error_in_a_thousand_does_not_fit() -> None:
     assert not step(2000, errors={"timeout": 3}).fits
 
 
+def test_late_answers_and_errors_count_together() -> None:
+    """99.9 % were answered 200 within 250 ms, or they were not."""
+    assert step(2000, errors={"timeout": 1}, late=1).fits
+    assert not step(2000, errors={"timeout": 2}, late=1).fits
+
+
+def test_a_figure_from_few_requests_is_called_so() -> None:
+    few, many = step(1800), replace(step(1800), seconds=10.0, sent=18_000, succeeded=18_000, in_time=18_000)
+    assert "only 1,800 requests were sent" in " ".join(LoadOutcome(1800, (few,), 1, 1).sentences)
+    assert "only" not in " ".join(LoadOutcome(1800, (many,), 1, 1).sentences)
+
+
 def test_a_slow_generator_is_admitted_and_no_quota_follows_from_it() -> None:
     late = replace(step(1800, p999=0.4), lag=0.05)
     outcome = LoadOutcome(1800, (step(900), late), 1, 1)

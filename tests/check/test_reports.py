@@ -39,13 +39,14 @@ def report(open_session: OpenSession) -> Report:
     return replace(made, results=results, load=LoadOutcome(200, (step(100), step(200, p999=0.4)), 1, 25))
 
 
-def step(rate: int, p999: float = 0.02, errors: dict[str, int] | None = None) -> Step:
+def step(rate: int, p999: float = 0.02, errors: dict[str, int] | None = None, late: int = 0) -> Step:
+    """A second at `rate`; `late` answers came after 250 ms, which a `p999` above it means for one in a hundred."""
     counts = [0] * (len(BUCKETS) + 1)
     counts[10] = rate
     summary = Summary(rate, 0.003, 0.005, 0.01, p999, p999)
-    return Step(
-        rate, 1.0, rate, rate - sum((errors or {}).values()), summary, tuple(counts), errors or {}, 0.001, 9, 9
-    )
+    succeeded = rate - sum((errors or {}).values())
+    in_time = succeeded - (late or (p999 > 0.25) * (rate // 100))
+    return Step(rate, 1.0, rate, succeeded, in_time, summary, tuple(counts), errors or {}, 0.001, 9, 9)
 
 
 class _Page(HTMLParser):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from tests.check import wrong_ciphertexts, wrong_manners, wrong_signatures
 from tests.check import wrong_proxies as wrong
 from tests.check.certificates import Authority
 from tests.check.conftest import OpenSession, complaints, report_of
@@ -60,8 +61,71 @@ MISTAKES: dict[type[HonestProxy], str] = {
     wrong.UuidDemanded: "REQ-02",
     wrong.WrongStatus: "ERR-03",
     wrong.ZeroIv: "ENC-07",
+    wrong_ciphertexts.AbsentAadIsAnother: "DEC-14",
+    wrong_ciphertexts.AnotherPlaintext: "DEC-01",
+    wrong_ciphertexts.AnyDecryptAlgorithm: "DEC-13",
+    wrong_ciphertexts.BadBase64Crashes: "DEC-16",
+    wrong_ciphertexts.BadJsonCrashes: "ENC-16",
+    wrong_ciphertexts.CiphertextOverlooked: "DEC-04",
+    wrong_ciphertexts.CorruptedAfterTheTrial: "CDIV-03",
+    wrong_ciphertexts.DecryptsWithAKeyOfNoUse: "USE-06",
+    wrong_ciphertexts.DecryptsWithAnEncryptOnlyKey: "USE-02",
+    wrong_ciphertexts.EmptyPlaintextRefused: "ENC-11",
+    wrong_ciphertexts.EncryptNotImplemented: "ENC-01",
+    wrong_ciphertexts.ForeignCharactersSkipped: "ENC-14",
+    wrong_ciphertexts.ForeignCharactersSkippedInAad: "ENC-19",
+    wrong_ciphertexts.HardlyEncrypts: "ENC-18",
+    wrong_ciphertexts.IvOverlooked: "DEC-06",
+    wrong_ciphertexts.KeyOverlooked: "DEC-15",
+    wrong_ciphertexts.LastDuplicateWins: "ENC-17",
+    wrong_ciphertexts.LongMetadataCut: "DEC-11",
+    wrong_ciphertexts.MissingAlgorithmCrashes: "ENC-13",
+    wrong_ciphertexts.MissingFieldCrashes: "DEC-12",
+    wrong_ciphertexts.OddIvCrashes: "DEC-10",
+    wrong_ciphertexts.SmallBodies: "ENC-10",
+    wrong_ciphertexts.TagOverlooked: "DEC-05",
+    wrong_manners.AnyPrefix: "HTTP-04",
+    wrong_manners.ArnsOnly: "REQ-06",
+    wrong_manners.ClosesConnections: "HTTP-06",
+    wrong_manners.DisabledStatus: "META-04",
+    wrong_manners.HsmModelWithoutVersion: "HEALTH-09",
+    wrong_manners.Http10: "TLS-04",
+    wrong_manners.ModelWithoutVersion: "HEALTH-08",
+    wrong_manners.NoHealth: "HEALTH-01",
+    wrong_manners.NoKeyStatus: "META-01",
+    wrong_manners.NoSuiteOfTheSpec: "TLS-01",
+    wrong_manners.OldTls: "TLS-02",
+    wrong_manners.OneIdForTwoHsms: "HEALTH-07",
+    wrong_manners.PutAccepted: "HTTP-02",
+    wrong_manners.ShortKeyIds: "META-06",
+    wrong_manners.ShortKeySpec: "META-02",
+    wrong_manners.UnknownFieldRefused: "REQ-05",
+    wrong_manners.UnknownPathIsAnUnknownKey: "HTTP-03",
+    wrong_manners.WeakSuite: "TLS-03",
+    wrong_signatures.AnyScopeDate: "AUTH-11",
+    wrong_signatures.AnyService: "AUTH-10",
+    wrong_signatures.CapitalHeaderNamesOnly: "AUTH-16",
+    wrong_signatures.DateNotSigned: "AUTH-06",
+    wrong_signatures.FirstOfTwoAuthorizations: "AUTH-14",
+    wrong_signatures.PathNotSigned: "AUTH-05",
+    wrong_signatures.TwoSignedHeadersOnly: "AUTH-15",
+    wrong_signatures.UnknownAccessKeyAccepted: "AUTH-03",
+    wrong_signatures.UnsignedDateAccepted: "AUTH-12",
+    wrong_signatures.UnsignedHostAccepted: "AUTH-13",
 }
 """Each wrong proxy beside the one check that must complain."""
+
+ELSEWHERE = {
+    *("AUTH-09", "CERT-01", "CERT-02", "CERT-03", "CERT-04", "LAT-01", "USE-01", "USE-03", "USE-05"),
+    *("CONF-01", "CONF-02", "CONF-03", "CONF-04", "CONF-05", "REACH-01", "REACH-02", "REACH-03"),
+    *("LAT-02", "LAT-03", "TLS-05"),
+}
+"""Checks that must complain in a test of their own: below, and in test_surroundings.py."""
+
+
+def test_every_check_has_a_mistake_that_it_catches() -> None:
+    """HTTP-07 alone cannot complain: the spec leaves the path of that answer open."""
+    assert set(MISTAKES.values()) | ELSEWHERE == {check.id for check in CATALOGUE} - {"HTTP-07"}
 
 
 def test_an_honest_proxy_passes_everything(open_session: OpenSession) -> None:

@@ -184,6 +184,9 @@ def test_a_key_of_a_disconnected_store_is_unavailable(kms: Any) -> None:
     name, message = error_of(kms.encrypt, KeyId=key, Plaintext=b"x")
     assert name == "KMSInvalidStateException"
     assert message == KMS_ERRORS[Failure.NOT_CONNECTED].message
+    name, message = error_of(external_key, kms=kms, store_id=store_id, xks_key_id="key-1")
+    assert name == "CustomKeyStoreInvalidStateException"
+    assert message == KMS_ERRORS[Failure.NOT_CONNECTED].message
 
 
 def test_a_disabled_kms_key_never_reaches_the_proxy(kms: Any, proxy: XksProxy) -> None:

@@ -1,19 +1,24 @@
 """The life of an external key store, through boto3."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 import pytest
+from botocore.exceptions import ClientError
 from tests.kms.clients import LocalKms, connected_store, create_store, describe_store, error_of, settle
 from tests.kms.tls import Authority
-from tests.kms.xks_proxy import ACCESS_KEY_ID, HOST, XksProxy
+from tests.kms.xks_proxy import ACCESS_KEY_ID, HOST, XksProxy, delayed
 
 from holdfast.kms.settings import Address, VpcEndpointService
 from holdfast.xks.types import HealthStatus, Operation
 
 SERVICE = "com.amazonaws.vpce.us-east-1.vpce-svc-0123456789abcdef0"
+OTHER_ACCOUNT = "444455556666"
+OWNER = {"XksProxyVpcEndpointServiceOwner": OTHER_ACCOUNT}
 VPC = {"XksProxyConnectivity": "VPC_ENDPOINT_SERVICE", "XksProxyVpcEndpointServiceName": SERVICE}
 WRONG_SECRET = {"AccessKeyId": ACCESS_KEY_ID, "RawSecretAccessKey": "wrong" * 10}
 
@@ -208,6 +213,45 @@ def test_a_store_behind_a_vpc_endpoint_service_connects(vpc_kms: Any, proxy: Xks
     assert entry["XksProxyConfiguration"]["VpcEndpointServiceName"] == SERVICE
 
 
+def test_a_vpc_endpoint_service_is_the_callers_own_unless_it_has_another_owner(vpc_kms: Any) -> None:
+    store_id = create_store(vpc_kms, **VPC)
+    assert describe_store(vpc_kms, store_id)["XksProxyConfiguration"]["VpcEndpointServiceOwner"] == "111122223333"
+
+
+def test_a_vpc_endpoint_service_of_another_account_needs_its_owner(start: Start, proxy: XksProxy) -> None:
+    service = VpcEndpointService(HOST, Address("127.0.0.1", proxy.port), owner=OTHER_ACCOUNT)
+    kms = start(vpc_services={SERVICE: service}, routes={}).client()
+    assert error_of(create_store, kms=kms, **VPC)[0] == "XksProxyVpcEndpointServiceNotFoundException"
+    entry = describe_store(kms, connected_store(kms, **VPC, XksProxyVpcEndpointServiceOwner=OTHER_ACCOUNT))
+    assert entry["ConnectionState"] == "CONNECTED"
+    assert entry["XksProxyConfiguration"]["VpcEndpointServiceOwner"] == OTHER_ACCOUNT
+
+
+def test_the_owner_of_a_vpc_endpoint_service_changes_while_disconnected(
+    start: Start, proxy: XksProxy, tmp_path: Path
+) -> None:
+    service = VpcEndpointService(HOST, Address("127.0.0.1", proxy.port))
+    store_id = create_store(start(data=tmp_path / "data", vpc_services={SERVICE: service}).client(), **VPC)
+    moved = replace(service, owner=OTHER_ACCOUNT)
+    kms = start(data=tmp_path / "data", vpc_services={SERVICE: moved}).client()
+    kms.connect_custom_key_store(CustomKeyStoreId=store_id)
+    assert settle(kms, store_id)["ConnectionErrorCode"] == "XKS_VPC_ENDPOINT_SERVICE_NOT_FOUND"
+    kms.disconnect_custom_key_store(CustomKeyStoreId=store_id)
+    settle(kms, store_id)
+    kms.update_custom_key_store(CustomKeyStoreId=store_id, XksProxyVpcEndpointServiceOwner=OTHER_ACCOUNT)
+    kms.connect_custom_key_store(CustomKeyStoreId=store_id)
+    assert settle(kms, store_id)["ConnectionState"] == "CONNECTED"
+
+
+@pytest.mark.parametrize("connectivity", ["VPC_ENDPOINT_SERVICE", "PUBLIC_ENDPOINT"])
+def test_the_service_goes_with_vpc_connectivity(vpc_kms: Any, connectivity: str) -> None:
+    """Required there, refused beside a public endpoint."""
+    wrong: dict[str, Any] = {"XksProxyConnectivity": connectivity}
+    name, message = error_of(create_store, kms=vpc_kms, **wrong, **({} if connectivity[0] == "V" else OWNER))
+    assert name == "ValidationException"
+    assert "XksProxyVpcEndpointService" in message
+
+
 def test_an_unknown_vpc_endpoint_service_is_not_found(vpc_kms: Any) -> None:
     other = {**VPC, "XksProxyVpcEndpointServiceName": SERVICE[:-1] + "9"}
     assert error_of(create_store, kms=vpc_kms, **other)[0] == "XksProxyVpcEndpointServiceNotFoundException"
@@ -237,10 +281,51 @@ def test_a_vpc_store_becomes_public(start: Start, proxy: XksProxy) -> None:
     address = Address("127.0.0.1", proxy.port)
     kms = start(vpc_services={SERVICE: VpcEndpointService(HOST, address)}, routes={HOST: address}).client()
     store_id = create_store(kms, **VPC)
-    kms.update_custom_key_store(
-        CustomKeyStoreId=store_id, XksProxyConnectivity="PUBLIC_ENDPOINT", XksProxyUriEndpoint=f"https://{HOST}"
+    public = {"XksProxyConnectivity": "PUBLIC_ENDPOINT", "XksProxyUriEndpoint": f"https://{HOST}"}
+    name, _ = error_of(kms.update_custom_key_store, CustomKeyStoreId=store_id, **public, **OWNER)
+    assert name == "ValidationException"
+    kms.update_custom_key_store(CustomKeyStoreId=store_id, **public)
+    shown = describe_store(kms, store_id)["XksProxyConfiguration"]
+    assert not {"VpcEndpointServiceName", "VpcEndpointServiceOwner"} & set(shown)
+
+
+def test_a_public_store_becomes_a_vpc_store(start: Start, proxy: XksProxy) -> None:
+    address = Address("127.0.0.1", proxy.port)
+    kms = start(vpc_services={SERVICE: VpcEndpointService(HOST, address)}, routes={HOST: address}).client()
+    store_id = create_store(kms)
+    name, _ = error_of(
+        kms.update_custom_key_store, CustomKeyStoreId=store_id, XksProxyConnectivity="VPC_ENDPOINT_SERVICE"
     )
-    assert "VpcEndpointServiceName" not in describe_store(kms, store_id)["XksProxyConfiguration"]
+    assert name == "ValidationException"
+    kms.update_custom_key_store(CustomKeyStoreId=store_id, **VPC)
+    kms.connect_custom_key_store(CustomKeyStoreId=store_id)
+    assert settle(kms, store_id)["ConnectionState"] == "CONNECTED"
+
+
+def test_a_failed_store_is_disconnected_before_it_is_updated(kms: Any, proxy: XksProxy) -> None:
+    store_id = create_store(kms)
+    proxy.secret = "another" * 8
+    kms.connect_custom_key_store(CustomKeyStoreId=store_id)
+    assert settle(kms, store_id)["ConnectionState"] == "FAILED"
+    name, _ = error_of(kms.update_custom_key_store, CustomKeyStoreId=store_id, NewCustomKeyStoreName="b")
+    assert name == "CustomKeyStoreInvalidStateException"
+
+
+def test_two_creations_at_once_do_not_share_a_name(local_kms: LocalKms, proxy: XksProxy) -> None:
+    """The second waits for the proxy while the first is stored; the first wins."""
+    proxy.alter = delayed(0.15)
+    clients = [local_kms.client(), local_kms.client()]
+
+    def create(kms: Any, path: str) -> str:
+        try:
+            return create_store(kms, XksProxyUriPath=path)
+        except ClientError as error:
+            return str(error.response["Error"]["Code"])
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = sorted(pool.map(create, clients, ["/one/kms/xks/v1", "/two/kms/xks/v1"]))
+    assert outcomes[0] == "CustomKeyStoreNameInUseException"
+    assert outcomes[1].startswith("cks-")
 
 
 @pytest.mark.parametrize(

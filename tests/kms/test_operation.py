@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -16,7 +17,9 @@ import pytest
 from tests.kms.clients import LocalKms, connected_store, create_store, describe_store, error_of, external_key, settle
 from tests.kms.xks_proxy import HOST, XksProxy
 
+from holdfast.kms.proxy_client import TIME_LIMIT
 from holdfast.kms.rate import TokenBucket
+from holdfast.kms.settings import Settings
 from holdfast.xks.errors import ErrorName
 from holdfast.xks.types import HealthStatus
 
@@ -48,6 +51,14 @@ def test_a_bucket_lets_its_rate_through() -> None:
     assert [bucket.take(0.0) for _ in range(4)] == [True, True, True, False]
     assert [bucket.take(0.34), bucket.take(0.34)] == [True, False]
     assert [bucket.take(100.0) for _ in range(4)] == [True, True, True, False]
+
+
+def test_the_defaults_are_kmss(settings: Settings) -> None:
+    """Spec, "GetHealthStatus": 1,800 requests/s. On loopback unless told otherwise."""
+    default = Settings(settings.credentials)
+    assert default.requests_per_second == 1800
+    assert ip_address(default.listen.host).is_loopback
+    assert TIME_LIMIT == 0.25
 
 
 def test_the_request_quota_of_a_store_is_enforced(start: Start, proxy: XksProxy) -> None:
@@ -102,6 +113,23 @@ def test_health_certificate_and_credential_are_measured(local_kms: LocalKms, kms
     days = metric(local_kms, "XksProxyCertificateDaysToExpire", CustomKeyStoreId=store_id, CertificateName=HOST)
     assert 29 < days < 30
     assert metric(local_kms, "XksProxyCredentialAge", CustomKeyStoreId=store_id) < 0.01
+
+
+@pytest.mark.parametrize("end", ["disconnected", "never created"])
+def test_nothing_is_said_any_more_of_a_proxy_that_kms_does_not_ask(
+    local_kms: LocalKms, kms: Any, proxy: XksProxy, end: str
+) -> None:
+    if end == "disconnected":
+        store_id = connected_store(kms)
+        kms.disconnect_custom_key_store(CustomKeyStoreId=store_id)
+        settle(kms, store_id)
+    else:
+        proxy.health = [HealthStatus.UNAVAILABLE]
+        error_of(create_store, kms=kms)
+    with urlopen(f"{local_kms.url}/metrics", timeout=10) as response:  # noqa: S310 (loopback)
+        text = response.read().decode()
+    for name in ("XksProxyCertificateDaysToExpire", "XksProxyCredentialAge", "XksExternalKeyManagerStates"):
+        assert f"{name}{{" not in text
 
 
 def test_a_connected_store_is_checked_again_and_again(start: Start, proxy: XksProxy) -> None:
@@ -201,6 +229,8 @@ def test_the_command_warns_when_others_can_reach_it() -> None:
         (["--ca", "/nowhere.pem"], "is not a file"),
         (["--route", "xks.example.com"], "is not HOST:PORT"),
         (["--credentials", "/dev/null"], "has no profile"),
+        (["--account", "me"], "is not an AWS account"),
+        (["--vpc-service", "svc=xks.example.com@127.0.0.1:8443,me"], "is not an AWS account"),
     ],
 )
 def test_the_command_says_what_is_wrong(arguments: list[str], words: str) -> None:

@@ -3,7 +3,7 @@
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,14 @@ def told(group: OperationGroup, reason: ErrorName | Failure) -> tuple[str, str]:
 def test_create_custom_key_store_tells(kms: Any, proxy: XksProxy, name: ErrorName) -> None:
     proxy.fail(name)
     assert error_of(create_store, kms=kms) == told(OperationGroup.KEY_STORE, name)
+
+
+@pytest.mark.parametrize("name", SEEN_BY_CREATE)
+def test_update_custom_key_store_tells(kms: Any, proxy: XksProxy, name: ErrorName) -> None:
+    store_id = create_store(kms)
+    proxy.fail(name)
+    changes = {"CustomKeyStoreId": store_id, "XksProxyUriPath": "/two/kms/xks/v1"}
+    assert error_of(kms.update_custom_key_store, **changes) == told(OperationGroup.KEY_STORE, name)
 
 
 @pytest.mark.parametrize("name", SEEN_BY_CREATE_KEY)
@@ -163,14 +171,48 @@ def moved_away(start: Start, data: Path, address: Address) -> tuple[Any, str, st
     return start(data=data, routes={HOST: address}).client(), store_id, key
 
 
-def test_no_tcp_connection(start: Start, proxy: XksProxy, tmp_path: Path) -> None:
+@contextmanager
+def expired(authority: Authority) -> Iterator[Address]:
+    """The address of a proxy whose certificate has expired."""
+    with proxy_at(authority.server_context(HOST, days=-1)) as address:
+        yield address
+
+
+PLACES: dict[Failure, Callable[[Authority], AbstractContextManager[Address]]] = {
+    Failure.NO_TCP_CONNECTION: lambda _: closed_port(),
+    Failure.NO_TLS_CONNECTION: expired,
+    Failure.SOCKET_TIMEOUT: lambda _: silent_port(),
+}
+
+
+@pytest.mark.parametrize("failure", PLACES)
+def test_every_operation_tells_what_keeps_kms_from_the_proxy(
+    start: Start, proxy: XksProxy, authority: Authority, tmp_path: Path, failure: Failure
+) -> None:
     del proxy
-    with closed_port() as address:
+    two = {"XksProxyUriPath": "/two/kms/xks/v1"}
+    with PLACES[failure](authority) as address:
         kms, store_id, key = moved_away(start, tmp_path / "data", address)
-        answer = error_of(kms.encrypt, KeyId=key, Plaintext=b"x")
-        assert answer == told(OperationGroup.CRYPTOGRAPHIC, Failure.NO_TCP_CONNECTION)
-        answer = error_of(external_key, kms=kms, store_id=store_id, xks_key_id="key-1")
-        assert answer == told(OperationGroup.CREATE_KEY, Failure.NO_TCP_CONNECTION)
+        calls: list[tuple[OperationGroup, Callable[..., object], dict[str, Any]]] = [
+            (OperationGroup.KEY_STORE, create_store, {"kms": kms, "CustomKeyStoreName": "b", **two}),
+            (OperationGroup.KEY_STORE, kms.update_custom_key_store, {"CustomKeyStoreId": store_id, **two}),
+            (OperationGroup.CREATE_KEY, external_key, {"kms": kms, "store_id": store_id, "xks_key_id": "key-1"}),
+            (OperationGroup.CRYPTOGRAPHIC, kms.encrypt, {"KeyId": key, "Plaintext": b"x"}),
+        ]
+        for group, call, parameters in calls:
+            assert error_of(call, **parameters) == told(group, failure)
+
+
+def test_key_store_operations_and_create_key_tell_of_a_malformed_response(kms: Any, proxy: XksProxy) -> None:
+    store_id = connected_store(kms)
+    proxy.alter = lambda _, reply: replace(reply, body=b"[]")
+    two = {"XksProxyUriPath": "/two/kms/xks/v1"}
+    malformed = told(OperationGroup.KEY_STORE, Failure.MALFORMED_RESPONSE)
+    assert error_of(create_store, kms=kms, CustomKeyStoreName="b", **two) == malformed
+    assert error_of(kms.update_custom_key_store, CustomKeyStoreId=store_id, **two) == malformed
+    assert error_of(external_key, kms=kms, store_id=store_id) == told(
+        OperationGroup.CREATE_KEY, Failure.MALFORMED_RESPONSE
+    )
 
 
 def test_no_tls_connection(start: Start, proxy: XksProxy, authority: Authority, tmp_path: Path) -> None:

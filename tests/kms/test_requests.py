@@ -77,6 +77,19 @@ def test_a_signature_holds_for_five_minutes_either_way(seconds: int, expected: s
     assert verdict(signed_headers(), now=NOW - timedelta(seconds=seconds)) == expected
 
 
+@pytest.mark.parametrize(("minutes", "words"), [(6, "expired"), (-6, "not yet current")])
+def test_a_wrong_clock_is_told_as_aws_tells_it(minutes: int, words: str) -> None:
+    with pytest.raises(KmsException, match=f"Signature {words}: 20261124T120000Z is now ") as caught:
+        authenticate(
+            signed_headers(),
+            b"{}",
+            callers={"AKIAALICE": ALICE},
+            region="us-east-1",
+            now=NOW + timedelta(minutes=minutes),
+        )
+    assert caught.value.name == "InvalidSignatureException"
+
+
 def test_another_service_or_region_is_refused() -> None:
     assert verdict(signed_headers(service="s3")) == "InvalidSignatureException"
     assert verdict(signed_headers(region="eu-west-1")) == "InvalidSignatureException"

@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from holdfast.check.explanations import CONNECTION_ERRORS, FAILURES, Explanation
+from holdfast.check.refusals import REFUSALS, Refusal
 from holdfast.xks.errors import ErrorName
 from holdfast.xks.kms_errors import KMS_ERRORS, ConnectionErrorCode, Failure, KmsError, OperationGroup
 
-_SHORTEST_PART = 12
+_FEWEST_LETTERS = 20
+"""In a row, of KMS's message: fewer say nothing."""
 _ALIKE = 0.75
 _WORD = re.compile(r"[A-Za-z][A-Za-z_]{5,}")
+_TOLD_TO_A_CALLER = re.compile(r"(\w+Exception)\W{0,2} when calling|errorCode\W+(\w+)|errorfactory\.(\w+)")
+"""What boto3, the AWS CLI and CloudTrail write around the exception that a caller of KMS got."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A failure that fits. `kms` is None for a ConnectionErrorCode."""
+    """What fits. `kms` is None for a ConnectionErrorCode and for what KMS refuses of its own."""
 
     name: str
     explanation: Explanation
@@ -25,22 +29,14 @@ class Match:
 
 
 def explain(text: str) -> list[Match]:
-    """The failures that `text` can mean; empty if none.
+    """What `text` can mean; empty if nothing.
 
     A message decides before an exception's name does, as most failures share KMSInvalidStateException.
     """
-    by_message = [failure for failure, error in KMS_ERRORS.items() if _holds(text, error.message)]
-    if by_message:
-        return [_match(failure) for failure in by_message]
-    words = set(_WORD.findall(text))
-    codes = [code for code in ConnectionErrorCode if code in words]
-    if codes:
-        return [Match(code, CONNECTION_ERRORS[code], None) for code in codes]
-    names = [failure for failure in KMS_ERRORS if failure in words or failure == text.strip()]
-    if names:
-        return [_match(failure) for failure in names]
-    by_exception = [failure for failure, error in KMS_ERRORS.items() if words & exceptions(error)]
-    return [_match(failure) for failure in by_exception or _alike(text)]
+    for find in (_by_whole_message, _by_code, _by_part_of_a_message, _by_name, _by_likeness):
+        if matches := find(text):
+            return matches
+    return []
 
 
 def exceptions(error: KmsError) -> set[str]:
@@ -63,23 +59,74 @@ def title(failure: ErrorName | Failure) -> str:
     return f"the proxy answered {failure}" if isinstance(failure, ErrorName) else str(failure)
 
 
+def refusal_title(refusal: Refusal) -> str:
+    """How a refusal of KMS's own is headed."""
+    return f"KMS itself refused: {refusal.exception}" + (f", {refusal.says}" if refusal.says else "")
+
+
+def _by_whole_message(text: str) -> list[Match]:
+    letters = _letters(text)
+    refusals = [each for each in REFUSALS if each.says and _letters(each.says) in letters]
+    whole = [failure for failure, error in KMS_ERRORS.items() if _letters(error.message) in letters]
+    return [_match(failure) for failure in whole] + [_own(each) for each in refusals]
+
+
+def _by_code(text: str) -> list[Match]:
+    words = _words(text)
+    return [Match(code, CONNECTION_ERRORS[code], None) for code in ConnectionErrorCode if code.lower() in words]
+
+
+def _by_part_of_a_message(text: str) -> list[Match]:
+    """A log or a console may have cut the message: the one with most letters in a row in common is meant."""
+    letters = _letters(text)
+    shared = {failure: _in_a_row(letters, _letters(error.message)) for failure, error in KMS_ERRORS.items()}
+    most = max(shared.values())
+    return [_match(failure) for failure, count in shared.items() if count == most and most >= _FEWEST_LETTERS]
+
+
+def _by_name(text: str) -> list[Match]:
+    words = _words(text)
+    told = _TOLD_TO_A_CALLER.search(text)
+    if told is not None:
+        # CloudTrail writes AccessDenied where an SDK raises AccessDeniedException.
+        words.add(f"{next(filter(None, told.groups())).lower().removesuffix('exception')}exception")
+    refusals = [_own(each) for each in REFUSALS if each.exception.lower() in words]
+    # An errorName of the proxy never reaches a caller of KMS, who sees an exception of KMS's own under that name.
+    named = () if told else tuple(f for f in KMS_ERRORS if _names(f, words, text))
+    raised = [f for f, error in KMS_ERRORS.items() if words & {name.lower() for name in exceptions(error)}]
+    return [_match(failure) for failure in dict.fromkeys((*named, *raised))] + refusals
+
+
+def _names(failure: ErrorName | Failure, words: set[str], text: str) -> bool:
+    return failure.lower() in words or failure == text.strip()
+
+
 def _match(failure: ErrorName | Failure) -> Match:
     return Match(title(failure), FAILURES[failure], KMS_ERRORS[failure])
 
 
-def _holds(text: str, message: str) -> bool:
-    query, whole = _plain(text), _plain(message)
-    return whole in query or (len(query) >= _SHORTEST_PART and " " in query and query in whole)
+def _own(refusal: Refusal) -> Match:
+    return Match(refusal_title(refusal), refusal.explanation, None)
 
 
-def _alike(text: str) -> list[ErrorName | Failure]:
-    query = _plain(text)
+def _in_a_row(text: str, message: str) -> int:
+    return SequenceMatcher(None, text, message, autojunk=False).find_longest_match().size
+
+
+def _by_likeness(text: str) -> list[Match]:
+    query = _letters(text)
     scores = {
-        failure: SequenceMatcher(None, query, _plain(error.message)).ratio() for failure, error in KMS_ERRORS.items()
+        failure: SequenceMatcher(None, query, _letters(error.message)).ratio()
+        for failure, error in KMS_ERRORS.items()
     }
     best = max(scores.values())
-    return [failure for failure, score in scores.items() if score == best and score >= _ALIKE]
+    return [_match(failure) for failure, score in scores.items() if score == best and score >= _ALIKE]
 
 
-def _plain(text: str) -> str:
-    return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
+def _words(text: str) -> set[str]:
+    return {word.lower() for word in _WORD.findall(text)}
+
+
+def _letters(text: str) -> str:
+    # Without spaces: a terminal breaks a line in the middle of a word.
+    return "".join(re.findall(r"[a-z0-9]+", text.lower()))

@@ -211,9 +211,10 @@ CONNECTION_ERRORS: Final[dict[ConnectionErrorCode, Explanation]] = {
         f"Correct what is missing. {_RECONNECT}",
     ),
     ConnectionErrorCode.XKS_VPC_ENDPOINT_SERVICE_NOT_FOUND: Explanation(
-        "There is no VPC endpoint service of this name in the key store's account and Region, or KMS may not see it.",
-        "XksProxyVpcEndpointServiceName in DescribeCustomKeyStores; the service's allowed principals.",
-        "Correct the name with UpdateCustomKeyStore, disconnected, or allow cks.kms.<region>.amazonaws.com. "
+        "There is no VPC endpoint service of this name in the Region and its owner's account, or KMS may not see it.",
+        "VpcEndpointServiceName and VpcEndpointServiceOwner in DescribeCustomKeyStores; the service's allowed "
+        "principals.",
+        "Correct name or owner with UpdateCustomKeyStore, disconnected, or allow cks.kms.<region>.amazonaws.com. "
         f"{_RECONNECT}",
     ),
 }

@@ -47,7 +47,8 @@ class Source:
     def plain(self) -> str:
         """The sentence without the marks of its document's Markdown."""
         unlinked = re.sub(r"\[([^]]*)\](?:\([^)]*\))?", r"\1", self.sentence)
-        return re.sub(r"<br>", " ", unlinked).replace("**", "").replace("`", "").replace("\\_", "_")
+        unbroken = re.sub(r"<br>|\s+", " ", unlinked)
+        return unbroken.replace("**", "").replace("`", "").replace("\\_", "_")
 
 
 def guide(section: str, statement: str) -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -74,25 +75,28 @@ def measure(session: Session) -> Measurement:
     result = Measurement(operation, session.dns[1], [], [], [], [], [])
     for _ in range(min(_NEW_CONNECTIONS, session.samples)):
         start = perf_counter()
-        connection = session.connect()
-        response = accepted(connection.exchange(_request(session, operation).to_bytes()), operation)
-        result.whole.append(perf_counter() - start)
-        result.tcp.append(connection.timings.tcp)
-        result.tls.append(connection.timings.tls)
-        result.first_byte.append(response.first_byte)
-        connection.close()
-    connection = session.connect()
+        with closing(session.connect()) as connection:
+            response = accepted(connection.exchange(_request(session, operation).to_bytes()), operation)
+            result.whole.append(perf_counter() - start)
+            result.tcp.append(connection.timings.tcp)
+            result.tls.append(connection.timings.tls)
+            result.first_byte.append(response.first_byte)
+    with ExitStack() as opened:
+        _measure_kept(session, operation, result.reused, opened)
+    return result
+
+
+def _measure_kept(session: Session, operation: Operation, reused: list[float], opened: ExitStack) -> None:
+    connection = opened.enter_context(closing(session.connect()))
     began = perf_counter()
     for _ in range(session.samples):
         start = perf_counter()
         if not connection.open:
-            connection = session.connect()
+            connection = opened.enter_context(closing(session.connect()))
         accepted(connection.exchange(_request(session, operation).to_bytes()), operation)
-        result.reused.append(perf_counter() - start)
+        reused.append(perf_counter() - start)
         if perf_counter() - began > _PATIENCE:
-            break
-    connection.close()
-    return result
+            return
 
 
 def _request(session: Session, operation: Operation) -> Request:

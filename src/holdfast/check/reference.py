@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from holdfast.check.checks import CATALOGUE, GROUPS
 from holdfast.check.explain import exceptions_text, title
 from holdfast.check.explanations import CONNECTION_ERRORS, FAILURES
+from holdfast.check.refusals import REFUSALS
 from holdfast.xks.kms_errors import KMS_ERRORS
 
 if TYPE_CHECKING:
@@ -53,6 +54,14 @@ def kms_errors() -> str:
             f"### {title(failure)[0].upper()}{title(failure)[1:]}\n\n> {error.message}\n\n"
             f"- **Raised as:** {exceptions_text(error)}\n"
             f"- **Meaning:** {words.meaning}\n- **Where to look:** {words.look}\n- **What to do:** {words.act}\n"
+        )
+    parts.append("## What KMS refuses of its own\n")
+    for refusal in REFUSALS:
+        words = refusal.explanation
+        says = f"\n\n> ... {refusal.says} ..." if refusal.says else ""
+        parts.append(
+            f"### {refusal.exception}{says}\n\n- **Meaning:** {words.meaning}\n- **Where to look:** {words.look}\n"
+            f"- **What to do:** {words.act}\n"
         )
     parts.append("## ConnectionErrorCode of DescribeCustomKeyStores\n")
     for code, words in CONNECTION_ERRORS.items():

@@ -89,7 +89,11 @@ class Report:
         if not self.keys_tested:
             return "Nothing failed, but no key operation was tested: name a test key with --key."
         skipped = self.count(Verdict.SKIP)
-        return "Fit for AWS KMS, as far as a client can see" + (f" ({skipped} checks not made)." if skipped else ".")
+        return "Fit for AWS KMS, as far as a client can see" + (f" ({_not_made(skipped)})." if skipped else ".")
+
+
+def _not_made(count: int) -> str:
+    return "1 check was not made" if count == 1 else f"{count} checks were not made"
 
 
 def run(session: Session, checks: Sequence[Check], progress: Progress) -> Report:

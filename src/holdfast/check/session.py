@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from holdfast.check.latency import Measurement
 
 Body = dict[str, Any]
-KEY_OPERATIONS = (Operation.GET_KEY_METADATA, Operation.ENCRYPT, Operation.DECRYPT)
 _TRANSIENT = (ErrorName.THROTTLING.status, ErrorName.DEPENDENCY_TIMEOUT.status)
 
 

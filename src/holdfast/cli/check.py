@@ -21,7 +21,7 @@ from holdfast.check.report.junit import junit
 from holdfast.check.report.terminal import show
 from holdfast.check.run import Fitness, run, select
 from holdfast.check.session import Session, TestKeys, Trust
-from holdfast.check.wire import WireError
+from holdfast.check.wire import WireError, tls_context
 from holdfast.cli import output
 from holdfast.cli.exit_codes import ExitCode
 
@@ -53,12 +53,8 @@ def check(
     only: Annotated[
         list[str] | None, typer.Option(help="Make only this check or group (CDIV-02, AUTH), and what it needs.")
     ] = None,
-    ca: Annotated[
-        Path | None, typer.Option(exists=True, help="Trust this CA (PEM) in place of the system's.")
-    ] = None,
-    client_certificate: Annotated[
-        Path | None, typer.Option(exists=True, help="Certificate and key (PEM) for mutual TLS.")
-    ] = None,
+    ca: Annotated[Path | None, typer.Option(help="Trust this CA (PEM) in place of the system's.")] = None,
+    client_certificate: Annotated[Path | None, typer.Option(help="Certificate and key (PEM) for mutual TLS.")] = None,
     region: Annotated[str, typer.Option(help="The AWS Region to sign for.")] = "us-east-1",
     samples: Annotated[int, typer.Option(min=10, max=100_000, help="Calls for the latency on one connection.")] = 100,
     load: Annotated[int | None, typer.Option(help="Then send this many requests/s, open loop (needs --key).")] = None,
@@ -80,7 +76,7 @@ def check(
         session = Session(
             Endpoint.parse(url, ProxyConfiguration.read(configuration)),
             TestKeys(key, encrypt_only, decrypt_only, no_use),
-            Trust(_text(ca), _text(client_certificate)),
+            _trust(ca, client_certificate),
             output.utc_now,
             region,
             samples,
@@ -96,6 +92,21 @@ def check(
     else:
         show(report, Console(width=None if sys.stdout.isatty() else 160))
     raise typer.Exit(_EXIT_CODES[report.fitness])
+
+
+def _trust(ca: Path | None, client_certificate: Path | None) -> Trust:
+    for option, path, pair in (
+        ("--ca", ca, (_text(ca), None)),
+        ("--client-certificate", client_certificate, (None, _text(client_certificate))),
+    ):
+        try:
+            tls_context(*pair, verify=True)
+        except OSError as error:
+            raise UsageError(
+                f"{option} {path} cannot be used: {error.strerror or error}",
+                "give a PEM file; that of --client-certificate holds the certificate and its key",
+            ) from None
+    return Trust(_text(ca), _text(client_certificate))
 
 
 def _load_request(session: Session, rate: int, seconds: int, *, allowed: bool) -> LoadRequest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from shutil import get_terminal_size
 from textwrap import fill
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from holdfast.cli.options import JsonOption  # noqa: TC001 (typer reads it at ru
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 _MANY = 4
-_WIDTH = 100
+_WIDEST = 100
 
 
 @app.command()
@@ -45,8 +46,8 @@ def explain_command(
 def _many(matches: list[Match]) -> None:
     output.data(f"This can be any of {len(matches)} failures: the message that comes with it tells which.\n")
     for match in matches:
-        message = match.kms.message if match.kms else ""
-        output.data(fill(f"{match.name}: {message}", _WIDTH, initial_indent="- ", subsequent_indent="  "))
+        message = match.kms.message if match.kms else match.explanation.meaning
+        output.data(fill(f"{match.name}: {message}", _width(), initial_indent="- ", subsequent_indent="  "))
 
 
 def _text(match: Match) -> str:
@@ -56,6 +57,11 @@ def _text(match: Match) -> str:
     if match.kms is not None:
         rows = {"KMS says": match.kms.message, "Raised as": exceptions_text(match.kms)} | rows
     parts += [
-        fill(text, _WIDTH, initial_indent=f"  {name:<10} ", subsequent_indent=" " * 13) for name, text in rows.items()
+        fill(text, _width(), initial_indent=f"  {name:<10} ", subsequent_indent=" " * 13)
+        for name, text in rows.items()
     ]
     return "\n".join(parts)
+
+
+def _width() -> int:
+    return min(get_terminal_size((_WIDEST, 24)).columns, _WIDEST)

@@ -18,6 +18,7 @@ from holdfast.kms.settings import Address, Settings, VpcEndpointService
 app = typer.Typer()
 
 _LAST_PORT = 65535
+_ACCOUNT = re.compile(r"[0-9]{12}")
 _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})")
 
 
@@ -54,8 +55,9 @@ def kms(
     vpc_service: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="SERVICE=NAME@HOST:PORT",
-            help="A VPC endpoint service: its name, its private DNS name, and where its load balancer is.",
+            metavar="SERVICE=NAME@HOST:PORT[,ACCOUNT]",
+            help="A VPC endpoint service: its name, its private DNS name, where its load balancer is, and its owner "
+            "if that is another account.",
         ),
     ] = None,
     requests_per_second: Annotated[int, typer.Option(min=1, help="Request quota of each external key store.")] = 1800,
@@ -74,7 +76,7 @@ def kms(
                 credentials=credentials or _credentials_path(data_directory, stack),
                 listen=_address(listen, "--listen"),
                 region=region,
-                account=account,
+                account=_account(account),
                 data=data_directory,
                 ca=ca,
                 routes=_routes(route or []),
@@ -156,9 +158,18 @@ def _vpc_services(texts: list[str]) -> dict[str, VpcEndpointService]:
     services = {}
     for text in texts:
         service, _, rest = text.partition("=")
-        name, _, address = rest.partition("@")
-        services[service] = VpcEndpointService(name, _address(address, f"--vpc-service {service}={name}@"))
+        name, _, where = rest.partition("@")
+        address, _, owner = where.partition(",")
+        services[service] = VpcEndpointService(
+            name, _address(address, f"--vpc-service {service}={name}@"), _account(owner) if owner else None
+        )
     return services
+
+
+def _account(text: str) -> str:
+    if not _ACCOUNT.fullmatch(text):
+        raise Invalid(f"{text} is not an AWS account", hint="give its 12 digits, such as 111122223333")
+    return text
 
 
 def _is_loopback(host: str) -> bool:
@@ -171,5 +182,5 @@ def _is_loopback(host: str) -> bool:
 def _missing(error: ImportError) -> Prerequisite:
     return Prerequisite(
         f"the local KMS needs the Python package {(error.name or '').partition('.')[0]}",
-        hint="install it with: pip install 'holdfast[kms]'",
+        hint="install it from Holdfast's source directory: pip install '.[kms]'",
     )

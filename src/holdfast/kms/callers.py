@@ -122,9 +122,12 @@ def _require_recent(amz_date: str, now: datetime) -> None:
     except ValueError:
         raise KmsException("IncompleteSignatureException", "X-Amz-Date is not YYYYMMDD'T'HHMMSS'Z'.") from None
     if abs(now - sent) > MAX_SKEW:
+        edge = now + MAX_SKEW if sent > now else now - MAX_SKEW
+        wrong, side, sign = ("not yet current", "later", "+") if sent > now else ("expired", "earlier", "-")
         raise KmsException(
             "InvalidSignatureException",
-            f"Signature expired: {amz_date} is more than 5 minutes from {now:%Y%m%dT%H%M%SZ}.",
+            f"Signature {wrong}: {amz_date} is now {side} than {edge:%Y%m%dT%H%M%SZ} "
+            f"({now:%Y%m%dT%H%M%SZ} {sign} 5 min.)",
         )
 
 

@@ -69,7 +69,7 @@ class Connections:
 
     async def _obstacle(self, store: KeyStore, trail: Trail) -> ConnectionErrorCode | None:
         if store.connectivity == VPC:
-            code = vpc.problem_of(store.vpc_service or "", store.host, self._settings)
+            code = vpc.problem_of(store, self._settings)
             if code is not None:
                 return code
         try:

@@ -96,7 +96,10 @@ async def generate_random(call: Call, service: Service) -> Output:
 
 def _parse(raw: bytes | None) -> Blob:
     if raw is None:
-        raise validation_error("1 validation error detected: Value at 'ciphertextBlob' must not be null")
+        raise validation_error(
+            "1 validation error detected: Value at 'ciphertextBlob' failed to satisfy constraint: "
+            "Member must not be null"
+        )
     try:
         return Blob.parse(raw)
     except InvalidBlob:

@@ -76,12 +76,12 @@ class Gateway:
     def close(self) -> None:
         """Closes every connection."""
         for store_id in list(self._clients):
-            self.forget(store_id)
+            self._hang_up(store_id)
 
     def forget(self, store_id: str) -> None:
-        """Closes the connections of one key store."""
-        if store_id in self._clients:
-            self._clients.pop(store_id)[1].close()
+        """Closes the connections of a key store that is disconnected or gone, and what is known of its proxy."""
+        self._hang_up(store_id)
+        self._metrics.proxy_forgotten(store_id)
 
     def admit(self, store_id: str, kms_operation: str) -> bool:
         """Whether the key store's request quota has room for one more cryptographic operation."""
@@ -197,10 +197,14 @@ class Gateway:
         known = self._clients.get(store.id)
         if known is not None and known[0] == endpoint:
             return known[1]
-        self.forget(store.id)
+        self._hang_up(store.id)
         client = ProxyClient(endpoint, tls_context(self._settings.ca), self._now)
         self._clients[store.id] = (endpoint, client)
         return client
+
+    def _hang_up(self, store_id: str) -> None:
+        if store_id in self._clients:
+            self._clients.pop(store_id)[1].close()
 
     def _endpoint(self, store: KeyStore) -> Endpoint:
         if store.connectivity == PUBLIC:

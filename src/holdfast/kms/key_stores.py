@@ -51,7 +51,10 @@ async def create(call: Call, service: Service) -> Output:
         vpc_service=given.get("XksProxyVpcEndpointServiceName"),
         vpc_service_owner=given.get("XksProxyVpcEndpointServiceOwner"),
     )
+    store = _with_vpc_owner(store, service)
     await _require_usable(store, call, service, reachable=store.connectivity == PUBLIC)
+    # Another CreateCustomKeyStore may have taken name or address during the call of the proxy.
+    _require_unique(store, service)
     service.state.put(store)
     return {"CustomKeyStoreId": store.id}
 
@@ -81,21 +84,16 @@ async def update(call: Call, service: Service) -> Output:
     allowed = (DISCONNECTED,) if fixed else (DISCONNECTED, CONNECTED)
     if store.connection_state not in allowed:
         raise _wrong_state(store, f"update {' and '.join(fixed) or 'it'}")
-    changed = replace(store, **changes)
-    if changed.connectivity == PUBLIC:
-        changed = replace(changed, vpc_service=None, vpc_service_owner=None)
+    if given.get("XksProxyConnectivity") == PUBLIC:
+        changes = {"vpc_service": None, "vpc_service_owner": None} | changes
+    changed = _with_vpc_owner(replace(store, **changes), service)
     # A new name alone leads to no call of the proxy.
     reachable = set(changes) != {"name"} and (changed.connectivity == PUBLIC or store.connection_state == CONNECTED)
     await _require_usable(changed, call, service, reachable=reachable)
-    # The connection state may have changed during the call of the proxy.
-    current = of_id(call, service)
-    service.state.put(
-        replace(
-            changed,
-            connection_state=current.connection_state,
-            connection_error_code=current.connection_error_code,
-        )
-    )
+    # The connection state, or another property, may have changed during the call of the proxy.
+    current = _with_vpc_owner(replace(of_id(call, service), **changes), service)
+    _require_unique(current, service)
+    service.state.put(current)
     return {}
 
 
@@ -128,6 +126,7 @@ async def delete(call: Call, service: Service) -> Output:
     if store.connection_state != DISCONNECTED:
         raise _wrong_state(store, "delete it")
     service.state.delete(store)
+    service.gateway.forget(store.id)
     return {}
 
 
@@ -161,15 +160,16 @@ async def _require_usable(store: KeyStore, call: Call, service: Service, *, reac
     _require_unique(store, service)
     if not store.uri_path.endswith("/kms/xks/v1"):
         raise validation_error("XksProxyUriPath must end with /kms/xks/v1, the version that KMS speaks.")
-    if (store.connectivity == VPC) != (store.vpc_service is not None):
-        raise validation_error("XksProxyVpcEndpointServiceName goes with XksProxyConnectivity VPC_ENDPOINT_SERVICE.")
-    if store.vpc_service is not None:
+    if store.connectivity == VPC:
         _require_vpc_service(store, service)
+    else:
+        _refuse_vpc_service(store)
     if reachable:
         try:
             await service.gateway.health(store, call.trail)
         except ProxyFailure as failure:
-            service.gateway.forget(store.id)
+            if service.state.find(KeyStore, id=store.id) is None:
+                service.gateway.forget(store.id)
             raise of_failure(failure, OperationGroup.KEY_STORE) from None
 
 
@@ -194,13 +194,33 @@ def _require_unique(store: KeyStore, service: Service) -> None:
             )
 
 
+def _with_vpc_owner(store: KeyStore, service: Service) -> KeyStore:
+    # Service model: without XksProxyVpcEndpointServiceOwner the service is in the caller's account.
+    if store.connectivity != VPC or store.vpc_service_owner is not None:
+        return store
+    return replace(store, vpc_service_owner=service.settings.account)
+
+
+def _refuse_vpc_service(store: KeyStore) -> None:
+    for name, value in (
+        ("XksProxyVpcEndpointServiceName", store.vpc_service),
+        ("XksProxyVpcEndpointServiceOwner", store.vpc_service_owner),
+    ):
+        if value is not None:
+            raise validation_error(f"{name} is valid only with XksProxyConnectivity VPC_ENDPOINT_SERVICE.")
+
+
 def _require_vpc_service(store: KeyStore, service: Service) -> None:
-    match vpc.problem_of(store.vpc_service or "", store.host, service.settings):
+    if store.vpc_service is None:
+        raise validation_error(
+            "XksProxyVpcEndpointServiceName is required with XksProxyConnectivity VPC_ENDPOINT_SERVICE."
+        )
+    match vpc.problem_of(store, service.settings):
         case ConnectionErrorCode.XKS_VPC_ENDPOINT_SERVICE_NOT_FOUND:
             raise KmsException(
                 "XksProxyVpcEndpointServiceNotFoundException",
-                f"There is no VPC endpoint service {store.vpc_service} in this Region that allows the principal "
-                f"cks.kms.{service.settings.region}.amazonaws.com.",
+                f"There is no VPC endpoint service {store.vpc_service} of account {store.vpc_service_owner} in this "
+                f"Region that allows the principal cks.kms.{service.settings.region}.amazonaws.com.",
             )
         case ConnectionErrorCode():
             raise KmsException(

@@ -74,6 +74,7 @@ class CloudWatch:
 
     def certificate_seen(self, store_id: str, certificate: Certificate, now: datetime) -> None:
         """Notes a certificate's days; CloudWatch has none for a wildcard."""
+        self._certificate.remove_by_labels({"CustomKeyStoreId": store_id})
         if "*" not in certificate.common_name:
             days = (certificate.not_after - now).total_seconds() / 86400
             self._certificate.labels(store_id, certificate.common_name).set(days)
@@ -87,6 +88,11 @@ class CloudWatch:
         states = Tally(detail.health_status for detail in response.ekm_fleet_details)
         for state in HealthStatus:
             self._managers.labels(store_id, state.value).set(states[state])
+
+    def proxy_forgotten(self, store_id: str) -> None:
+        """Ends the time series that tell of a proxy which KMS does not ask any more."""
+        for gauge in (self._certificate, self._credential, self._managers):
+            gauge.remove_by_labels({"CustomKeyStoreId": store_id})
 
     def throttled(self, store_id: str, kms_operation: str) -> None:
         """Counts an operation refused for the quota."""

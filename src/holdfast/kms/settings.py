@@ -15,10 +15,14 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class VpcEndpointService:
-    """A VPC endpoint service that this KMS is told of: its verified private DNS name, and its load balancer."""
+    """A VPC endpoint service that this KMS is told of: its verified private DNS name, and its load balancer.
+
+    `owner` is the account that it is in; None: this KMS's own.
+    """
 
     private_dns_name: str
     address: Address
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,12 @@ from holdfast.xks.types import Operation
 _TASK_1 = "Appendix A, Task 1"
 _TASK_4 = "Appendix A, Task 4"
 _SIGV4 = Source("Authentication", "An XKS proxy MUST support SigV4-based authentication of XKS API requests.")
-_RECENT = Source(_TASK_4, 'the XKS Proxy MUST also ensure that the timestamp on the request is "recent"')
-_MATCH = Source(_TASK_4, "Verify that the signature computed at the end of Task 4 is the same as that included")
+_RECENT = Source(_TASK_4, "the XKS Proxy MUST also ensure that the timestamp on the request is “recent”")
+_MATCH = Source(
+    _TASK_4,
+    "Verify that the signature computed at the end of Task 4 is the same as that included in the Authorization "
+    "header.",
+)
 
 
 @check("AUTH-01", "A wrong signature is refused", level=Level.MUST, source=_MATCH, needs=("HEALTH-01",))

@@ -84,7 +84,8 @@ def other_algorithm(session: Session) -> str:
     "No CDIV is given without a trial decrypt",
     level=Level.KMS,
     source=Source(
-        _APPENDIX, "If the decryption is successful, return the encrypt API output from Step 1 along with the CDIV"
+        _APPENDIX,
+        "If the decryption is successful, return the encrypt API output from Step 1 along with the CDIV from Step 2.",
     ),
     needs=("CDIV-01",),
 )

@@ -38,7 +38,8 @@ def uri_path(session: Session) -> str:
     "The access key id has KMS's form",
     level=Level.MUST,
     source=Source(
-        "Appendix A", "The access key id is a random string of length no less than 20 characters and no more than 30"
+        "Appendix A",
+        "The access key id is a random string of length no less than 20 characters and no more than 30 characters.",
     ),
 )
 def access_key_id(session: Session) -> str:

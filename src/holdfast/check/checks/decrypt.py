@@ -12,9 +12,10 @@ from holdfast.xks.types import Operation
 _SECTION = "Decrypt"
 _CORRUPTED = Source(
     "Error codes",
-    "specified ciphertext, initialization vector,<br>additional authenticated data or<br>authentication tag is "
-    "corrupted",
+    "The request was rejected because the<br>specified ciphertext, initialization vector,<br>additional "
+    "authenticated data or<br>authentication tag is corrupted, missing,<br>or otherwise invalid.",
 )
+_BASE64 = Source(_SECTION, "When present, this field MUST be specified as a Base64 encoded string")
 _ROUND_TRIP = "DEC-01"
 _REFUSALS = (ErrorName.INVALID_CIPHERTEXT, ErrorName.VALIDATION)
 
@@ -210,7 +211,11 @@ def other_algorithm(session: Session) -> str:
     "DEC-14",
     "An absent AAD is the same as an empty one",
     level=Level.ADVICE,
-    source=Source("Encrypt", "is not present, the corresponding length MUST be set to zero"),
+    source=Source(
+        "Encrypt",
+        "If the `additionalAuthenticatedData` or `ciphertextMetadata` is not present, the corresponding length MUST "
+        "be set to zero.",
+    ),
     needs=(_ROUND_TRIP,),
 )
 def absent_aad(session: Session) -> str:
@@ -229,6 +234,20 @@ def other_key(session: Session) -> str:
     key = named(session.keys.decrypt_only, "--decrypt-only")
     response = session.unseal(session.seal(fresh_plaintext()), key=key, about="Decrypt with another key")
     return refused(response, ErrorName.INVALID_CIPHERTEXT, what=f"a ciphertext of {session.test_key} under {key}")
+
+
+@check("DEC-16", "What is not Base64 is refused", level=Level.MUST, source=_BASE64, needs=(_ROUND_TRIP,))
+def not_base64(session: Session) -> str:
+    """Sends a foreign character in each of the five fields in turn."""
+    what = session.seal(fresh_plaintext(), fresh_plaintext())
+    names = (
+        "ciphertext",
+        "initializationVector",
+        "authenticationTag",
+        "additionalAuthenticatedData",
+        "ciphertextMetadata",
+    )
+    return _all_refused(session, ((what, f"{name} '!!!!'", {name: "!!!!"}) for name in names), *_REFUSALS)
 
 
 _Case = tuple[Sealed, str, dict[str, Any]]
@@ -284,4 +303,5 @@ CHECKS: tuple[Check, ...] = (
     other_algorithm,
     absent_aad,
     other_key,
+    not_base64,
 )

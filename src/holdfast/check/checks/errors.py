@@ -31,7 +31,8 @@ def names(session: Session) -> str:
     level=Level.MUST,
     source=Source(
         _SECTION,
-        "MUST be less than 512 characters in length and only use printable ASCII characters, i.e. hex values 0x20",
+        "MUST be less than 512 characters in length and only use printable ASCII characters, i.e. hex values 0x20 "
+        "(space) through 0x7e (tilde).",
     ),
     needs=("HEALTH-01",),
 )

@@ -124,6 +124,49 @@ def no_authorization(session: Session) -> str:
     return "answered for each of the four kmsOperation values of the spec"
 
 
+@check(
+    "HEALTH-07",
+    "The external key managers have ids of their own",
+    level=Level.MUST,
+    source=Source(_SECTION, "Unique identifier for the external key manager in the external key manager cluster."),
+    needs=("HEALTH-02",),
+)
+def unique_ids(session: Session) -> str:
+    """Compares the ids in ekmFleetDetails."""
+    ids = [entry["id"] for entry in _fleet(_health(session))]
+    repeated = sorted({each for each in ids if ids.count(each) > 1})
+    if repeated or not all(ids):
+        raise Refuted(f"repeated: {', '.join(repeated)}" if repeated else "an id is empty")
+    return ", ".join(ids)
+
+
+@check(
+    "HEALTH-08",
+    "xksProxyModel has product name and version",
+    level=Level.SHOULD,
+    source=Source(_SECTION, "Model of the XKS Proxy. This SHOULD include the product name and version."),
+    needs=("HEALTH-02",),
+)
+def proxy_model(session: Session) -> str:
+    """Looks for letters and a digit: AWS's support reads it when a key store fails."""
+    return _named_with_version(_health(session)["xksProxyModel"])
+
+
+@check(
+    "HEALTH-09",
+    "Each external key manager's model has product name and version",
+    level=Level.SHOULD,
+    source=Source(
+        _SECTION,
+        "Model of the external key manager. This SHOULD include the product name, version of the hardware",
+    ),
+    needs=("HEALTH-02",),
+)
+def manager_models(session: Session) -> str:
+    """Looks for letters and a digit: AWS judges requests for a higher quota by it."""
+    return ", ".join(_named_with_version(entry["model"]) for entry in _fleet(_health(session)))
+
+
 def _health(session: Session) -> Body:
     response = session.call(Operation.GET_HEALTH_STATUS, health_metadata())
     body = accepted(response, "GetHealthStatus").json_object
@@ -139,4 +182,20 @@ def _fleet(body: Body) -> list[Body]:
     return entries
 
 
-CHECKS: tuple[Check, ...] = (answers, fields, fleet_size, statuses, agrees, no_authorization)
+def _named_with_version(model: str) -> str:
+    if not any(c.isalpha() for c in model) or not any(c.isdigit() for c in model):
+        raise Refuted(f"{model!r}")
+    return model
+
+
+CHECKS: tuple[Check, ...] = (
+    answers,
+    fields,
+    fleet_size,
+    statuses,
+    agrees,
+    no_authorization,
+    unique_ids,
+    proxy_model,
+    manager_models,
+)

@@ -68,7 +68,11 @@ def unknown_path(session: Session) -> str:
     "HTTP-04",
     "Another path prefix is not answered",
     level=Level.ADVICE,
-    source=Source("API operations", "a mechanism to support multiple isolated customers on the same XKS proxy"),
+    source=Source(
+        "API operations",
+        "The `<optional-path-prefix>` provides a mechanism to support multiple isolated customers on the same XKS "
+        "proxy.",
+    ),
     needs=("HEALTH-01",),
 )
 def other_prefix(session: Session) -> str:

@@ -93,7 +93,11 @@ def unknown_fields(session: Session) -> str:
     "REQ-05",
     "Unknown fields beside requestMetadata are accepted",
     level=Level.ADVICE,
-    source=Source("GetKeyMetadata", "In the future, KMS may introduce a new API that can be satisfied"),
+    source=Source(
+        "GetKeyMetadata",
+        "In the future, KMS may introduce a new API that can be satisfied by calling one of the XKS APIs listed in "
+        "this document.",
+    ),
     needs=("HEALTH-01",),
 )
 def unknown_top_fields(session: Session) -> str:
@@ -105,7 +109,11 @@ def unknown_top_fields(session: Session) -> str:
     "REQ-06",
     "A service as principal is accepted",
     level=Level.MUST,
-    source=Source("Encrypt", "the service principal ending in amazonaws.com, such as"),
+    source=Source(
+        "Encrypt",
+        "When the caller is another AWS service, this field will contain either the service principal ending in "
+        "amazonaws.com, such as [ec2.amazonaws.com](http://ec2.amazonaws.com/) or “AWS Internal”.",
+    ),
     needs=("META-01",),
 )
 def service_principal(session: Session) -> str:

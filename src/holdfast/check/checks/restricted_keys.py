@@ -19,7 +19,10 @@ _USAGE = Source(
     "The XKS Proxy must use the strings `ENCRYPT` and `DECRYPT` (all uppercase) to indicate when an external key "
     "supports encrypt and decrypt operations, respectively.",
 )
-_UNSUPPORTED = Source("Error codes", "specified key does not support the<br>requested operation.")
+_UNSUPPORTED = Source(
+    "Error codes",
+    "The request was rejected because the<br>specified key does not support the<br>requested operation.",
+)
 
 
 @check(
@@ -77,7 +80,8 @@ def _usage_is(session: Session, key: str, expected: set[str]) -> str:
     body = accepted(response, f"GetKeyMetadata of {key}").json_object or {}
     usage = body.get("keyUsage")
     if not isinstance(usage, list) or set(usage) & {"ENCRYPT", "DECRYPT"} != expected:
-        raise Refuted(f"{key}: keyUsage is {usage}")
+        shown = ", ".join(map(str, usage)) if isinstance(usage, list) else repr(usage)
+        raise Refuted(f"{key}: keyUsage is {shown or 'empty'}")
     return f"{key}: {', '.join(usage) or 'none'}"
 
 

@@ -115,9 +115,14 @@ def _refuses_handshake(session: Session, context: ssl.SSLContext, what: str) -> 
     # In TLS 1.3 the client learns of the refusal only after its own part of the handshake is done.
     try:
         connection = Connection.connect(session.address, session.endpoint.host, context)
-        response = connection.exchange(session.request(Operation.GET_HEALTH_STATUS, health_metadata()).to_bytes())
     except (WireError, OSError):
         return
+    try:
+        response = connection.exchange(session.request(Operation.GET_HEALTH_STATUS, health_metadata()).to_bytes())
+    except WireError:
+        return
+    finally:
+        connection.close()
     raise Refuted(f"a client with {what} was answered {response.describe()}")
 
 

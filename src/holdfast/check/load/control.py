@@ -170,6 +170,7 @@ def _add_up(tallies: list[Tally], rate: int, seconds: float) -> Step:
         seconds=seconds,
         sent=sum(tally.sent for tally in tallies),
         succeeded=len(latencies),
+        in_time=sum(value <= KMS_TIMEOUT for value in latencies),
         latency=Summary.of(latencies) if latencies else None,
         histogram=tuple(histogram),
         errors=dict(errors.most_common()),

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 _LIMITS = (
     "A client sees answers, not the inside. Not shown here: whether a trial decrypt precedes every CDIV and the "
     "CDIV precedes it (only an encrypt-only key betrays its absence), how deep the health check goes while the HSM "
-    "works, what is logged, whether two credentials can be live at once, whether keys leave the HSM, and the way "
-    "between AWS and this endpoint. Nothing that was sent can change or harm a key."
+    "works, what is logged, whether two credentials can be live at once, whether mutual TLS refuses another subject "
+    "of the right authority, whether keys leave the HSM, and the way between AWS and this endpoint. Nothing that was "
+    "sent can change or harm a key."
 )
 
 
@@ -57,7 +58,7 @@ def _head(report: Report) -> str:
         "URI path": report.uri_path,
         "Address": report.address or "none",
         "Seen from": report.place,
-        "When": f"{report.started:%Y-%m-%d %H:%M:%S} UTC, {report.seconds:.1f} s",
+        "When": f"{report.started:%Y-%m-%d %H:%M:%S} UTC, {report.seconds:.1f}\u00a0s",
         "Made by": f"holdfast check {report.version}, after the XKS Proxy API specification v1.0.3",
     }
     rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
@@ -98,7 +99,7 @@ def _check(result: Result, *, opened: bool) -> str:
         f'<span class="verdict">{result.verdict}</span><span class="id">{check.id}</span>'
         f'<span class="title">{escape(check.title)}</span><span '
         f'class="evidence">{escape(result.evidence)}</span></summary>'
-        f"<p>{escape(check.what_it_does)}</p><blockquote>{escape(source.plain)}</blockquote>"
+        f'<p class="dim">{escape(check.what_it_does)}</p><blockquote>{escape(source.plain)}</blockquote>'
         f'<p class="dim">{escape(source.document)}, {escape(source.section)} · {check.level}</p></details>'
     )
 
@@ -168,10 +169,14 @@ def _load(load: LoadOutcome) -> str:
     words = "".join(f"<p>{escape(sentence)}</p>" for sentence in load.sentences)
     how = (
         f'<p class="dim">Open loop: Encrypt with a CDIV and Decrypt in turn, sent at fixed times over up to '
-        f"{load.connections} kept connections by {load.processes} processes; latency counts from the intended "
+        f"{load.connections} kept connections by {_processes(load.processes)}; latency counts from the intended "
         "sending time. A rate fits if 99.9 % of its requests were answered 200 within 250 ms.</p>"
     )
     return _section("Load", f'{words}<div class="plots">{drawn}</div>{table}{_errors(steps)}{how}')
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
 
 
 def _step(step: Step) -> str:

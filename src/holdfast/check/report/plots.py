@@ -83,7 +83,7 @@ def bars(counts: Sequence[int], edges: Sequence[float], title: str) -> str:
         _x_label(_LEFT + (index - first + 1) * width, _ms(edges[index]))
         for index in range(first, min(last + 1, len(edges)), every)
     ]
-    return _svg(title, [*body, _x_title("ms, up to")])
+    return _svg(title, [*body, _x_title("ms, up to"), '<text x="2" y="205">calls</text>'])
 
 
 def budget_bar(parts: Sequence[tuple[str, str, float]], title: str) -> str:

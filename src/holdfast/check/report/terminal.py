@@ -35,7 +35,8 @@ def show(report: Report, console: Console) -> None:
         console.print(_latency(report.measurement))
     if report.load is not None:
         console.print(_load(report.load))
-    console.print(_complaints(report))
+    for complaint in _complaints(report):
+        console.print(complaint)
     counts = ", ".join(f"{report.count(verdict)} {verdict}" for verdict in Verdict if report.count(verdict))
     style = "bold green" if report.fit else "bold red"
     console.print(Text(report.conclusion, style=style), Text(f"({counts})", style="dim"))
@@ -46,7 +47,8 @@ def _checks(report: Report) -> RenderableType:
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(ratio=1)
-    table.add_column(ratio=1, style="dim")
+    # A word that is longer than the column goes on in the next line; none is cut off.
+    table.add_column(ratio=1, style="dim", overflow="fold")
     group = ""
     for result in report.results:
         if result.check.group != group:
@@ -111,19 +113,22 @@ def _table(title: str, columns: tuple[str, ...]) -> Table:
     return table
 
 
-def _complaints(report: Report) -> RenderableType:
-    parts: list[Text] = []
-    for verdict in (Verdict.FAIL, Verdict.WARN):
-        parts += [_complaint(result) for result in report.results if result.verdict is verdict]
-    return Group(*parts)
+def _complaints(report: Report) -> list[RenderableType]:
+    return [
+        _complaint(result)
+        for verdict in (Verdict.FAIL, Verdict.WARN)
+        for result in report.results
+        if result.verdict is verdict
+    ]
 
 
-def _complaint(result: Result) -> Text:
-    check = result.check
-    return Text.assemble(
-        (f"\n{result.verdict} ", STYLES[result.verdict]),
-        (f"{check.id} {check.title}\n", "bold"),
-        f"  found:  {result.evidence}\n",
-        f"  how:    {check.what_it_does}\n",
-        f"  source: {check.source.document}, {check.source.section} ({check.level}): {check.source.plain}\n",
-    )
+def _complaint(result: Result) -> RenderableType:
+    check, source = result.check, result.check.source
+    title = Text.assemble((f"{result.verdict} ", STYLES[result.verdict]), (f"{check.id} {check.title}", "bold"))
+    rows = Table(box=None, show_header=False, padding=(0, 1, 0, 2))
+    rows.add_column(no_wrap=True, style="dim")
+    rows.add_column(overflow="fold")
+    rows.add_row("found", Text(result.evidence))
+    rows.add_row("how", Text(check.what_it_does))
+    rows.add_row("source", Text(f"{source.document}, {source.section} ({check.level}): {source.plain}"))
+    return Group(title, rows, Text())
