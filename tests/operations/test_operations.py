@@ -9,12 +9,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.operations.proxy import METADATA, Proxy, external_key, keystore_of, plaintext_of
+from tests.operations.proxy import METADATA, Proxy, external_key, plaintext_of
 
 from holdfast.catalog.snapshot import Takeover
 from holdfast.ekm.port import Sealed, Timing
 from holdfast.operations import encrypt
-from holdfast.operations.get_health_status import is_ready
 from holdfast.operations.request import locator_of
 from holdfast.xks.aad import AadFraming, CiphertextMetadata, ciphertext_data_integrity_value
 from holdfast.xks.encoding import decode_base64, encode_base64
@@ -323,7 +322,6 @@ def test_health_names_the_fleet_and_each_hsm(proxy: Proxy, hsm: SoftwareHsm) -> 
 def test_health_of_softhsm_is_active(real: Proxy) -> None:
     details = real.call(Operation.GET_HEALTH_STATUS).json["ekmFleetDetails"]
     assert [detail["healthStatus"] for detail in details] == ["ACTIVE"]
-    assert is_ready(real.services)
 
 
 @pytest.mark.parametrize("status", HealthStatus)
@@ -331,7 +329,6 @@ def test_a_fresh_finding_is_told(proxy: Proxy, hsm: SoftwareHsm, status: HealthS
     hsm.status, hsm.checked_at = status, proxy.clock()
     details = proxy.call(Operation.GET_HEALTH_STATUS).json["ekmFleetDetails"]
     assert details[0]["healthStatus"] == status
-    assert is_ready(proxy.services) == (status is not HealthStatus.UNAVAILABLE)
 
 
 @pytest.mark.parametrize("age", [None, 60.1])
@@ -341,7 +338,6 @@ def test_a_finding_older_than_a_minute_is_unavailable(proxy: Proxy, hsm: Softwar
     hsm.checked_at = None if age is None else 1000.0 - age
     details = proxy.call(Operation.GET_HEALTH_STATUS).json["ekmFleetDetails"]
     assert details[0]["healthStatus"] == "UNAVAILABLE"
-    assert not is_ready(proxy.services)
 
 
 def test_a_finding_of_a_minute_ago_still_counts(proxy: Proxy, hsm: SoftwareHsm) -> None:
@@ -358,15 +354,6 @@ def test_health_asks_no_key(proxy: Proxy, hsm: SoftwareHsm) -> None:
     """Spec: a KMS key is not used for the health check."""
     proxy.call(Operation.GET_HEALTH_STATUS)
     assert hsm.calls == []
-
-
-def test_a_proxy_without_a_key_store_is_not_ready(hsm: SoftwareHsm) -> None:
-    services = Proxy(hsm, keystore_of()).services
-    empty = type(services)(
-        lambda: type(services.snapshot())(1), *[getattr(services, name) for name in list(services.__slots__)[1:]]
-    )
-    hsm.checked_at = empty.clock()
-    assert not is_ready(empty)
 
 
 # ---- disabled and blocked ---------------------------------------------------------------------------------

@@ -35,13 +35,6 @@ async def answer(request: Request, services: Services) -> bytes:
     ).to_json()
 
 
-def is_ready(services: Services) -> bool:
-    """Whether a key operation would succeed now: some HSM answers its probe, and some keystore is known."""
-    now = services.clock()
-    serving = any(current_status(hsm.health(), now) is not HealthStatus.UNAVAILABLE for hsm in services.hsms.values())
-    return serving and bool(services.snapshot().keystores)
-
-
 def current_status(health: HsmHealth, now: float) -> HealthStatus:
     """The probe's finding; UNAVAILABLE if it is older than a minute, since nobody knows."""
     if health.checked_at is None or now - health.checked_at > MAX_AGE:
