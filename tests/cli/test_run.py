@@ -98,6 +98,7 @@ def test_it_serves_and_the_printed_curl_line_answers(started: Run, demo: Path) -
     said = started.until(_LAST_LINE)
     assert _LAST_LINE in said, said
     assert "encrypted in" in said
+    assert "holdfast: notice: serving HTTPS on 127.0.0.1 port " in said
     done = subprocess.run(
         ["bash", "-c", printed_command(said, "curl")], capture_output=True, text=True, check=True, timeout=30, cwd="/"
     )
