@@ -54,6 +54,8 @@ missing_packages() {
   # `make run` prints a curl line that must work as printed.
   command -v curl > /dev/null || echo curl
   [[ $kind == run ]] || missing_tools
+  # Only CI insists on promtool: its package also starts a Prometheus, which nobody wants on a machine of their own.
+  [[ $kind == run || -z ${CI:-} ]] || command -v promtool > /dev/null || echo prometheus
 }
 
 # What the tests and benchmarks call: a file or command, and the package that has it.

@@ -9,6 +9,14 @@ holdfast=.venv/bin/holdfast
 scripts/bootstrap.sh run
 next_steps=$("$holdfast" init --directory "$directory")
 
+# Another program on the port, such as a second `make run`, would answer the proof in this proxy's place.
+if [[ $next_steps =~ //\[?([^]/]+)\]?:([0-9]+)/ ]] &&
+  (: < "/dev/tcp/${BASH_REMATCH[1]}/${BASH_REMATCH[2]}") 2> /dev/null; then
+  echo "run: Holdfast did not come up: something listens on port ${BASH_REMATCH[2]} already, perhaps another" \
+    "\`make run\`. Stop it, or change \`listen\` in $directory/holdfast.toml." >&2
+  exit 1
+fi
+
 proof=
 "$holdfast" serve --config "$directory/holdfast.toml" &
 server=$!

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the wheel, installs it where nothing of this checkout is in reach, and serves one Encrypt and Decrypt with it.
+# Builds the sdist and from that the wheel, installs it where nothing of this checkout is in reach, and serves one
+# Encrypt and Decrypt with it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,7 +12,10 @@ finish() {
 }
 trap finish EXIT
 
-.venv/bin/python -m build --wheel --no-isolation --outdir "$work/dist" > "$work/build.log" || { cat "$work/build.log"; exit 1; }
+.venv/bin/python -m build --no-isolation --outdir "$work/dist" > "$work/build.log" || { cat "$work/build.log"; exit 1; }
+for file in packaging/holdfast.service packaging/Containerfile examples/nshield-module.toml requirements/runtime.txt Makefile; do
+  tar --list --gzip --file "$work"/dist/*.tar.gz --wildcards "*/$file" > /dev/null || { echo "wheel: the sdist lacks $file" >&2; exit 1; }
+done
 # The locked dependencies are already in .venv; only the package comes from the wheel.
 .venv/bin/python -m venv --without-pip "$work/venv"
 site=$("$work/venv/bin/python" -c 'import site; print(site.getsitepackages()[0])')

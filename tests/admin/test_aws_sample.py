@@ -64,7 +64,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_settings_are_read(file: Path) -> None:
     file.write_text(settings())
-    read = read_settings(file)
+    read = read_settings(file, variables={})
     store = read.external_key_stores[0]
     assert (store.name, store.uri_path_prefix, store.xks_key_id_set) == (
         "example-prefix",
@@ -85,19 +85,27 @@ def test_settings_are_read(file: Path) -> None:
 def test_capabilities_say_who_makes_the_iv(file: Path, can_generate: str, zero: str, mode: IvMode) -> None:
     """NShield and CloudHSM; Luna; SoftHSM: as that proxy's example files set them."""
     file.write_text(settings(iv=can_generate, zero=zero))
-    assert read_settings(file).hsm_capabilities.iv_mode is mode
+    assert read_settings(file, variables={}).hsm_capabilities.iv_mode is mode
 
 
 def test_module_behind_the_logger_is_the_one_meant(file: Path) -> None:
     logger = '[pkcs11_logger]\nPKCS11_LOGGER_LIBRARY_PATH = "/opt/cloudhsm/lib/libcloudhsm_pkcs11.so"'
     file.write_text(settings(module='"/usr/lib/pkcs11-logger-x64.so"', more=logger))
-    assert read_settings(file).library == "/opt/cloudhsm/lib/libcloudhsm_pkcs11.so"
+    assert read_settings(file, variables={}).library == "/opt/cloudhsm/lib/libcloudhsm_pkcs11.so"
+
+
+def test_the_environment_names_the_module_before_the_file(file: Path) -> None:
+    """As that proxy has it, so that one file serves with and without the logging module."""
+    file.write_text(settings())
+    logger = {"PKCS11_HSM_MODULE": "/opt/pkcs11-logger-x64.so", "PKCS11_LOGGER_LIBRARY_PATH": "/opt/libvendor.so"}
+    read = read_settings(file, variables=logger)
+    assert (read.pkcs11.module, read.library) == ("/opt/pkcs11-logger-x64.so", "/opt/libvendor.so")
 
 
 @pytest.mark.parametrize(("written", "read"), [("", None), ('ciphertext_metadata_b64 = "djAuMC4x"', b"v0.0.1")])
 def test_constant_metadata(file: Path, written: str, read: bytes | None) -> None:
     file.write_text(settings(server=written))
-    assert read_settings(file).ciphertext_metadata == read
+    assert read_settings(file, variables={}).ciphertext_metadata == read
 
 
 @pytest.mark.parametrize(
@@ -120,7 +128,7 @@ def test_constant_metadata(file: Path, written: str, read: bytes | None) -> None
 def test_refusal_names_the_place_and_no_secret(file: Path, change: dict[str, str], said: str) -> None:
     file.write_text(settings(**change))
     with pytest.raises(Invalid) as caught:
-        read_settings(file)
+        read_settings(file, variables={})
     text = caught.value.message + caught.value.hint
     assert said in text
     assert "marked" not in text.lower()
@@ -128,7 +136,7 @@ def test_refusal_names_the_place_and_no_secret(file: Path, change: dict[str, str
 
 def test_values_do_not_print_their_secrets(file: Path) -> None:
     file.write_text(settings())
-    assert "marked" not in repr(read_settings(file)).lower()
+    assert "marked" not in repr(read_settings(file, variables={})).lower()
 
 
 _SECOND = """
@@ -151,7 +159,7 @@ def test_two_key_stores_never_become_one(file: Path, second: dict[str, str], sai
     """`/example/prefix` and `/example-prefix` have one name here: one would get the other's credentials and keys."""
     file.write_text(settings(more=_SECOND.format_map(second)))
     with pytest.raises(Invalid, match=said):
-        read_settings(file)
+        read_settings(file, variables={})
 
 
 @pytest.mark.parametrize(
@@ -160,5 +168,5 @@ def test_two_key_stores_never_become_one(file: Path, second: dict[str, str], sai
 )
 def test_every_prefix_gives_a_name_that_the_catalog_takes(file: Path, prefix: str, name: str) -> None:
     file.write_text(settings(prefix=f'"{prefix}"'))
-    (store,) = read_settings(file).external_key_stores
+    (store,) = read_settings(file, variables={}).external_key_stores
     assert store.name == name

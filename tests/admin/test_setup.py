@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.admin import softhsm
 from holdfast.admin.catalogs import open_catalog
-from holdfast.admin.errors import Prerequisite
+from holdfast.admin.errors import Invalid, Prerequisite
 from holdfast.admin.keys import hsm_settings
 from holdfast.admin.kms_connection import public_endpoint
 from holdfast.admin.setup import Setup, Wanted
@@ -132,7 +132,7 @@ def test_secrets_are_for_their_owner_alone(tmp_path: Path) -> None:
 
 
 def test_no_secret_is_said(tmp_path: Path) -> None:
-    said = "\n".join(setup(tmp_path).run()) + setup(tmp_path).next_steps()
+    said = "\n".join(setup(tmp_path).run()) + setup(tmp_path).next_steps(Path("/usr/bin"))
     secrets = [(tmp_path / "softhsm" / name).read_text().strip() for name in ("pin", "so-pin")]
     secrets += [path.read_text().strip() for path in (tmp_path / "secrets").iterdir()]
     assert len(secrets) == 3
@@ -152,14 +152,14 @@ def test_edited_configuration_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "holdfast.toml"
     path.write_text(path.read_text().replace("8443", "9443"))
     list(setup(tmp_path).run())
-    assert "https://localhost:9443/" in setup(tmp_path).next_steps()
+    assert "https://localhost:9443/" in setup(tmp_path).next_steps(Path("/usr/bin"))
 
 
 def test_the_aws_line_names_no_endpoint_that_kms_refuses(tmp_path: Path) -> None:
     """KMS takes neither localhost nor a port."""
     whole = setup(tmp_path)
     list(whole.run())
-    _, _, aws = whole.next_steps().partition("  aws kms create-custom-key-store")
+    _, _, aws = whole.next_steps(Path("/usr/bin")).partition("  aws kms create-custom-key-store")
     assert "--xks-proxy-uri-endpoint https://YOUR-PROXY.example.com \\" in aws
     assert "localhost" not in aws
 
@@ -177,3 +177,26 @@ def test_the_aws_line_names_no_endpoint_that_kms_refuses(tmp_path: Path) -> None
 )
 def test_the_endpoint_that_kms_is_told(endpoint: str, told: str) -> None:
     assert public_endpoint(endpoint) == told
+
+
+@pytest.mark.parametrize("left", [None, b"", b"\n"])
+def test_a_token_whose_pin_is_lost_is_told_and_nothing_is_made(tmp_path: Path, left: bytes | None) -> None:
+    """A new PIN beside an old token would only be refused by it."""
+    list(setup(tmp_path).run())
+    pin = tmp_path / "softhsm" / "pin"
+    pin.unlink()
+    if left is not None:
+        pin.write_bytes(left)
+    before = content(tmp_path)
+    with pytest.raises(Invalid, match="does not hold it any more") as refused:
+        list(setup(tmp_path).run())
+    assert "Restore that file" in refused.value.hint
+    assert content(tmp_path) == before
+
+
+def test_a_credential_whose_secret_is_lost_is_replaced(tmp_path: Path) -> None:
+    list(setup(tmp_path).run())
+    (lost,) = (tmp_path / "secrets").iterdir()
+    lost.unlink()
+    assert "Credential: issued" in list(setup(tmp_path).run())
+    assert_complete(tmp_path)

@@ -8,7 +8,7 @@ from sqlalchemy.exc import StatementError
 from tests.catalog import children
 from tests.catalog.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PREFIX, SECRET
 
-from holdfast.catalog.errors import AlreadyExists, CatalogError, InUse, NotFound
+from holdfast.catalog.errors import AlreadyExists, CatalogError, InUse, NotFound, Refused
 from holdfast.catalog.snapshot import Takeover
 from holdfast.catalog.store import Catalog
 from holdfast.xks.types import ExternalKeyId, KeyStatus, UriPathPrefix
@@ -95,15 +95,15 @@ REFUSED: list[tuple[type[CatalogError], Callable[[Catalog], object]]] = [
     (NotFound, lambda catalog: catalog.keys("none")),
     (NotFound, lambda catalog: catalog.credentials("none")),
     (NotFound, lambda catalog: catalog.reserve_encryptions(4711, 1)),
-    (CatalogError, lambda catalog: catalog.create_keystore("Main Store", UriPathPrefix("/new"))),
-    (CatalogError, lambda catalog: catalog.set_region("main", "Frankfurt")),
-    (CatalogError, lambda catalog: catalog.reference_credential("main", OTHER_ID, "file:/etc/secret")),
-    (CatalogError, lambda catalog: catalog.reference_credential("main", OTHER_ID, "s" * 43)),
-    (CatalogError, lambda catalog: catalog.register_key("main", OTHER_KEY, hsm="hsm", label="")),
-    (CatalogError, lambda catalog: catalog.register_key("main", OTHER_KEY, hsm="hsm", label="x", cka_id=b"")),
-    (CatalogError, lambda catalog: catalog.register_key("main", OTHER_KEY, hsm="", label="x")),
+    (Refused, lambda catalog: catalog.create_keystore("Main Store", UriPathPrefix("/new"))),
+    (Refused, lambda catalog: catalog.set_region("main", "Frankfurt")),
+    (Refused, lambda catalog: catalog.reference_credential("main", OTHER_ID, "file:/etc/secret")),
+    (Refused, lambda catalog: catalog.reference_credential("main", OTHER_ID, "s" * 43)),
+    (Refused, lambda catalog: catalog.register_key("main", OTHER_KEY, hsm="hsm", label="")),
+    (Refused, lambda catalog: catalog.register_key("main", OTHER_KEY, hsm="hsm", label="x", cka_id=b"")),
+    (Refused, lambda catalog: catalog.register_key("main", OTHER_KEY, hsm="", label="x")),
     (
-        CatalogError,
+        Refused,
         lambda catalog: catalog.register_key("main", OTHER_KEY, hsm="hsm", label="x", takeover=Takeover(bytes(21))),
     ),
 ]

@@ -80,14 +80,26 @@ def test_table_cuts_nothing_off(run: Run, config: Path) -> None:
         (("show", "gamma"), ExitCode.NOT_FOUND),
         (("block", "gamma", "--yes"), ExitCode.NOT_FOUND),
         (("config", "alpha"), ExitCode.NOT_FOUND),
-        (("block", "--yes"), ExitCode.CONFIGURATION),
-        (("block", "alpha", "--all", "--yes"), ExitCode.CONFIGURATION),
+        (("block", "--yes"), ExitCode.USAGE),
+        (("block", "alpha", "--all", "--yes"), ExitCode.USAGE),
+        (("create", "No Name"), ExitCode.CONFIGURATION),
+        (("create", "gamma", "--region", "EU!"), ExitCode.CONFIGURATION),
     ],
 )
 def test_refusals(run: Run, config: Path, arguments: tuple[str, ...], code: ExitCode) -> None:
     done = run("keystore", *arguments, "--config", config)
     assert (done.code, done.out) == (code, "")
     assert done.err.startswith("holdfast: error: ")
+
+
+def test_a_wrong_name_is_told_as_one(run: Run, config: Path) -> None:
+    """Not as a wrong path prefix, which the person never gave."""
+    assert "'No Name' is no keystore name" in run("keystore", "create", "No Name", "--config", config).err
+
+
+def test_show_says_never_and_any_in_words(run: Run, config: Path) -> None:
+    lines = run("keystore", "show", "alpha", "--config", config).ok().out.splitlines()
+    assert {"region: any", "blocked: no", "last used at: never"} <= set(lines)
 
 
 # ---- plans
@@ -247,3 +259,25 @@ def test_kms_files_are_private_and_the_line_holds_no_secret(run: Run, config: Pa
     assert "aws kms create-custom-key-store" in done.out
     assert "https://xks.example.com" in done.out
     assert secret not in done.out + done.err
+
+
+# ---- prove
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--endpoint", "proxy.example.com"),
+        ("--endpoint", "https://proxy.example.com:port"),
+        ("--endpoint", "https://proxy.example.com/prefix"),
+        ("--endpoint", "ftp://proxy.example.com"),
+        ("--ca", "no-such.pem"),
+        ("--ca", os.devnull),
+    ],
+)
+def test_prove_says_which_value_is_wrong(run: Run, config: Path, options: tuple[str, str]) -> None:
+    issue(run, config)
+    done = run("prove", "alpha", "key", *options, "--config", config)
+    assert (done.code, done.out) == (ExitCode.CONFIGURATION, "")
+    assert options[1] in done.err
+    assert "hint: " in done.err

@@ -248,3 +248,12 @@ def test_json_documents_have_the_documented_fields(run: Run, config: Path) -> No
         assert rows, command
         assert form == ("array" if isinstance(document, list) else "object"), command
         assert [tuple(row) for row in rows] == [fields] * len(rows), command
+
+
+def test_doctor_finds_a_key_that_is_also_the_health_key(run: Run, config: Path) -> None:
+    """Registering it is refused, but `health_key` can be changed afterwards."""
+    config.write_text(config.read_text().replace('health_key = "holdfast-health"', 'health_key = "demo-key"'))
+    done = run("doctor", "--json", "--config", config)
+    assert done.code == ExitCode.ERRORS
+    named = [one["subject"] for one in done.json["findings"] if one["code"] == "health-key-registered"]
+    assert named == ["key demo/demo-key"]

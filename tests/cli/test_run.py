@@ -98,6 +98,7 @@ def test_it_serves_and_the_printed_curl_line_answers(started: Run, demo: Path) -
     said = started.until(_LAST_LINE)
     assert _LAST_LINE in said, said
     assert "encrypted in" in said
+    assert "holdfast: notice: serving HTTPS on 127.0.0.1 port " in said
     done = subprocess.run(
         ["bash", "-c", printed_command(said, "curl")], capture_output=True, text=True, check=True, timeout=30, cwd="/"
     )
@@ -122,3 +123,17 @@ def test_port_in_use_is_said_at_once(demo: Path) -> None:
             run.kill()
     assert str(port) in said
     assert "did not come up" in said or "stopped at once" in said
+
+
+def test_a_second_run_does_not_take_the_first_ones_answer_for_its_own(started: Run, demo: Path) -> None:
+    """The first has the same certificate and credential, so it would pass the second one's proof."""
+    assert _LAST_LINE in started.until(_LAST_LINE)
+    second = Run(demo)
+    try:
+        said = second.until("no such line")
+        assert second.process.wait(20) == 1
+    finally:
+        second.kill()
+    assert "perhaps another `make run`" in said
+    assert _LAST_LINE not in said
+    assert started.process.poll() is None

@@ -53,7 +53,24 @@ def test_there_is_an_example_for_each_profile() -> None:
     assert {parse(path.read_text(), path).hsms["main"].settings.profile for path in EXAMPLES} == set(PROFILES) - {
         "generic"
     }
-    assert len(EXAMPLES) == 6
+
+
+def test_there_is_an_example_for_each_way_to_use_nshield() -> None:
+    """Three protections; one HSM, load-sharing, pool."""
+    ways = {
+        path.stem.removeprefix("nshield-"): parse(path.read_text(), path).hsms["main"].settings.environment
+        for path in EXAMPLES
+        if path.stem.startswith("nshield-")
+    }
+    shared = {"CKNFAST_LOADSHARING": "1"}
+    alone = {"CKNFAST_LOADSHARING": "0"}
+    assert ways == {
+        "module": shared,
+        "softcard": shared,
+        "ocs": shared,
+        "one-hsm": alone,
+        "pool": {"CKNFAST_HSM_POOL": "1", **alone},
+    }
 
 
 def test_the_smallest_configuration_has_the_defaults() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from holdfast.proxy.start import cpu_of
+from holdfast.proxy.worker import bind_to_cpu
 
 if TYPE_CHECKING:
     from tests.server.conftest import Serve
@@ -28,3 +29,13 @@ def test_each_worker_has_a_cpu_of_its_own(serve: Serve) -> None:
 def test_more_workers_than_cpus_are_not_bound() -> None:
     count = len(os.sched_getaffinity(0))
     assert cpu_of(0, count + 1) is None
+
+
+def test_a_sandbox_that_forbids_it_does_not_stop_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A seccomp filter without sched_setaffinity answers EPERM."""
+
+    def forbidden(_pid: int, _cpus: set[int]) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setaffinity", forbidden)
+    bind_to_cpu(0)

@@ -4,6 +4,7 @@ Unknown settings are left alone: that proxy ignores them too.
 """
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -18,7 +19,6 @@ from holdfast.xks.types import AccessKeyId, ExternalKeyId, SecretAccessKey, UriP
 
 _PLACEHOLDERS = ("replaceme", "pleasereplace")
 """What stands in that proxy's example files where a real value belongs, in lower case."""
-
 
 _LONGEST_NAME = 63
 """Characters of a keystore's name."""
@@ -133,9 +133,12 @@ class SampleSettings(msgspec.Struct, frozen=True):
         return None if encoded is None else decode_base64(encoded, "ciphertext_metadata_b64")
 
 
-def read_settings(path: Path) -> SampleSettings:
-    """The settings, complete and without placeholders. Raises Invalid, which never holds a secret."""
-    settings = _parse(path)
+def read_settings(path: Path, *, variables: Mapping[str, str]) -> SampleSettings:
+    """The settings, complete and without placeholders. Raises Invalid, which never holds a secret.
+
+    `variables` is the environment that proxy runs in, which names the module before the file does.
+    """
+    settings = _overridden(_parse(path), variables)
     for store in settings.external_key_stores:
         _check_store(store)
     prefixes = [store.uri_path_prefix for store in settings.external_key_stores]
@@ -163,6 +166,16 @@ def _parse(path: Path) -> SampleSettings:
             f"{path} is not a settings file of AWS's sample proxy: {error}",
             hint="That proxy's file has [server], [security], [[external_key_stores]], [pkcs11], [hsm_capabilities].",
         ) from None
+
+
+def _overridden(settings: SampleSettings, variables: Mapping[str, str]) -> SampleSettings:
+    module = variables.get("PKCS11_HSM_MODULE", settings.pkcs11.module)
+    logged = variables.get("PKCS11_LOGGER_LIBRARY_PATH", settings.pkcs11_logger.library)
+    return msgspec.structs.replace(
+        settings,
+        pkcs11=msgspec.structs.replace(settings.pkcs11, module=module),
+        pkcs11_logger=SampleLogger(library=logged),
+    )
 
 
 def _check_store(store: SampleKeyStore) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import stat
 from pathlib import Path
 
 from holdfast.admin.errors import Conflict
@@ -41,11 +40,6 @@ def replace_file(path: Path, content: bytes, *, mode: int = SECRET_MODE) -> None
     """Writes a file, or replaces it at once: a reader sees the old content or the new, never a part."""
     _written(path, content, mode).replace(path)
     _sync_directory(path.parent)
-
-
-def readable_by_others(path: Path) -> bool:
-    """Whether the mode of a secret's file lets its group or anybody else read or write it."""
-    return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
 
 
 def _written(path: Path, content: bytes, mode: int) -> Path:

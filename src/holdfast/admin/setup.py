@@ -5,6 +5,7 @@ is completed by the next, and a run over a complete setup changes nothing.
 """
 
 import secrets
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from holdfast.admin.issue import new_credential
 from holdfast.admin.keys import CKA_ID_BYTES
 from holdfast.admin.kms_connection import KmsConnection, connection_of, credential_path, local_endpoint, refresh_files
 from holdfast.admin.local_tls import LocalTls, ensure_local_tls
+from holdfast.admin.lookup import find_keystore
 from holdfast.admin.softhsm import HEALTH_KEY, TOKEN_LABEL, SoftHsm, find_library
 from holdfast.admin.toml_text import toml_string
 from holdfast.catalog.store import Catalog
@@ -81,8 +83,8 @@ class Setup:
             self._kms_files(connection_of(catalog, self.wanted.keystore, local_endpoint(configuration)))
         yield f"KMS: {self.console_file} is what the KMS console takes"
 
-    def next_steps(self) -> str:
-        """What a person can do with a setup that is complete."""
+    def next_steps(self, programs: Path) -> str:
+        """What a person can do with a setup that is complete. `programs` is the directory that has `holdfast`."""
         configuration = load(self.configuration_path)
         with closing(open_catalog(configuration, now=self.now)) as catalog:
             connection = connection_of(catalog, self.wanted.keystore, local_endpoint(configuration))
@@ -96,7 +98,13 @@ class Setup:
             "Or with the AWS CLI. KMS calls a public name with a public certificate, at port 443 only: put your\n"
             "proxy's name in place of YOUR-PROXY. (AWS CLI version 1 first needs\n"
             "`aws configure set cli_follow_urlparam false`, else it fetches the URL.)\n\n"
-            f"  {aws}"
+            f"  {aws}\n\n"
+            "To manage it, in another terminal:\n\n"
+            f"  export PATH={shlex.quote(str(programs))}:$PATH"
+            f" HOLDFAST_CONFIG={shlex.quote(str(self.configuration_path.absolute()))}\n"
+            "  holdfast doctor\n"
+            "  holdfast key list\n"
+            "  holdfast credential list"
         )
 
     def _token(self, softhsm: SoftHsm) -> str:
@@ -141,7 +149,9 @@ class Setup:
         if not exists:
             catalog.register_key(name, self.wanted.key, hsm=HSM_NAME, label=key)
         yield f"Key: {'kept' if exists else 'registered'} {key}"
-        exists = any(row.retired_at is None for row in catalog.credentials(name))
+        # A credential whose secret file is lost is in the catalog still, and signs nothing.
+        prefix = find_keystore(catalog, name).prefix
+        exists = bool(catalog.snapshot().keystores[prefix.value].credentials)
         if not exists:
             catalog.issue_credential(name, new_credential())
         yield f"Credential: {'kept' if exists else 'issued'}"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from holdfast.admin.errors import Prerequisite
+from holdfast.admin.errors import Invalid, Prerequisite
 from holdfast.admin.files import PUBLIC_MODE, create_file, private_directory, replace_file
 from holdfast.admin.issue import new_pin
 from holdfast.ekm.pkcs11.initialise import initialise_token
@@ -76,16 +76,27 @@ class SoftHsm:
             replace_file(self.configuration, content.encode(), mode=PUBLIC_MODE)
 
     def write_files(self) -> None:
-        """Directories, configuration and PINs. PINs that exist are kept: a token may have been made with them."""
+        """Directories, configuration and PINs. PINs that exist are kept: a token may have been made with them.
+
+        Raises Invalid where a token is and its user PIN is not.
+        """
         private_directory(self.directory)
         self.write_configuration()
+        if self._has_token() and not (self.pin.exists() and read_pin(self.pin).reveal()):
+            raise Invalid(
+                f"the token in {self.tokens} was made with a PIN, and {self.pin} does not hold it any more",
+                hint=f"Restore that file. Without it the keys are lost: remove {self.directory} to begin anew.",
+            )
         for path in (self.pin, self.so_pin):
             if not path.exists():
                 create_file(path, new_pin().reveal() + b"\n")
 
+    def _has_token(self) -> bool:
+        return any(entry.is_dir() for entry in self.tokens.iterdir())
+
     def ensure_token(self) -> bool:
         """Whether a token was made: only where the directory holds none."""
-        if any(entry.is_dir() for entry in self.tokens.iterdir()):
+        if self._has_token():
             return False
         # Made elsewhere and moved here in one step: a run that is interrupted leaves no half-made token.
         with TemporaryDirectory(prefix=".making-", dir=self.directory) as scratch:

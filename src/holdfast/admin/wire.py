@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from holdfast.admin.errors import AdminError, Prerequisite
+from holdfast.admin.errors import AdminError, Invalid, Prerequisite
 from holdfast.admin.kms_connection import TRIAL_REGION, KmsConnection
 from holdfast.xks.errors import XksError
 from holdfast.xks.messages import ErrorResponse
@@ -23,8 +23,15 @@ TIMEOUT = 10.0
 
 
 def trusting(authority: Path | None) -> ssl.SSLContext:
-    """TLS that trusts the authority in a PEM file; None: the system's authorities."""
-    return ssl.create_default_context(cafile=authority)
+    """TLS that trusts the authority in a PEM file; None: the system's authorities. Raises Invalid."""
+    try:
+        return ssl.create_default_context(cafile=authority)
+    except (OSError, ssl.SSLError) as failure:
+        reason = "it holds no certificate in PEM form" if isinstance(failure, ssl.SSLError) else failure.strerror
+        raise Invalid(
+            f"the certificate authority {authority} cannot be read: {reason}",
+            hint="Name the PEM file of the authority that signed the proxy's certificate.",
+        ) from None
 
 
 def trusting_any() -> ssl.SSLContext:
@@ -56,12 +63,12 @@ class Answer:
 
 
 class Wire:
-    """One connection, opened on entering. Raises Prerequisite if nobody answers there."""
+    """One connection, opened on entering. Raises Invalid for what is no URL, Prerequisite if nobody answers there."""
 
     def __init__(self, endpoint: str, *, tls: ssl.SSLContext, now: Callable[[], datetime]) -> None:
         self._endpoint = endpoint
         self._now = now
-        url = urlsplit(endpoint)
+        url = _url_of(endpoint)
         self._host = url.netloc
         if url.scheme == "https":
             self._http: http.client.HTTPConnection = http.client.HTTPSConnection(
@@ -112,3 +119,17 @@ class Wire:
                 f"{path} got no answer: {failure!r}", hint="The proxy's log and `holdfast doctor` say more."
             ) from None
         return Answer(response.status, answer, (perf_counter() - start) * 1000)
+
+
+def _url_of(endpoint: str) -> SplitResult:
+    refused = Invalid(
+        f"{endpoint!r} is no URL of a proxy", hint="Write scheme, host and port alone: https://xks.example.com:8443"
+    )
+    try:
+        url = urlsplit(endpoint)
+        is_complete = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        raise refused from None
+    if not is_complete or url.path.strip("/") or url.query or url.fragment or url.username:
+        raise refused
+    return url

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from holdfast.catalog import schema
 from holdfast.catalog.database import Database
-from holdfast.catalog.errors import AlreadyExists, CatalogError, InUse, NotFound
+from holdfast.catalog.errors import AlreadyExists, InUse, NotFound, Refused
 from holdfast.catalog.reads import keystore_id
 from holdfast.catalog.snapshot import Takeover
 from holdfast.xks.aad import MAX_CIPHERTEXT_METADATA, CiphertextMetadata
@@ -19,13 +19,18 @@ MAX_LABEL = 255
 """Characters of a CKA_LABEL here. PKCS#11 sets no limit; no vendor's tool makes longer ones."""
 
 
+def require_keystore_name(name: str) -> None:
+    """Raises Refused for what is no name of a keystore. A slash and such a name is always a path prefix."""
+    if not _NAME.fullmatch(name):
+        raise Refused(f"{name!r} is no keystore name: use 1 to 63 of a-z 0-9 -, not beginning with -")
+
+
 class KeystoreChanges(Database):
     """Changes to keystores. They raise CatalogError and then have changed nothing."""
 
     def create_keystore(self, name: str, prefix: UriPathPrefix, *, region: str | None = None) -> None:
         """A keystore without keys and credentials. Raises AlreadyExists for a name or prefix that is taken."""
-        if not _NAME.fullmatch(name):
-            raise CatalogError(f"{name!r} is no keystore name: use 1 to 63 of a-z 0-9 -, not beginning with -")
+        require_keystore_name(name)
         _check_region(region)
         table = schema.keystores
         with self._changing() as connection:
@@ -151,7 +156,7 @@ def same_hsm_key(hsm: str, label: str, cka_id: bytes | None) -> Any:
 
 def _check_region(region: str | None) -> None:
     if region is not None and not _REGION.fullmatch(region):
-        raise CatalogError(f"{region!r} is no AWS region: write it as in eu-central-1")
+        raise Refused(f"{region!r} is no AWS region: write it as in eu-central-1")
 
 
 def _check_prefix_free(connection: Connection, prefix: UriPathPrefix, *, except_for: str | None) -> None:
@@ -173,16 +178,16 @@ def _count(connection: Connection, table: Any, condition: Any) -> int:
 
 def _check_key(hsm: str, label: str, cka_id: bytes | None, takeover: Takeover | None) -> None:
     if not hsm:
-        raise CatalogError("a key lies in an HSM: name one of the configuration's [hsm.NAME] tables")
+        raise Refused("a key lies in an HSM: name one of the configuration's [hsm.NAME] tables")
     if not label or len(label) > MAX_LABEL or "\x00" in label:
-        raise CatalogError(f"a key's label (CKA_LABEL) has 1 to {MAX_LABEL} characters, and no NUL")
+        raise Refused(f"a key's label (CKA_LABEL) has 1 to {MAX_LABEL} characters, and no NUL")
     if cka_id == b"":
-        raise CatalogError("an empty CKA_ID finds nothing: leave it out, and the key is found by its label")
+        raise Refused("an empty CKA_ID finds nothing: leave it out, and the key is found by its label")
     metadata = None if takeover is None else takeover.ciphertext_metadata
     if metadata is not None and len(metadata) > MAX_CIPHERTEXT_METADATA:
-        raise CatalogError(f"ciphertext metadata has at most {MAX_CIPHERTEXT_METADATA} bytes")
+        raise Refused(f"ciphertext metadata has at most {MAX_CIPHERTEXT_METADATA} bytes")
     if metadata is not None and CiphertextMetadata.made(metadata):
-        raise CatalogError(
+        raise Refused(
             "the ciphertext metadata of AWS's sample has the format of Holdfast's own: its ciphertexts and ours could"
             " not be told apart"
         )

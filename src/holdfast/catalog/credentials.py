@@ -6,7 +6,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from holdfast.catalog import schema
 from holdfast.catalog.database import Database
-from holdfast.catalog.errors import AlreadyExists, CatalogError, NotFound, SecretMissing, Unavailable
+from holdfast.catalog.errors import AlreadyExists, NotFound, Refused, SecretMissing, Unavailable
 from holdfast.catalog.reads import keystore_id
 from holdfast.catalog.secret_files import SecretFiles
 from holdfast.catalog.secret_reference import SecretReference, Source
@@ -39,7 +39,7 @@ class CredentialChanges(Database):
         """A live credential whose secret the operator keeps: `env:NAME` or `credential:NAME`. It is not read here."""
         reference = SecretReference.parse(secret_ref)
         if reference.source is Source.FILE:
-            raise CatalogError(
+            raise Refused(
                 "a credential's own file is made by `holdfast credential issue`;"
                 " a secret kept elsewhere is referenced as env:NAME or credential:NAME"
             )

@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from holdfast.catalog import schema
-from holdfast.catalog.errors import AlreadyExists, CatalogError, SchemaMismatch, Unavailable
+from holdfast.catalog.errors import AlreadyExists, CatalogError, Refused, SchemaMismatch, Unavailable
 
 _SQLITE_BUSY = 5.0
 """Seconds that SQLite waits for another process's write to end."""
@@ -84,7 +84,7 @@ def engine_of(url: str) -> Engine:
     try:
         parsed = make_url(url)
     except ArgumentError:
-        raise CatalogError(
+        raise Refused(
             "the catalog URL is not a URL: write sqlite:////var/lib/holdfast/catalog.db"
             " or postgresql://USER@HOST/DATABASE"
         ) from None
@@ -94,7 +94,7 @@ def engine_of(url: str) -> Engine:
         case "postgresql":
             return _postgresql(parsed)
         case other:
-            raise CatalogError(f"the catalog is kept in sqlite or postgresql, not in {other}")
+            raise Refused(f"the catalog is kept in sqlite or postgresql, not in {other}")
 
 
 def sqlite_file(engine: Engine) -> Path | None:
@@ -106,7 +106,7 @@ def sqlite_file(engine: Engine) -> Path | None:
 
 def _sqlite(url: URL) -> Engine:
     if not url.database or url.database == ":memory:" or url.query:
-        raise CatalogError(
+        raise Refused(
             "an SQLite catalog is a file, shared by several processes: write sqlite:///PATH, without a question mark"
         )
     path = Path(url.database).absolute()

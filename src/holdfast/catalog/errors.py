@@ -9,6 +9,10 @@ class CatalogError(Exception):
         self.message = message
 
 
+class Refused(CatalogError):
+    """A value that was given is none that the catalog takes."""
+
+
 class NotFound(CatalogError):
     """No such keystore, credential or external key."""
 

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from holdfast.admin.errors import Conflict
 from holdfast.admin.files import create_file
 from holdfast.admin.issue import new_credential
 from holdfast.admin.lookup import find_credential
@@ -52,7 +51,7 @@ def issue(
     The secret is printed only with --show-secret. `holdfast keystore config` gives it to KMS.
     """
     if (reference is None) is not (access_key_id is None):
-        raise Conflict("--reference and --access-key-id belong together", hint="Give both, or neither.")
+        raise typer.BadParameter("--reference and --access-key-id belong together: give both, or neither")
     with installation(config) as here:
         if reference is not None and access_key_id is not None:
             here.catalog.reference_credential(keystore, AccessKeyId.parse(access_key_id), reference)

@@ -62,6 +62,7 @@ _BY_TYPE: dict[type[BaseException], ExitCode] = {
     errors.HsmRefused: ExitCode.HSM,
     errors.Prerequisite: ExitCode.PREREQUISITE,
     catalog.CatalogError: ExitCode.CATALOG,
+    catalog.Refused: ExitCode.CONFIGURATION,
     catalog.NotFound: ExitCode.NOT_FOUND,
     catalog.AlreadyExists: ExitCode.CONFLICT,
     catalog.InUse: ExitCode.CONFLICT,

@@ -29,6 +29,8 @@ def report(failure: BaseException) -> ExitCode:
         case _ if code is ExitCode.FAILED and not isinstance(failure, OSError):
             traceback.print_exception(failure, file=sys.stderr)
             error(f"{type(failure).__name__}: {failure}", hint=_DEFECT_HINT)
+        case OSError() if failure.filename is not None:
+            error(f"{failure.filename}: {failure.strerror}")
         case _:
             error(getattr(failure, "message", None) or str(failure), hint=getattr(failure, "hint", ""))
     return code

@@ -1,5 +1,6 @@
 """`holdfast init`: a complete setup on SoftHSM, or the catalog of a configuration that exists."""
 
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -7,8 +8,8 @@ from typing import Annotated
 import typer
 
 from holdfast.admin.catalogs import create_catalog
-from holdfast.admin.errors import Invalid
 from holdfast.admin.setup import Setup, Wanted
+from holdfast.catalog.changes import require_keystore_name
 from holdfast.cli import output
 from holdfast.cli.options import ConfigOption, JsonOption, read_configuration
 from holdfast.xks.types import ExternalKeyId, UriPathPrefix
@@ -41,8 +42,7 @@ def init(
         if as_json:
             output.json({"configuration": str(configuration.path), "catalog": configuration.catalog.url})
         return
-    if not name.replace("-", "").isalnum() or not name.isascii() or name != name.lower():
-        raise Invalid(f"{name!r} is no keystore name", hint="Use a-z, 0-9 and -.")
+    require_keystore_name(name)
     wanted = Wanted(name, UriPathPrefix.parse(f"/{name}"), ExternalKeyId.parse(f"{name}-key"), port)
     setup = Setup(directory, wanted, output.utc_now)
     for line in setup.run():
@@ -58,4 +58,4 @@ def init(
             }
         )
     else:
-        output.data(setup.next_steps())
+        output.data(setup.next_steps(Path(sys.executable).parent))

@@ -13,7 +13,7 @@ from holdfast.catalog.snapshot import Takeover
 from holdfast.cli import output
 from holdfast.cli.confirm import confirm
 from holdfast.cli.options import ConfigOption, Installation, JsonOption, YesOption, installation
-from holdfast.cli.tables import table
+from holdfast.cli.tables import fields, table
 from holdfast.xks.types import ExternalKeyId, KeyStatus
 
 app = typer.Typer(help="External keys: AES-256 keys inside an HSM.", no_args_is_help=True)
@@ -119,8 +119,7 @@ def show(
     if as_json:
         output.json(row)
         return
-    for name, value in row.items():
-        output.data(f"{name.replace('_', ' ')}: {'-' if value is None else value}")
+    fields(row)
 
 
 @app.command()

@@ -5,16 +5,16 @@ from typing import Annotated, Any
 
 import typer
 
-from holdfast.admin.errors import Invalid
 from holdfast.admin.files import create_file
 from holdfast.admin.kms_connection import PLACEHOLDER, connection_of, credential_path
 from holdfast.admin.lookup import find_keystore
 from holdfast.admin.plans import Usage, block_plan, unblock_plan
+from holdfast.catalog.changes import require_keystore_name
 from holdfast.catalog.reads import KeystoreRow
 from holdfast.cli import output
 from holdfast.cli.confirm import confirm
 from holdfast.cli.options import ConfigOption, Installation, JsonOption, YesOption, installation
-from holdfast.cli.tables import table
+from holdfast.cli.tables import fields, table
 from holdfast.xks.types import UriPathPrefix
 
 app = typer.Typer(help="External key stores: a path prefix, its credentials, its keys.", no_args_is_help=True)
@@ -40,6 +40,7 @@ def create(
     as_json: JsonOption = False,
 ) -> None:
     """Create a keystore without keys and credentials."""
+    require_keystore_name(name)
     with installation(config) as here:
         here.catalog.create_keystore(
             name, UriPathPrefix.parse(f"/{name}" if prefix is None else prefix), region=region
@@ -85,8 +86,7 @@ def show(name: NameArgument, *, config: ConfigOption = None, as_json: JsonOption
     if as_json:
         output.json(row)
         return
-    for label, value in row.items():
-        output.data(f"{label.replace('_', ' ')}: {'any' if value is None else value}")
+    fields(row | {"region": row["region"] or "any", "last_used_at": row["last_used_at"] or "never"})
 
 
 @app.command()
@@ -132,7 +132,10 @@ def config_(
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Print the XKS proxy configuration file (JSON) for the KMS console. It holds the secret access key."""
+    """Print what the KMS console takes: a JSON file.
+
+    It is the specification's XKS proxy configuration file, and holds the secret access key.
+    """
     with installation(config) as here:
         url = endpoint or PLACEHOLDER
         connection = connection_of(here.catalog, name, url, access_key_id=access_key_id)
@@ -152,9 +155,8 @@ def config_(
 def _set_blocked(
     name: str | None, *, all_: bool, yes: bool, config: Path | None, as_json: bool, blocked: bool
 ) -> None:
-
     if (name is None) is not all_:
-        raise Invalid("name one keystore, or say --all", hint="`holdfast keystore list` shows them.")
+        raise typer.BadParameter("name one keystore, or say --all; `holdfast keystore list` shows them")
     with installation(config) as here:
         chosen = here.catalog.keystores() if name is None else [find_keystore(here.catalog, name)]
         rows = [row for row in chosen if row.blocked is not blocked]

@@ -16,8 +16,8 @@ from holdfast.cli.failure import report
 _MODULES = {
     "init": ("holdfast.cli.init", "Create a complete setup with SoftHSM in a directory."),
     "serve": ("holdfast.cli.serve", "Run the proxy."),
-    "doctor": ("holdfast.cli.doctor", "Examine HSM, keys, certificate, clock, catalog and files; name each mistake."),
-    "keystore": ("holdfast.cli.keystore", "External key stores: create, list, show, block, unblock, config."),
+    "doctor": ("holdfast.cli.doctor", "Name each mistake of HSM, keys, certificate and files."),
+    "keystore": ("holdfast.cli.keystore", "External key stores: create, list, block, unblock, config."),
     "credential": ("holdfast.cli.credential", "Proxy authentication credentials: issue, list, retire."),
     "key": ("holdfast.cli.key", "External keys: create, register, list, show, disable, enable."),
     "authorization": ("holdfast.cli.authorization", "Cedar policies: test, replay what they decide."),

@@ -37,7 +37,7 @@ def aws_sample(
 
     The keys stay where they are, and what that proxy encrypted still decrypts.
     """
-    read = read_settings(settings)
+    read = read_settings(settings, variables=os.environ)
     migration = Migration(read, settings, directory, health_key, look_at_hsm(read, health_key, variables=os.environ))
     confirm(migration.plan(), yes=yes)
     for line in migration.apply(now=output.utc_now):

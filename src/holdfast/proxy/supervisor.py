@@ -173,6 +173,7 @@ class Supervisor:
         if self._good is None:
             self._good = successor.configuration
             notify("READY=1")
+            _say("notice", _serving(successor.configuration))
         if all(s.current is not None and s.current.configuration == self._target for s in self._slots):
             self._committed()
 
@@ -386,6 +387,12 @@ def _limits(configuration: Configuration) -> dict[str, int]:
 
 def _now() -> float:
     return datetime.now(UTC).timestamp()
+
+
+def _serving(configuration: Configuration) -> str:
+    listen = configuration.server.listen
+    scheme = "plain HTTP" if configuration.tls is None else "HTTPS"
+    return f"serving {scheme} on {listen.host} port {listen.port}"
 
 
 def _say(level: str, text: str) -> None:

@@ -22,14 +22,11 @@ FULL_CREDENTIALS = 2
 
 
 def examine(configuration: Configuration, *, now: Callable[[], datetime]) -> Iterator[Finding]:
-    """Every finding, part by part, as soon as it is known."""
-    yield from examine_files(configuration)
-    yield from examine_clock()
-    yield from examine_certificate(configuration.tls, now=now())
-    yield from examine_policies(configuration.authorization)
+    """Every finding, part by part, as soon as it is known; what most often goes wrong comes first."""
     try:
         catalog = open_catalog(configuration, now=now)
     except CatalogError as failure:
+        yield from _hsms(configuration, [])
         yield error(
             "catalog-unusable",
             "catalog",
@@ -37,19 +34,28 @@ def examine(configuration: Configuration, *, now: Callable[[], datetime]) -> Ite
             why="Without the catalog the proxy knows no keystore, credential or key.",
             remedy="`holdfast init --config FILE` makes the tables; for PostgreSQL check the URL and the network.",
         )
-        yield from _hsms(configuration, [])
-        return
-    with closing(catalog):
-        yield from _catalog(catalog)
-        yield from examine_policy_names(configuration.authorization, catalog.snapshot())
-        keys = catalog.keys(None)
-        found = list(_hsms(configuration, keys))
-        yield from found
-        yield from _homeless(configuration, keys)
-        missing = {finding.subject for finding in found if finding.code in ("key-not-found", "key-label-twice")}
-        here = [row for row in _newest(keys) if f"key {row.keystore}/{row.external_key_id}" not in missing]
-        examined = {name for name in configuration.hsms if not _failed(name, found)}
-        yield from RunningProxy(configuration, catalog, now).examine([row for row in here if row.hsm in examined])
+    else:
+        with closing(catalog):
+            yield from _keys(configuration, catalog, now)
+            yield from _catalog(catalog)
+            yield from examine_policy_names(configuration.authorization, catalog.snapshot())
+    yield from examine_policies(configuration.authorization)
+    yield from examine_certificate(configuration.tls, now=now())
+    yield from examine_clock()
+    yield from examine_files(configuration)
+
+
+def _keys(configuration: Configuration, catalog: Catalog, now: Callable[[], datetime]) -> Iterator[Finding]:
+    keys = catalog.keys(None)
+    found = []
+    for finding in _hsms(configuration, keys):
+        found.append(finding)
+        yield finding
+    yield from _homeless(configuration, keys)
+    missing = {finding.subject for finding in found if finding.code in ("key-not-found", "key-label-twice")}
+    here = [row for row in _newest(keys) if f"key {row.keystore}/{row.external_key_id}" not in missing]
+    examined = {name for name in configuration.hsms if not _failed(name, found)}
+    yield from RunningProxy(configuration, catalog, now).examine([row for row in here if row.hsm in examined])
 
 
 def _hsms(configuration: Configuration, keys: list[KeyRow]) -> Iterator[Finding]:

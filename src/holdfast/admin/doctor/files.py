@@ -30,7 +30,7 @@ def _private(configuration: Configuration) -> Iterator[Finding]:
             yield error(
                 "file-too-open",
                 str(path),
-                f"{path}, which holds {holds}, has the mode {mode:04o}",
+                f"it holds {holds}, and has the mode {mode:04o}",
                 why="Others on this host can read or change it.",
                 remedy=f"chmod {'u=rwX,go=' if path.is_dir() else '600'} {path}; if others had accounts here,"
                 " replace what it holds.",
@@ -44,7 +44,7 @@ def _unwritable(configuration: Configuration) -> Iterator[Finding]:
             yield warning(
                 "file-writable",
                 str(path),
-                f"{path} can be changed by others (mode {mode:04o})",
+                f"it can be changed by others (mode {mode:04o})",
                 why=f"Who changes {power}.",
                 remedy=f"chmod go-w {path}",
             )

@@ -241,7 +241,7 @@ class _Examination:
         yield error(
             "iv-mode",
             self._subject,
-            f"the IV mode {mode!r} is wrong for this module ({probe.outcome.value}): {probe.sentence}",
+            probe.sentence,
             why="A repeated IV gives away plaintext and lets others forge ciphertexts: the proxy refuses to start.",
             remedy="Set `profile` to the module's own, or `iv_mode` to who really makes its IVs: hsm-in-place"
             " (nShield, CloudHSM), hsm-appended (Luna in FIPS mode), proxy (SoftHSM and most others).",
@@ -293,6 +293,14 @@ class _Examination:
         if len(found) == 1:
             yield from examine_key(subject, found[0])
             yield from self._label_shared(subject, row)
+        if row.label == self._settings.health_key:
+            yield error(
+                "health-key-registered",
+                subject,
+                f"{row.label!r} is also the health key of [{self._subject}]",
+                why="Probes encrypt with the health key all the time, and those encryptions are not counted.",
+                remedy="Make another AES-256 key, and name that as `health_key`.",
+            )
 
     def _label_shared(self, subject: str, row: KeyRow) -> Iterator[Finding]:
         count = len(self._inspector.find_keys(row.label)) if row.cka_id else 1
