@@ -110,9 +110,20 @@ def test_a_password_in_the_url_is_never_shown(tmp_path: Path) -> None:
 
 def test_a_catalog_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("this is no database, but it is as long as one must be to tell" * 10)
-    for path, words in (("file/catalog.db", f"{tmp_path}/file: File exists"), ("file", "file is not a database")):
+    for path, words in (
+        ("file/catalog.db", f"{tmp_path}/file: File exists"),
+        ("file", "file is not a database; restore it"),
+    ):
         with pytest.raises(Unavailable, match=f"cannot be made: {words}"):
             Catalog.create_or_upgrade(f"sqlite:///{tmp_path}/{path}", tmp_path, now=now)
+
+
+def test_a_damaged_catalog_says_what_to_do(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/catalog.db"
+    Catalog.create_or_upgrade(url, tmp_path, now=now).close()
+    (tmp_path / "catalog.db").write_bytes(b"no database" * 500)
+    with pytest.raises(Unavailable, match="restore it from its backup"):
+        Catalog.open(url, tmp_path, now=now)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")

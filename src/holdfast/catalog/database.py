@@ -187,7 +187,7 @@ def create_sqlite_file(path: Path) -> None:
     except OSError as error:
         raise Unavailable(f"the catalog {path} cannot be made: {error.filename}: {error.strerror}") from None
     except sqlite3.Error as error:
-        raise Unavailable(f"the catalog {path} cannot be made: {error}") from None
+        raise Unavailable(f"the catalog {path} cannot be made: {error}{_remedy(error)}") from None
 
 
 def _postgresql(url: URL) -> Engine:
@@ -228,7 +228,7 @@ def errors_in_words(url: URL) -> Iterator[None]:
     except DBAPIError as error:
         if _lacks_tables(error):
             raise SchemaMismatch(f"{where} is not a Holdfast catalog: it lacks tables. Run `holdfast init`") from None
-        raise Unavailable(f"the catalog {where} does not answer: {_first_line(error)}") from None
+        raise Unavailable(f"the catalog {where} does not answer: {_first_line(error)}{_remedy(error.orig)}") from None
     except PoolTimeout as error:
         raise Unavailable(f"the catalog {where} does not answer: {error}") from None
 
@@ -238,6 +238,13 @@ def _lacks_tables(error: DBAPIError) -> bool:
     if getattr(error.orig, "sqlstate", None) in {"42P01", "42703"}:
         return True
     return isinstance(error.orig, sqlite3.OperationalError) and str(error.orig).startswith("no such ")
+
+
+def _remedy(error: BaseException | None) -> str:
+    # SQLite's word for a file that is damaged, or is something else; what passes by itself is an OperationalError.
+    if type(error) is sqlite3.DatabaseError:
+        return "; restore it from its backup, or move it away and run `holdfast init`"
+    return ""
 
 
 def _first_line(error: DBAPIError) -> str:
