@@ -158,6 +158,7 @@ class _Control(ctypes.LittleEndianStructure):
     session_limit: int
     iv_faults: int
     output_faults: int
+    lost_slot: int
     rules: ctypes.Array[_Rule]
     inside: int
     inside_high: int
@@ -180,7 +181,8 @@ class _Control(ctypes.LittleEndianStructure):
         ("session_limit", ctypes.c_uint32),
         ("iv_faults", ctypes.c_uint32),
         ("output_faults", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32 * 2),
+        ("lost_slot", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
         ("rules", _Rule * (1 + len(FUNCTIONS))),
         ("inside", ctypes.c_uint32),
         ("inside_high", ctypes.c_uint32),
@@ -295,16 +297,19 @@ class ShimControl:
         keep_sessions: bool = False,
         needs_reinit: bool = False,
         back_after_ms: float | None = None,
+        slot: int | None = None,
     ) -> None:
         """Make every call on a session, C_OpenSession and C_Login return `ckr` until `device_back`.
 
-        On return all old sessions are invalid unless `keep_sessions`; with `needs_reinit` a library that was
-        initialised before the return stays dead until C_Finalize and C_Initialize.
+        With `slot` only what concerns that one. On return all old sessions of every slot are invalid unless
+        `keep_sessions`; with `needs_reinit` a library that was initialised before the return stays dead until
+        C_Finalize and C_Initialize.
         """
         control = self._control
         control.lost_flags = _LOST_KEEPS_SESSIONS * keep_sessions | _LOST_NEEDS_REINIT * needs_reinit
         until = 0 if back_after_ms is None else time.monotonic_ns() + round(back_after_ms * 1_000_000)
         control.lost_until_ns = until
+        control.lost_slot = 0 if slot is None else slot + 1
         control.lost_rv = ckr
 
     def device_removed(self) -> None:

@@ -111,10 +111,16 @@ static void return_when_due(void)
     atomic_store(&control->lost_rv, 0);
 }
 
-CK_RV faults_device(void)
+static bool is_lost(CK_SLOT_ID slot)
+{
+    uint32_t only = atomic_load_explicit(&control->lost_slot, RELAXED);
+    return only == 0 || only == slot + 1;
+}
+
+CK_RV faults_device(CK_SLOT_ID slot)
 {
     CK_RV rv = atomic_load_explicit(&control->lost_rv, memory_order_acquire);
-    if (rv != CKR_OK) {
+    if (rv != CKR_OK && is_lost(slot)) {
         return_when_due();
         rv = atomic_load_explicit(&control->lost_rv, memory_order_acquire);
         if (rv != CKR_OK)
