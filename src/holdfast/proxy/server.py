@@ -75,10 +75,6 @@ class Server:
             listener.stop()
         await asyncio.gather(self._connections.drain(timeout), self._health_connections.drain(timeout))
 
-    def refresh_tls(self) -> None:
-        """Use the certificate files as they are now for new connections."""
-        self._parts.refresh_tls()
-
     def report(self) -> Report:
         """The worker's counters and gauges."""
         parts = self._parts
@@ -90,7 +86,7 @@ class Server:
             event_lines_lost=parts.event_log.lost,
             catalog_age=parts.feed.stale_for(),
             hsms=[
-                HsmReport(name, current_status(hsm.health(), now).value, asdict(hsm.gauges()))
+                HsmReport(name, current_status(hsm.health(), now).value, asdict(hsm.gauges()), hsm.stopped_keys())
                 for name, hsm in parts.hsms.items()
             ],
             encryptions=self._encryptions(),

@@ -9,21 +9,20 @@ from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Self
 
 from holdfast.config.errors import ConfigurationError
 from holdfast.config.load import load
 from holdfast.config.model import Address, Configuration
-from holdfast.proxy.messages import Failed, Fault, Refresh, RefreshTls
+from holdfast.proxy.messages import Failed, Fault, Refresh, RefreshTls, Report, StopKeys, ToWorker
 from holdfast.proxy.metrics import Fleet, serve_metrics
 from holdfast.proxy.notify import notify
 from holdfast.proxy.process import LONGEST_BACK_OFF, Slot, WorkerProcess
 from holdfast.proxy.sockets import CannotListen, bind
 from holdfast.proxy.start import InheritedFile, WorkerStart, cpu_of
 from holdfast.proxy.tls import TlsUnusable, build_context, certificate_expiry
-from holdfast.proxy.watch import FileWatch
+from holdfast.proxy.watch import FileWatch, files_of
 
 if TYPE_CHECKING:
     from http.server import HTTPServer
@@ -103,8 +102,8 @@ class Supervisor:
         self._check(self._target)
         self._open(self._target)
         self._note_certificate()
-        self._fleet.encryption_limits = _limits(self._target)
-        self._watch = FileWatch(_files(self._target))
+        self._fleet.note_limits(self._target)
+        self._watch = FileWatch(files_of(self._target))
         self._listen_to_signals()
 
     def _check(self, configuration: Configuration) -> None:
@@ -161,11 +160,21 @@ class Supervisor:
         for worker in self._workers():
             worker.receive(now)
             if worker.report is not None:
+                self._stop_keys(worker.report)
                 with self._fleet.lock:
                     self._fleet.reports[worker.number] = worker.report
         for slot in self._slots:
             if slot.successor is not None and slot.successor.ready:
                 self._promote(slot, slot.successor, now)
+
+    def _stop_keys(self, report: Report) -> None:
+        """What one worker may not encrypt with, no other may, and none that replaces it."""
+        for name, key, reason in self._fleet.stop(report):
+            _say(
+                "warning",
+                f"ALARM: no worker encrypts with the key {key.label!r} in the HSM {name} any more: {reason}",
+            )
+            self._tell(StopKeys({name: {key: reason}}))
 
     def _promote(self, slot: Slot, successor: WorkerProcess, now: float) -> None:
         if slot.current is not None:
@@ -184,7 +193,7 @@ class Supervisor:
             self._fleet.reloads["applied"] += 1
             self._good = self._target
             self._note_certificate()
-            self._fleet.encryption_limits = _limits(self._good)
+            self._fleet.note_limits(self._good)
             self._close_sockets(keep=_addresses(self._good))
 
     def _bury(self, now: float) -> None:
@@ -268,6 +277,8 @@ class Supervisor:
                 turn_file=InheritedFile(self._turn_file.fileno()),
                 control=control,
                 cpu=cpu_of(slot.number, len(self._slots)),
+                stopped=self._fleet.stopped,
+                proven=target == self._good,
             )
 
         return WorkerProcess.spawn(start, target, now=now)
@@ -311,7 +322,7 @@ class Supervisor:
                 self._tell(refresh)
                 self._note_certificate()
             self._target = fresh
-            self._watch.watch(_files(fresh))
+            self._watch.watch(files_of(fresh))
         notify("READY=1")
 
     def _reload_tls(self) -> None:
@@ -329,7 +340,7 @@ class Supervisor:
         self._fleet.reloads["refused"] += 1
         self._close_sockets(keep={*_addresses(self._target), *_addresses(self._good or self._target)})
 
-    def _tell(self, message: Refresh | RefreshTls) -> None:
+    def _tell(self, message: ToWorker) -> None:
         for worker in self._workers():
             worker.send(message)
 
@@ -377,18 +388,6 @@ class Supervisor:
 def _addresses(configuration: Configuration) -> set[Address]:
     server = configuration.server
     return {address for address in (server.listen, server.health_listen) if address is not None}
-
-
-def _files(configuration: Configuration) -> list[Path]:
-    tls = configuration.tls
-    named = () if tls is None else (tls.certificate, tls.private_key, tls.client_ca)
-    return [configuration.path, *(file for file in named if file is not None)]
-
-
-def _limits(configuration: Configuration) -> dict[str, int]:
-    limits = configuration.encryption_limits
-    named = {"warn": limits.warn, "alarm": limits.alarm, "stop": limits.stop}
-    return {name: count for name, count in named.items() if count is not None}
 
 
 def _now() -> float:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from holdfast.config.model import Configuration
+
 SETTLED = 1.0
 """Seconds without a further change: a certificate and its key are replaced one after the other."""
 
@@ -39,6 +41,13 @@ class FileWatch:
         changed = [file for file, stamp in stamps.items() if stamp != self._known[file]]
         self._known = stamps
         return changed
+
+
+def files_of(configuration: Configuration) -> list[Path]:
+    """The configuration file and the TLS files that it names."""
+    tls = configuration.tls
+    named = () if tls is None else (tls.certificate, tls.private_key, tls.client_ca)
+    return [configuration.path, *(file for file in named if file is not None)]
 
 
 def _stamp(file: Path) -> _Stamp:

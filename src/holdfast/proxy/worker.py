@@ -9,13 +9,14 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 
 import uvloop
 
 from holdfast.catalog.errors import CatalogError
 from holdfast.config.errors import ConfigurationError
 from holdfast.ekm.faults import EkmFault, LoginRefused
-from holdfast.proxy.messages import Drain, Failed, Fault, Ready, Refresh, RefreshTls
+from holdfast.proxy.messages import Drain, Failed, Fault, Ready, Refresh, RefreshTls, StopKeys
 from holdfast.proxy.parts import Parts
 from holdfast.proxy.reporter import Reporter
 from holdfast.proxy.server import Server
@@ -36,10 +37,13 @@ def run(start: WorkerStart) -> None:
     if start.cpu is not None:
         os.sched_setaffinity(0, {start.cpu})
     try:
-        parts = Parts.build(start.configuration, turn_file=start.turn_file.descriptor, worker=start.number)
+        parts = Parts.build(
+            start.configuration, turn_file=start.turn_file.descriptor, worker=start.number, proven=start.proven
+        )
     except (EkmFault, CatalogError, ConfigurationError, TlsUnusable, OSError) as error:
         start.control.send(Failed(_fault_of(error), str(error)))
         sys.exit(1)
+    parts.stop_keys(start.stopped)
     # What exists now lives for ever: the cycle collector need not walk it again and again.
     gc.collect()
     gc.freeze()
@@ -75,6 +79,7 @@ class _Worker:
         self._parts = parts
         self._drain = asyncio.Event()
         self._ticks = 0
+        self._refreshing: set[asyncio.Future[None]] = set()
 
     async def run(self) -> None:
         """Serve until told to drain."""
@@ -104,11 +109,19 @@ class _Worker:
             case Drain():
                 self._drain.set()
             case RefreshTls():
-                self._server.refresh_tls()
+                self._in_thread(self._parts.refresh_tls)
             case Refresh():
-                self._server.refresh_tls()
+                self._in_thread(self._parts.refresh_tls)
                 self._parts.event_log.reopen()
-                self._loading = self._loop.run_in_executor(None, self._parts.reload_keys)
+                self._in_thread(self._parts.reload_keys)
+            case StopKeys():
+                self._parts.stop_keys(command.stopped)
+
+    def _in_thread(self, work: Callable[[], None]) -> None:
+        """Files and HSMs may take their time, and the event loop has none."""
+        task = self._loop.run_in_executor(None, work)
+        self._refreshing.add(task)
+        task.add_done_callback(self._refreshing.discard)
 
     def _tick(self, due: float) -> None:
         now = time.monotonic()

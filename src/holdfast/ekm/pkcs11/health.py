@@ -88,17 +88,18 @@ class HealthMonitor:
 
     def judgement(self) -> tuple[HealthStatus, str]:
         """The latest probe, and what the pool shows now."""
-        if self.status is not HealthStatus.ACTIVE:
+        stopped = len(self._connection.guard.stopped)
+        if self.status is HealthStatus.UNAVAILABLE or (self.status is HealthStatus.DEGRADED and not stopped):
             return self.status, self.reason
         if self._pool.refusal is not None:
             return HealthStatus.UNAVAILABLE, self._pool.refusal.message
-        blemish = self._blemish()
+        blemish = self._blemish(stopped)
         return (HealthStatus.DEGRADED if blemish else HealthStatus.ACTIVE), blemish
 
-    def _blemish(self) -> str:
+    def _blemish(self, stopped: int) -> str:
         """What is wrong with an HSM that answers its probe, or nothing."""
-        if self._connection.guard.stopped:
-            return f"{self._connection.guard.stopped} keys do not encrypt any more: an IV of theirs was unsafe"
+        if stopped:
+            return f"{stopped} keys do not encrypt any more: an IV of theirs was unsafe"
         if self._pool.quarantined:
             return f"{self._pool.quarantined} sessions wait for a call that does not return"
         if self.reduced:

@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 _SMOOTHING: Final = 0.1
 _FIRST_GUESS: Final = 0.001
+_SLACK: Final = 0.2
+"""Part of the time left that stays for what no prediction holds: the turns of the loop and of the threads."""
 _SPARE_FACTOR: Final = 2
 """Threads at most, per configured session: one stuck call each, and one to replace it."""
 _HEAP_SLACK: Final = 1024
@@ -104,7 +106,7 @@ class Pool:
             # Every session is busy, or nobody would wait: a turn for the running jobs, one for each full
             # round of the queue, and one for this job.
             wait = self.mean * (2 + waiting / max(1, self._ready - self._quarantined))
-            if now + wait > deadline:
+            if now + wait > deadline - _SLACK * (deadline - now):
                 raise HsmBusy(f"{waiting} requests wait for the HSM, and the deadline would pass in the queue")
         job = Job(work, deadline, timing, loop.create_future(), now)
         heapq.heappush(self._deadlines, (deadline, next(self._sequence), job))
