@@ -228,6 +228,7 @@ FAULTS: Final[dict[Verdict, type[EkmFault]]] = {
     Verdict.DEVICE: faults.HsmUnavailable,
     Verdict.LOGIN: faults.LoginRefused,
     Verdict.EXHAUSTED: faults.KeyExhausted,
+    Verdict.REFUSED: faults.ModuleFailed,
     Verdict.FAILED: faults.ModuleFailed,
 }
 
