@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import ssl
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from holdfast.operations.services import Services
 from holdfast.proxy.event_log import EventLog
 from holdfast.proxy.log_sink import LogSink
 from holdfast.proxy.messages import StoppedKeys
+from holdfast.proxy.notify import say
 from holdfast.proxy.overload import Admission
 from holdfast.proxy.tally import Tally
 from holdfast.proxy.tls import TlsUnusable, build_context
@@ -148,8 +148,8 @@ def _start(hsms: Mapping[str, Pkcs11Hsm], *, proven: bool) -> None:
 
 
 def warn(text: str) -> None:
-    """Tell the operator: standard error is the service's journal; standard output may carry the event lines."""
-    print(f"holdfast: warning: {text}", file=sys.stderr, flush=True)  # noqa: T201 (the service's voice)
+    """Tell the operator."""
+    say("warning", text)
 
 
 def _proxy_id(configuration: Configuration) -> str:
