@@ -11,6 +11,7 @@ import uvloop
 from tests.ekm.conftest import KEY, TEXT, Site, Start, call, encrypt, eventually, round_trip
 
 from holdfast.ekm.faults import EkmFault, HsmBusy, HsmTimeout, HsmUnavailable
+from holdfast.ekm.pkcs11.hsm_thread import HsmThread
 from holdfast.ekm.port import Timing
 from holdfast.xks.types import HealthStatus
 
@@ -227,3 +228,20 @@ def test_stop_refuses_new_work_and_closes_every_session(hsm: Pkcs11Hsm, control:
     with pytest.raises(HsmUnavailable):
         call(hsm, round_trip)
     assert control.finalized_while_inside == 0
+
+
+def test_a_system_without_threads_to_give_delays_no_answer(
+    hsm: Pkcs11Hsm, control: ShimControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TasksMax of a service, or the limit of a container: a stuck call's thread cannot be replaced."""
+
+    def refuse(_: HsmThread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    control.hang("C_Encrypt")
+    with monkeypatch.context() as without:
+        without.setattr(HsmThread, "start", refuse)
+        assert {fault for fault, _ in gather(hsm, 2)} == {HsmTimeout}
+    control.release()
+    eventually(lambda: hsm.gauges().sessions == 2 and not hsm.gauges().breaker_open)
+    assert call(hsm, round_trip) == TEXT

@@ -141,9 +141,12 @@ class HealthMonitor:
                 if len(self._probers) >= _PROBERS:
                     return False
                 prober = Thread(target=self._serve, name="holdfast-probe", daemon=True)
+                try:
+                    prober.start()
+                except RuntimeError:
+                    return False  # the system gives no more threads, for now
                 self._probers.append(prober)
                 self._idle += 1
-                prober.start()
             self._idle -= 1
         self._jobs.put(attempt)
         return True

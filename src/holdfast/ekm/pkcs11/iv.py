@@ -65,6 +65,7 @@ class IvGuard:
                 recent = self._recent[key] = OrderedDict()
                 if len(self._recent) > _REMEMBERED_KEYS:
                     self._recent.popitem(last=False)
+            self._recent.move_to_end(key)
             repeated = iv in recent
             recent[iv] = None
             if len(recent) > _REMEMBERED_IVS:

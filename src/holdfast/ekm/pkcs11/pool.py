@@ -329,7 +329,11 @@ class Pool:
         thread = HsmThread(self, session)
         with self._lock:
             self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            # The system gives no more threads: the next probe tries again, and nobody waits for this one.
+            self.ended(thread)
 
     def stop(self, patience: float) -> None:
         """Refuse new work and let the threads end; at most `patience` seconds."""
