@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
 from cryptography import x509
 
@@ -84,8 +84,3 @@ def _why_pair(settings: Tls, error: Exception) -> str:
     if reason in ("BAD_DECRYPT", "BAD_PASSWORD_READ", "PROBLEMS_GETTING_PASSWORD"):
         return f"{pair}: the private key is encrypted; store it unencrypted, readable by the service's user only"
     return f"{pair}: not a PEM certificate chain and its PEM key ({reason or error})"
-
-
-def is_expired(settings: Tls, now: datetime) -> bool:
-    """Whether the certificate's last day is over. Raises TlsUnusable."""
-    return certificate_expiry(settings) <= now.astimezone(UTC)

@@ -4,6 +4,7 @@ Workers are spawned, never forked: a PKCS#11 library does not survive a fork.
 """
 
 import asyncio
+import faulthandler
 import gc
 import os
 import signal
@@ -25,6 +26,8 @@ from holdfast.proxy.tls import TlsUnusable
 
 _TICK = 0.1
 """Seconds between two looks at how late the event loop is."""
+_HANGS = 8.0
+"""Seconds without a report after which every thread's stack is written to standard error; at ten it is killed."""
 _REPORT_EVERY = 5
 """Ticks between two reports to the supervisor."""
 
@@ -94,6 +97,7 @@ class _Worker:
         self._tick(time.monotonic())
         await self._drain.wait()
         await self._server.drain(self._start.configuration.server.drain_timeout)
+        faulthandler.cancel_dump_traceback_later()
         self._reporter.send(self._server.report())
         self._reporter.close()
 
@@ -128,5 +132,7 @@ class _Worker:
         self._parts.admission.lag = max(0.0, now - due)
         self._ticks += 1
         if self._ticks % _REPORT_EVERY == 0:
+            # Who finds a worker killed for hanging asks where it hung: function names only, no values.
+            faulthandler.dump_traceback_later(_HANGS)
             self._reporter.send(self._server.report())
         self._loop.call_later(_TICK, self._tick, now + _TICK)
