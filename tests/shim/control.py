@@ -245,8 +245,12 @@ class ShimControl:
         """Let calls of `function` block until `release`."""
         self._rule(function).hang = 1
 
+    def strand(self, function: str = ANY) -> None:
+        """Let calls of `function` block for ever; `release` lets only later ones through."""
+        self._rule(function).hang = 2
+
     def release(self) -> None:
-        """Let every hung call go on."""
+        """Let every hung call go on, and hang no more."""
         for rule in self._control.rules:
             rule.hang = 0
 

@@ -15,6 +15,7 @@
 
 #define RELAXED memory_order_relaxed
 #define HANG_POLL_NS 1000000L
+#define STRANDED 2u /* a rule's hang: this call never returns, whatever becomes of the rule */
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the control file is little-endian");
 _Static_assert(sizeof(struct rule) == 16, "control.py relies on 16-byte rules");
 _Static_assert(offsetof(struct control, rules) == 64, "a rule must not straddle two cache lines");
@@ -63,8 +64,13 @@ static void wait_as_told(struct rule *rule)
     uint32_t delay = atomic_load_explicit(&rule->delay_us, RELAXED);
     if (delay != 0)
         sleep_ns((long)delay * 1000L);
-    while (atomic_load_explicit(&rule->hang, RELAXED) != 0)
+    uint32_t hang;
+    while ((hang = atomic_load_explicit(&rule->hang, RELAXED)) != 0) {
+        if (hang == STRANDED)
+            for (;;)
+                sleep_ns(HANG_POLL_NS);
         sleep_ns(HANG_POLL_NS);
+    }
 }
 
 /* Takes one of the rule's failures, if any is left. */

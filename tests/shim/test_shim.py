@@ -753,6 +753,18 @@ def test_a_lost_device_answers_so_on_a_session(hsm: Start, control: ShimControl,
         module.random(session, 12)
 
 
+def test_a_lost_slot_is_the_only_one_that_is_lost(hsm: Start, control: ShimControl) -> None:
+    module = hsm("nshield")
+    slots = module.slots()
+    lost, other = (module.open(slot) for slot in slots)
+    control.device_lost(slot=slots[0], keep_sessions=True)
+    with refused(DEVICE_ERROR):
+        module.random(lost, 12)
+    assert len(module.random(other, 12)) == 12
+    control.device_back()
+    assert len(module.random(lost, 12)) == 12
+
+
 def test_a_lost_device_opens_no_session(hsm: Start, control: ShimControl) -> None:
     module = hsm("plain")
     control.device_lost()

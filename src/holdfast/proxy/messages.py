@@ -56,7 +56,10 @@ class KeyCount:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A worker's counters since its start, and its gauges. Also the sign that its event loop turns."""
+    """A worker's counters since its start, and its gauges. Also the sign that its event loop turns.
+
+    `stranded`: only another process may reach an HSM of its again.
+    """
 
     rows: list[Row]
     connections: int
@@ -66,6 +69,7 @@ class Report:
     hsms: list[HsmReport]
     encryptions: list[KeyCount] = field(default_factory=list)
     credentials_used: dict[str, float] = field(default_factory=dict)
+    stranded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

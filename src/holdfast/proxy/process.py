@@ -157,6 +157,14 @@ class Slot:
         self.failures = 0
         self.retry_at = 0.0
 
+    def wants_successor(self, target: Configuration, now: float) -> bool:
+        """Whether another process should take the current one's place as soon as it can serve."""
+        current = self.current
+        if current is None:
+            return False
+        stranded = current.report is not None and current.report.stranded
+        return current.configuration != target or (stranded and now >= self.retry_at)
+
     def back_off(self, now: float) -> None:
         """Wait longer after each failure in a row."""
         self.retry_at = now + min(LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2**self.failures)

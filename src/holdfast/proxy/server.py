@@ -91,6 +91,7 @@ class Server:
             ],
             encryptions=self._encryptions(),
             credentials_used=dict(parts.credentials_used),
+            stranded=any(hsm.is_stranded() for hsm in parts.hsms.values()),
         )
 
     def _encryptions(self) -> list[KeyCount]:

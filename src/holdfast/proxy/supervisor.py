@@ -255,7 +255,7 @@ class Supervisor:
                 slot.successor = self._spawn(slot, now)
         if not any(slot.successor for slot in self._slots):
             for slot in self._slots:
-                if slot.current is not None and slot.current.configuration != self._target:
+                if not self._held and slot.wants_successor(self._target, now):
                     slot.successor = self._spawn(slot, now)
                     break
         self._fleet.workers_wanted = wanted

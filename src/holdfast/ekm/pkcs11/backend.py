@@ -27,6 +27,7 @@ _OWN_SESSIONS: Final = 2
 """The anchor session and the probe's."""
 _LAST_CALLS: Final = 2.0
 _LOOK_AGAIN: Final = 0.25
+_STRANDED: Final = 10.0
 
 
 class Pkcs11Hsm:
@@ -177,6 +178,10 @@ class Pkcs11Hsm:
         """As `Hsm.reload_keys`."""
         if self._started is not None:
             self._started[2].request_reload()
+
+    def is_stranded(self) -> bool:
+        """Whether only a new process can reach the HSM: every thread that might is in a call that does not return."""
+        return self._started is not None and self._started[2].blocked_for > _STRANDED
 
     def stopped_keys(self) -> dict[KeyLocator, str]:
         """The keys that do not encrypt any more because an IV of theirs was unsafe, each with the reason."""

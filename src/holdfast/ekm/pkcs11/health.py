@@ -47,6 +47,7 @@ class HealthMonitor:
         self._pool = pool
         self._interval = interval
         self._last_error: tuple[float, str] | None = None
+        self._blocked_since: float | None = None
         self._wake = Event()
         self._stopped = Event()
         self._reload = False
@@ -108,6 +109,12 @@ class HealthMonitor:
             return f"an error in the last minute: {self._last_error[1]}"
         return ""
 
+    @property
+    def blocked_for(self) -> float:
+        """Seconds for which no probe could begin, because every prober is in a call that does not return."""
+        since = self._blocked_since
+        return 0.0 if since is None else monotonic() - since
+
     # ---- the thread that waits
 
     def _watch(self) -> None:
@@ -128,8 +135,11 @@ class HealthMonitor:
         attempt = _Attempt(reload=reload)
         if not self._submit(attempt):
             self._reload = reload
+            self._blocked_since = self._blocked_since or monotonic()
             self._judge_silence()
-        elif attempt.finished.wait(SILENCE):
+            return
+        self._blocked_since = None
+        if attempt.finished.wait(SILENCE):
             self._judge(attempt)
         else:
             self._judge_silence()
