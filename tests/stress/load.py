@@ -39,6 +39,11 @@ def callers_of_every_worker(server: ProxyServer, stack: ExitStack) -> list[Calle
     return callers
 
 
+def told(reply: Reply) -> tuple[int, str]:
+    """Status and errorName."""
+    return reply.status, reply.error
+
+
 class EventsSince:
     """The events of the requests that are made after this moment, to a server with one worker."""
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.stress.conftest import SESSIONS, encrypts, shim_of
-from tests.stress.load import KMS_PATIENCE, EventsSince, at_once, totals
+from tests.stress.load import KMS_PATIENCE, EventsSince, at_once, told, totals
 
 from holdfast.xks.types import Operation
 
 if TYPE_CHECKING:
-    from tests.server.client import Caller, Reply
+    from tests.server.client import Caller
     from tests.server.proxy_server import ProxyServer
     from tests.stress.conftest import Serve
 
@@ -23,11 +23,6 @@ CALLERS = 6
 PROBERS = 3
 OWN_SESSIONS = 1 + PROBERS
 """The anchor, and a session for each thread that probes."""
-
-
-def told(reply: Reply) -> tuple[int, str]:
-    """Status and errorName."""
-    return reply.status, reply.error
 
 
 def hang_until_the_breaker_opens(server: ProxyServer, caller: Caller) -> None:

@@ -12,6 +12,7 @@ from tests.server.proxy_server import HSM, KEYSTORE, ProxyServer
 from tests.server.token import LIBRARY
 from tests.shim.control import environment
 from tests.stress.conftest import shim_of
+from tests.stress.load import told
 
 from holdfast.xks.types import ExternalKeyId
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.server.client import Reply
 
 pytestmark = pytest.mark.server
 
@@ -28,11 +28,6 @@ OTHER_KEY = "other-key"
 FIRST_SLOT, SECOND_SLOT = 492971157, 492971159
 """The accelerators of two modules without load-sharing (hsm-facts, 1.2)."""
 TIMEOUT = (503, "DependencyTimeoutException")
-
-
-def told(reply: Reply) -> tuple[int, str]:
-    """Status and errorName."""
-    return reply.status, reply.error
 
 
 def with_other_hsm(server: ProxyServer, **changes: Any) -> ProxyServer:
