@@ -54,6 +54,7 @@ _IV_UNCHANGED: Final = 4
 _RANDOM_REPEAT: Final = 8
 _RANDOM_ZERO: Final = 16
 _OUTPUT_CORRUPT: Final = 1
+_OUTPUT_SHORT: Final = 2
 _MAGIC: Final = b"HFSHIM01"
 
 
@@ -366,6 +367,10 @@ class ShimControl:
     def corrupt_output(self, on: bool) -> None:  # noqa: FBT001
         """Flip the lowest bit of the first byte that C_Encrypt returns."""
         self._control.output_faults = _OUTPUT_CORRUPT * on
+
+    def short_output(self, on: bool) -> None:  # noqa: FBT001
+        """Make C_Encrypt return one byte less: of the IV where that is appended, else of the tag."""
+        self._control.output_faults = _OUTPUT_SHORT * on
 
     # ---- counters
 

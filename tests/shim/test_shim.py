@@ -968,6 +968,16 @@ def test_corrupt_output_does_not_decrypt(hsm: Start, control: ShimControl, perso
         module.decrypt(session, key, ciphertext, iv)
 
 
+@pytest.mark.parametrize("personality", ["plain", "nshield", "luna"])
+def test_short_output_is_one_byte_short(hsm: Start, control: ShimControl, personality: Personality) -> None:
+    module = hsm(personality)
+    session, key = use(module)
+    whole, _ = seal(personality, module, session, key, b"plaintext")
+    control.short_output(True)
+    short, _ = seal(personality, module, session, key, b"plaintext")
+    assert len(whole) - len(short) == 1
+
+
 # ---- counters ------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,8 @@ FAULTS: dict[str, tuple[Personality, str, str]] = {
     "the module repeats its IV": ("nshield", "repeat_iv", "an IV came back a second time"),
     "the module makes zero IVs": ("nshield", "zero_iv", "the IV is all zero"),
     "the module leaves the IV as it was": ("nshield", "unchanged_iv", "the IV is all zero"),
+    "the module appends an IV of a wrong length": ("luna", "short_output", "35 bytes instead of 36"),
+    "the module returns a short tag": ("nshield", "short_output", "19 bytes instead of 20"),
     "C_GenerateRandom repeats itself": ("plain", "repeat_random", "an IV came back a second time"),
     "C_GenerateRandom gives zeros": ("plain", "zero_random", "the IV is all zero"),
 }
