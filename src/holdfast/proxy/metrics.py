@@ -182,7 +182,7 @@ def _hsms(reports: list[HsmReport], stopped: Mapping[str, StoppedKeys]) -> Itera
     unsafe = GaugeMetricFamily(
         "holdfast_hsm_unsafe_keys", "Keys that encrypt no more, because an IV was unsafe.", labels=["hsm"]
     )
-    for name in {hsm for hsm, _ in found}:
+    for name in {hsm for hsm, _ in found} | stopped.keys():
         unsafe.add_metric([name], len(stopped.get(name, {})))
     yield unsafe
     gauges: dict[str, GaugeMetricFamily] = {}
