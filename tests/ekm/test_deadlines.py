@@ -11,6 +11,7 @@ import uvloop
 from tests.ekm.conftest import KEY, TEXT, Site, Start, call, encrypt, eventually, round_trip
 
 from holdfast.ekm.faults import EkmFault, HsmBusy, HsmTimeout, HsmUnavailable
+from holdfast.ekm.pkcs11.hsm_thread import HsmThread
 from holdfast.ekm.port import Timing
 from holdfast.xks.types import HealthStatus
 
@@ -134,14 +135,14 @@ def test_a_wait_that_would_pass_the_deadline_is_refused_at_once(
 ) -> None:
     hsm = start(site.shim_settings("plain", sessions=2, queue=1000, probe_interval=3600.0))
     control.delay(20, ["C_Encrypt"])
-    gather(hsm, 60, seconds=5.0)  # the moving average learns
+    gather(hsm, 60, seconds=5.0)  # what is typical is learned
     outcomes = gather(hsm, 100, seconds=DEADLINE)
     answered = [seconds for kind, seconds in outcomes if kind not in (HsmBusy, HsmTimeout)]
     refused = [seconds for kind, seconds in outcomes if kind is HsmBusy]
     assert len(answered) >= 8  # of 15 that two sessions could serve in time
     assert max(answered) <= DEADLINE
     assert sum(seconds < 0.05 for seconds in refused) >= 80
-    # The estimate is an average, and this machine has other work: a few at the edge may be late.
+    # The estimate is what is typical, and this machine has other work: a few at the edge may be late.
     assert sum(kind is HsmTimeout for kind, _ in outcomes) <= 5
 
 
@@ -227,3 +228,32 @@ def test_stop_refuses_new_work_and_closes_every_session(hsm: Pkcs11Hsm, control:
     with pytest.raises(HsmUnavailable):
         call(hsm, round_trip)
     assert control.finalized_while_inside == 0
+
+
+def test_a_system_without_threads_to_give_delays_no_answer(
+    hsm: Pkcs11Hsm, control: ShimControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TasksMax of a service, or the limit of a container: a stuck call's thread cannot be replaced."""
+
+    def refuse(_: HsmThread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    control.hang("C_Encrypt")
+    with monkeypatch.context() as without:
+        without.setattr(HsmThread, "start", refuse)
+        assert {fault for fault, _ in gather(hsm, 2)} == {HsmTimeout}
+    control.release()
+    eventually(lambda: hsm.gauges().sessions == 2 and not hsm.gauges().breaker_open)
+    assert call(hsm, round_trip) == TEXT
+
+
+def test_one_slow_call_is_no_slow_hsm_and_eight_are(hsm: Pkcs11Hsm) -> None:
+    assert hsm._started is not None
+    pool = hsm._started[1]
+    for _ in range(15):
+        pool.learn(0.0, 0.02)
+    for _ in range(7):
+        pool.learn(0.0, 1.0)
+    assert pool.typical == 0.02
+    pool.learn(0.0, 1.0)
+    assert pool.typical == 1.0

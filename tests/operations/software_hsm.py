@@ -115,4 +115,4 @@ class SoftwareHsm:
 
     def gauges(self) -> HsmGauges:
         """An HSM of one session."""
-        return HsmGauges(1, 0, 0, 0, breaker_open=False, module_epoch=1, encryptions=0, decryptions=0, unsafe_keys=0)
+        return HsmGauges(1, 0, 0, 0, breaker_open=False, module_epoch=1, encryptions=0, decryptions=0)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, generate_latest
 
+from holdfast.ekm.port import KeyLocator
 from holdfast.operations.event import Event
-from holdfast.proxy.messages import HsmReport, KeyCount, Report
+from holdfast.proxy.messages import HsmReport, KeyCount, Report, StoppedKeys
 from holdfast.proxy.metrics import Fleet, FleetCollector
-from holdfast.proxy.tally import EDGES, Tally
+from holdfast.proxy.tally import EDGES, STAGES, Tally
 from holdfast.xks.errors import ErrorName
 from holdfast.xks.types import Operation
 
 
-def report(tally: Tally, **gauges: float) -> Report:
+def report(tally: Tally, *, stopped: StoppedKeys | None = None) -> Report:
     return Report(
         rows=tally.rows(),
         connections=2,
         in_flight=1,
         event_lines_lost=3,
         catalog_age=0.5,
-        hsms=[HsmReport("main", "ACTIVE", {"sessions": 4.0, **gauges})],
+        hsms=[HsmReport("main", "ACTIVE", {"sessions": 4.0}, stopped or {})],
         encryptions=[KeyCount("store", "key", 1, 4096)],
         credentials_used={"A" * 20: 100.0},
     )
@@ -81,6 +82,25 @@ def test_a_worker_that_has_gone_leaves_its_counts_and_takes_its_gauges() -> None
     assert 'holdfast_requests_total{error_name="",keystore="store",operation="Encrypt"} 2.0' in text
     assert "holdfast_event_lines_lost_total 6.0" in text
     assert 'holdfast_hsm_sessions{hsm="main"} 4.0' in text
+
+
+def test_a_report_does_not_change_with_the_requests_that_follow_it() -> None:
+    """It is sent by another thread."""
+    tally = tally_of(encrypted(0.1))
+    rows = tally.rows()
+    tally.add(encrypted(0.1))
+    assert [row.requests for row in rows] == [1]
+    assert [sum(buckets) for buckets in rows[0].buckets] == [1] * len(STAGES)
+
+
+def test_a_key_that_several_workers_have_stopped_is_one_key_and_stays_one() -> None:
+    fleet = Fleet()
+    for number in (1, 2):
+        fleet.reports[number] = report(Tally(), stopped={KeyLocator("key-1"): "the IV is all zero"})
+        assert len(fleet.stop(fleet.reports[number])) == (number == 1)
+    assert 'holdfast_hsm_unsafe_keys{hsm="main"} 1.0' in shown(fleet)
+    fleet.retire(1)
+    assert 'holdfast_hsm_unsafe_keys{hsm="main"} 1.0' in shown(fleet)
 
 
 def test_a_scrape_changes_nothing() -> None:

@@ -54,6 +54,7 @@ _IV_UNCHANGED: Final = 4
 _RANDOM_REPEAT: Final = 8
 _RANDOM_ZERO: Final = 16
 _OUTPUT_CORRUPT: Final = 1
+_OUTPUT_SHORT: Final = 2
 _MAGIC: Final = b"HFSHIM01"
 
 
@@ -158,6 +159,7 @@ class _Control(ctypes.LittleEndianStructure):
     session_limit: int
     iv_faults: int
     output_faults: int
+    lost_slot: int
     rules: ctypes.Array[_Rule]
     inside: int
     inside_high: int
@@ -180,7 +182,8 @@ class _Control(ctypes.LittleEndianStructure):
         ("session_limit", ctypes.c_uint32),
         ("iv_faults", ctypes.c_uint32),
         ("output_faults", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32 * 2),
+        ("lost_slot", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
         ("rules", _Rule * (1 + len(FUNCTIONS))),
         ("inside", ctypes.c_uint32),
         ("inside_high", ctypes.c_uint32),
@@ -243,8 +246,12 @@ class ShimControl:
         """Let calls of `function` block until `release`."""
         self._rule(function).hang = 1
 
+    def strand(self, function: str = ANY) -> None:
+        """Let calls of `function` block for ever; `release` lets only later ones through."""
+        self._rule(function).hang = 2
+
     def release(self) -> None:
-        """Let every hung call go on."""
+        """Let every hung call go on, and hang no more."""
         for rule in self._control.rules:
             rule.hang = 0
 
@@ -295,16 +302,19 @@ class ShimControl:
         keep_sessions: bool = False,
         needs_reinit: bool = False,
         back_after_ms: float | None = None,
+        slot: int | None = None,
     ) -> None:
         """Make every call on a session, C_OpenSession and C_Login return `ckr` until `device_back`.
 
-        On return all old sessions are invalid unless `keep_sessions`; with `needs_reinit` a library that was
-        initialised before the return stays dead until C_Finalize and C_Initialize.
+        With `slot` only what concerns that one. On return all old sessions of every slot are invalid unless
+        `keep_sessions`; with `needs_reinit` a library that was initialised before the return stays dead until
+        C_Finalize and C_Initialize.
         """
         control = self._control
         control.lost_flags = _LOST_KEEPS_SESSIONS * keep_sessions | _LOST_NEEDS_REINIT * needs_reinit
         until = 0 if back_after_ms is None else time.monotonic_ns() + round(back_after_ms * 1_000_000)
         control.lost_until_ns = until
+        control.lost_slot = 0 if slot is None else slot + 1
         control.lost_rv = ckr
 
     def device_removed(self) -> None:
@@ -357,6 +367,10 @@ class ShimControl:
     def corrupt_output(self, on: bool) -> None:  # noqa: FBT001
         """Flip the lowest bit of the first byte that C_Encrypt returns."""
         self._control.output_faults = _OUTPUT_CORRUPT * on
+
+    def short_output(self, on: bool) -> None:  # noqa: FBT001
+        """Make C_Encrypt return one byte less: of the IV where that is appended, else of the tag."""
+        self._control.output_faults = _OUTPUT_SHORT * on
 
     # ---- counters
 

@@ -15,6 +15,7 @@
 
 #define RELAXED memory_order_relaxed
 #define HANG_POLL_NS 1000000L
+#define STRANDED 2u /* a rule's hang: this call never returns, whatever becomes of the rule */
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the control file is little-endian");
 _Static_assert(sizeof(struct rule) == 16, "control.py relies on 16-byte rules");
 _Static_assert(offsetof(struct control, rules) == 64, "a rule must not straddle two cache lines");
@@ -63,8 +64,13 @@ static void wait_as_told(struct rule *rule)
     uint32_t delay = atomic_load_explicit(&rule->delay_us, RELAXED);
     if (delay != 0)
         sleep_ns((long)delay * 1000L);
-    while (atomic_load_explicit(&rule->hang, RELAXED) != 0)
+    uint32_t hang;
+    while ((hang = atomic_load_explicit(&rule->hang, RELAXED)) != 0) {
+        if (hang == STRANDED)
+            for (;;)
+                sleep_ns(HANG_POLL_NS);
         sleep_ns(HANG_POLL_NS);
+    }
 }
 
 /* Takes one of the rule's failures, if any is left. */
@@ -111,10 +117,16 @@ static void return_when_due(void)
     atomic_store(&control->lost_rv, 0);
 }
 
-CK_RV faults_device(void)
+static bool is_lost(CK_SLOT_ID slot)
+{
+    uint32_t only = atomic_load_explicit(&control->lost_slot, RELAXED);
+    return only == 0 || only == slot + 1;
+}
+
+CK_RV faults_device(CK_SLOT_ID slot)
 {
     CK_RV rv = atomic_load_explicit(&control->lost_rv, memory_order_acquire);
-    if (rv != CKR_OK) {
+    if (rv != CKR_OK && is_lost(slot)) {
         return_when_due();
         rv = atomic_load_explicit(&control->lost_rv, memory_order_acquire);
         if (rv != CKR_OK)

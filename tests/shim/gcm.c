@@ -180,9 +180,11 @@ CK_RV gcm_encrypt(struct session *session, CKIN(data, data_len), CKOUT(out, out_
     if (rv == CKR_OK && operation->active && settings.iv_late)
         write_iv_in_place(operation);
     operation->active = false;
-    if (rv == CKR_OK && *out_len > 0 &&
-        (atomic_load_explicit(&control->output_faults, memory_order_relaxed) & OUTPUT_CORRUPT) != 0)
+    uint32_t faults = atomic_load_explicit(&control->output_faults, memory_order_relaxed);
+    if (rv == CKR_OK && *out_len > 0 && (faults & OUTPUT_CORRUPT) != 0)
         out[0] ^= 1;
+    if (rv == CKR_OK && *out_len > 0 && (faults & OUTPUT_SHORT) != 0)
+        *out_len -= 1;
     return rv;
 }
 

@@ -143,7 +143,7 @@ static CK_RV enter_session(struct call *call, enum function function, CK_SESSION
     call->session = session_acquire(*handle);
     CK_RV rv = faults_apply(function);
     if (rv == CKR_OK)
-        rv = faults_device();
+        rv = faults_device(call->session != NULL ? call->session->slot : NO_SLOT);
     sessions_follow_epoch();
     if (rv == CKR_OK && (call->session == NULL || session_is_stale(call->session)))
         rv = CKR_SESSION_HANDLE_INVALID;
@@ -322,7 +322,7 @@ static CK_RV shim_C_OpenSession(CK_SLOT_ID slotID, CK_FLAGS flags, void *pApplic
     CK_SESSION_HANDLE real_handle;
     CK_RV rv = enter(FN_C_OpenSession);
     if (rv == CKR_OK)
-        rv = faults_device();
+        rv = faults_device(slotID);
     if (rv != CKR_OK)
         return count_out(rv);
     sessions_follow_epoch();
@@ -354,7 +354,7 @@ static CK_RV shim_C_CloseAllSessions(CK_SLOT_ID slotID)
 {
     CK_RV rv = enter(FN_C_CloseAllSessions);
     if (rv == CKR_OK)
-        rv = faults_device();
+        rv = faults_device(slotID);
     if (rv != CKR_OK)
         return count_out(rv);
     sessions_follow_epoch();

@@ -38,7 +38,7 @@ const char *shim_environment(const char *name); /* an unset and an empty variabl
 
 enum { LOST_KEEPS_SESSIONS = 1, LOST_NEEDS_REINIT = 2 };                  /* lost_flags */
 enum { IV_REPEAT = 1, IV_ZERO = 2, IV_UNCHANGED = 4, RANDOM_REPEAT = 8, RANDOM_ZERO = 16 }; /* iv_faults */
-enum { OUTPUT_CORRUPT = 1 };                                              /* output_faults */
+enum { OUTPUT_CORRUPT = 1, OUTPUT_SHORT = 2 };                            /* output_faults */
 #define FOREVER 0xFFFFFFFFu
 
 /* Rule 0 is for every function, rule 1+n for function n. */
@@ -60,7 +60,8 @@ struct control {
     _Atomic uint32_t reinit_epoch, reinit_rv; /* libraries initialised under an older epoch stay dead */
     _Atomic uint32_t session_limit;       /* limit + 1; 0 is no limit */
     _Atomic uint32_t iv_faults, output_faults;
-    uint32_t reserved[2];                 /* the rules begin on a 64-byte line */
+    _Atomic uint32_t lost_slot;           /* the one slot whose device is lost, + 1; 0 is every slot */
+    uint32_t reserved;                    /* the rules begin on a 64-byte line */
     struct rule rules[1 + FUNCTION_COUNT];
     _Atomic uint32_t inside, inside_high, sessions, sessions_high;
     _Atomic uint64_t bytes_in, bytes_out, finalized_while_inside;
@@ -72,7 +73,8 @@ extern struct control *control;
 void control_attach(void);               /* maps the control file, once per process */
 void faults_initialized(void);           /* a successful C_Initialize revives a dead library */
 CK_RV faults_apply(enum function function); /* waits as told, then says CKR_OK or the injected failure */
-CK_RV faults_device(void);               /* CKR_OK, or the code while the device is lost */
+#define NO_SLOT ((CK_SLOT_ID)-1)
+CK_RV faults_device(CK_SLOT_ID slot);    /* CKR_OK, or the code while its device is lost */
 uint32_t faults_iv(void);
 
 /* ---- sessions.c ------------------------------------------------------------------------------ */

@@ -753,6 +753,18 @@ def test_a_lost_device_answers_so_on_a_session(hsm: Start, control: ShimControl,
         module.random(session, 12)
 
 
+def test_a_lost_slot_is_the_only_one_that_is_lost(hsm: Start, control: ShimControl) -> None:
+    module = hsm("nshield")
+    slots = module.slots()
+    lost, other = (module.open(slot) for slot in slots)
+    control.device_lost(slot=slots[0], keep_sessions=True)
+    with refused(DEVICE_ERROR):
+        module.random(lost, 12)
+    assert len(module.random(other, 12)) == 12
+    control.device_back()
+    assert len(module.random(lost, 12)) == 12
+
+
 def test_a_lost_device_opens_no_session(hsm: Start, control: ShimControl) -> None:
     module = hsm("plain")
     control.device_lost()
@@ -954,6 +966,16 @@ def test_corrupt_output_does_not_decrypt(hsm: Start, control: ShimControl, perso
     ciphertext, iv = seal(personality, module, session, key, b"plaintext")
     with pytest.raises(CkrError):
         module.decrypt(session, key, ciphertext, iv)
+
+
+@pytest.mark.parametrize("personality", ["plain", "nshield", "luna"])
+def test_short_output_is_one_byte_short(hsm: Start, control: ShimControl, personality: Personality) -> None:
+    module = hsm(personality)
+    session, key = use(module)
+    whole, _ = seal(personality, module, session, key, b"plaintext")
+    control.short_output(True)
+    short, _ = seal(personality, module, session, key, b"plaintext")
+    assert len(whole) - len(short) == 1
 
 
 # ---- counters ------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from holdfast.xks.types import Operation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import ExitStack
 
     from tests.server.client import Caller, Reply
     from tests.server.proxy_server import ProxyServer
@@ -22,6 +23,25 @@ def at_once(callers: list[Caller], work: Callable[[Caller], Reply]) -> list[Repl
     """One reply for each caller; they call side by side."""
     with ThreadPoolExecutor(len(callers)) as threads:
         return list(threads.map(work, callers))
+
+
+def callers_of_every_worker(server: ProxyServer, stack: ExitStack) -> list[Caller]:
+    """Connections that reach both of two workers, as the event log shows."""
+    callers: list[Caller] = []
+    marker = str(uuid.uuid4())
+
+    def reached() -> bool:
+        callers.append(stack.enter_context(server.caller()))
+        callers[-1].call(Operation.GET_HEALTH_STATUS, metadata={"kmsRequestId": marker})
+        return len({event["worker"] for event in server.events() if event.get("kmsRequestId") == marker}) == 2
+
+    server.eventually(reached, within=10, what="both workers are reached")
+    return callers
+
+
+def told(reply: Reply) -> tuple[int, str]:
+    """Status and errorName."""
+    return reply.status, reply.error
 
 
 class EventsSince:

@@ -131,3 +131,50 @@ def test_at_its_stop_a_key_only_decrypts_in_every_worker_and_after_a_restart(tmp
             assert caller.encrypt(b"over").error == "InvalidStateException"
             assert caller.decrypt(sealed[0]).status == 200
         assert total(server) == counted
+
+
+@pytest.mark.parametrize(
+    ("reserved", "words", "warned"),
+    [
+        (2**30, "plan its replacement before it reaches 2^32", True),
+        (2**31, "ALARM: the key 'key-1' in the HSM 'main' has made up to", True),
+        (2**30 - 10_000, "plan its replacement", False),
+    ],
+)
+def test_a_key_is_warned_of_at_2_to_the_30th_and_alarmed_of_at_2_to_the_31st(
+    tmp_path: Path, tokens: Path, reserved: int, words: str, *, warned: bool
+) -> None:
+    server = configured(tmp_path / "server", tokens, workers=1)
+    reserve(server, reserved)
+    with server, server.caller() as caller:
+        assert caller.encrypt(b"goes on").status == 200
+        server.eventually(
+            lambda: (counted_by_metrics(server) or 0) >= reserved, within=5, what="the metric shows the count"
+        )
+        assert (words in server.stderr()) is warned
+
+
+def test_without_a_word_of_the_operator_a_key_stops_at_2_to_the_32nd(tmp_path: Path, tokens: Path) -> None:
+    left = 5
+    server = configured(tmp_path / "server", tokens, workers=1)
+    reserve(server, 2**32 - left)
+    with server, server.caller() as caller:
+        sealed = [caller.encrypt(b"the last ones") for _ in range(left)]
+        assert {reply.status for reply in sealed} == {200}
+        assert {caller.encrypt(b"over").error for _ in range(5)} == {"InvalidStateException"}
+        assert {caller.decrypt(reply).status for reply in sealed} == {200}
+        assert caller.encrypt(b"another key", key="key-2").status == 200
+        assert caller.metadata().json["keyStatus"] == "ENABLED"
+    assert total(server) == 2**32
+
+
+def reserve(server: ProxyServer, count: int) -> None:
+    """Let the catalog count so many encryptions under key-1."""
+    with closing(server.catalog()) as catalog:
+        (row,) = [row for row in catalog.keys("test") if row.external_key_id == "key-1"]
+        catalog.reserve_encryptions(row.generation_id, count)
+
+
+def counted_by_metrics(server: ProxyServer) -> float | None:
+    """Encryptions of key-1 as Prometheus sees them."""
+    return server.metric("holdfast_key_encryptions", external_key_id="key-1")

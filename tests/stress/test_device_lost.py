@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.server.proxy_server import NotReady
 from tests.stress.conftest import encrypts, shim_of
-from tests.stress.load import KMS_PATIENCE, EventsSince, totals
+from tests.stress.load import KMS_PATIENCE, EventsSince, told, totals
 
 if TYPE_CHECKING:
-    from tests.server.client import Caller, Reply
+    from tests.server.client import Caller
     from tests.server.proxy_server import ProxyServer
     from tests.stress.conftest import Serve
 
@@ -34,11 +34,6 @@ LOST = {
     "CKR_FUNCTION_FAILED": (0x06, INTERNAL),
     "CKR_GENERAL_ERROR": (0x05, INTERNAL),
 }
-
-
-def told(reply: Reply) -> tuple[int, str]:
-    """Status and errorName."""
-    return reply.status, reply.error
 
 
 def until_refused_at_once(server: ProxyServer, caller: Caller) -> None:

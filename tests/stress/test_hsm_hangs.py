@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.stress.conftest import SESSIONS, encrypts, shim_of
-from tests.stress.load import KMS_PATIENCE, EventsSince, at_once, totals
+from tests.stress.load import KMS_PATIENCE, EventsSince, at_once, told, totals
 
 from holdfast.xks.types import Operation
 
 if TYPE_CHECKING:
     from tests.server.client import Caller
     from tests.server.proxy_server import ProxyServer
+    from tests.stress.conftest import Serve
 
 pytestmark = pytest.mark.server
 
 TIMEOUT = (503, "DependencyTimeoutException")
 CALLERS = 6
-OWN_SESSIONS = 1 + 3
+PROBERS = 3
+OWN_SESSIONS = 1 + PROBERS
 """The anchor, and a session for each thread that probes."""
 
 
@@ -111,6 +113,22 @@ def test_hanging_again_and_again_leaks_no_session(nshield: ProxyServer) -> None:
         within=5,
         what="as many sessions as configured",
     )
+
+
+def test_calls_that_never_return_cost_a_worker_its_place_and_the_hsm_is_served_again(serve: Serve) -> None:
+    server = serve("nshield", tls=False, hsm={"sessions": 1})
+    shim = shim_of(server)
+    (before,) = server.worker_pids()
+    shim.strand()
+    with server.caller() as caller:
+        assert told(caller.encrypt(b"hangs")) == TIMEOUT
+        server.eventually(lambda: shim.inside >= 1 + PROBERS, within=30, what="no thread is left that could try")
+        shim.release()
+        assert told(caller.encrypt(b"nobody can")) == TIMEOUT
+        assert server.worker_pids() == [before]
+        server.eventually(lambda: encrypts(server), within=60, what="another worker serves")
+    server.eventually(lambda: before not in server.worker_pids(), within=60, what="the stranded worker is gone")
+    assert server.stop() == 0
 
 
 def test_one_stuck_call_is_quarantined_and_the_others_do_not_notice(plain: ProxyServer) -> None:

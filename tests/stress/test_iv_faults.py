@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.server.proxy_server import NotReady, ProxyServer
 from tests.stress.conftest import shim_of
-from tests.stress.load import EventsSince
+from tests.stress.load import EventsSince, callers_of_every_worker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +28,8 @@ FAULTS: dict[str, tuple[Personality, str, str]] = {
     "the module repeats its IV": ("nshield", "repeat_iv", "an IV came back a second time"),
     "the module makes zero IVs": ("nshield", "zero_iv", "the IV is all zero"),
     "the module leaves the IV as it was": ("nshield", "unchanged_iv", "the IV is all zero"),
+    "the module appends an IV of a wrong length": ("luna", "short_output", "35 bytes instead of 36"),
+    "the module returns a short tag": ("nshield", "short_output", "19 bytes instead of 20"),
     "C_GenerateRandom repeats itself": ("plain", "repeat_random", "an IV came back a second time"),
     "C_GenerateRandom gives zeros": ("plain", "zero_random", "the IV is all zero"),
 }
@@ -61,12 +66,47 @@ def test_an_unsafe_iv_stops_that_key_and_says_why_while_it_still_decrypts(
         assert caller.encrypt(b"never again").error == "InternalException"
         assert reason in events.wait_for(1)[0]["detail"]
         assert caller.plaintext(caller.decrypt(before)) == b"before"
-        # With new sessions nothing is left of the random bytes that were fetched meanwhile.
-        shim_of(server).close_sessions()
+        # Nothing is left of the random bytes that were fetched meanwhile.
         assert caller.encrypt(b"another key", key="key-2").status == 200
     server.eventually(
         lambda: server.metric("holdfast_hsm_unsafe_keys", hsm="main") == 1, within=5, what="a stopped key is counted"
     )
+
+
+def test_a_key_that_one_worker_has_stopped_is_stopped_in_every_worker_and_in_those_that_replace_them(
+    serve: Serve,
+) -> None:
+    server = serve("nshield", tls=False, workers=2, hsm={"sessions": 1})
+    with ExitStack() as stack:
+        callers = callers_of_every_worker(server, stack)
+        before = callers[0].encrypt(b"before")
+        shim_of(server).zero_iv(True)
+        assert callers[0].encrypt(b"refused").error == "InternalException"
+        shim_of(server).zero_iv(False)
+
+        def stopped() -> bool:
+            return {caller.encrypt(b"never again").error for caller in callers} == {"InternalException"}
+
+        server.eventually(stopped, within=5, what="every worker has stopped the key")
+        assert {caller.decrypt(before).status for caller in callers} == {200}
+        assert {caller.encrypt(b"another key", key="key-2").status for caller in callers} == {200}
+    assert "ALARM: no worker encrypts with the key 'key-1'" in server.stderr()
+    server.eventually(
+        lambda: server.metric("holdfast_hsm_unsafe_keys", hsm="main") == 1, within=5, what="one key is counted once"
+    )
+    pids = set(server.worker_pids())
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    server.eventually(
+        lambda: not pids & set(server.worker_pids()) and server.metric("holdfast_workers_ready") == 2,
+        within=20,
+        what="two new workers",
+    )
+    with ExitStack() as stack:
+        for caller in callers_of_every_worker(server, stack):
+            assert caller.encrypt(b"never again").error == "InternalException"
+            assert caller.decrypt(before).status == 200
+    assert server.metric("holdfast_hsm_unsafe_keys", hsm="main") == 1
 
 
 @pytest.mark.parametrize("personality", ["plain", "nshield"])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.stress.conftest import shim_of
+from tests.stress.load import callers_of_every_worker
 
 from holdfast.xks.types import Operation
 
@@ -29,20 +30,6 @@ def two_workers(serve: Serve) -> ProxyServer:
     server = serve(workers=2, tls=False)
     server.eventually(lambda: server.metric("holdfast_workers_ready") == 2, within=15, what="two workers")
     return server
-
-
-def callers_of_every_worker(server: ProxyServer, stack: ExitStack) -> list[Caller]:
-    """Connections that reach both workers, as the event log shows."""
-    callers = [stack.enter_context(server.caller()) for _ in range(4)]
-
-    def reached() -> bool:
-        callers.append(stack.enter_context(server.caller()))
-        assert callers[-1].health().status == 200
-        server.wait_for_events(len(callers) - 4)
-        return len({event["worker"] for event in server.events()}) == 2
-
-    server.eventually(reached, within=10, what="both workers are reached")
-    return callers
 
 
 def test_new_connections_are_served_all_the_while_a_killed_worker_is_replaced(serve: Serve) -> None:

@@ -77,7 +77,7 @@ class HsmGauges:
 
     `sessions` serve or could serve now; `quarantined` ones wait for a C_ call that is past its deadline.
     `encryptions` and `decryptions` count those that succeeded since `start`. `module_epoch` grows with each
-    C_Initialize; `unsafe_keys` no longer encrypt because an IV of theirs was unsafe.
+    C_Initialize.
     """
 
     sessions: int
@@ -88,7 +88,6 @@ class HsmGauges:
     module_epoch: int
     encryptions: int
     decryptions: int
-    unsafe_keys: int
 
 
 class Hsm(Protocol):

@@ -3,7 +3,11 @@
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from holdfast.ekm.port import KeyLocator
 from holdfast.proxy.tally import Row
+
+StoppedKeys = dict[KeyLocator, str]
+"""Keys that do not encrypt any more, because an IV of theirs was unsafe; and why."""
 
 
 class Fault(IntEnum):
@@ -32,11 +36,12 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class HsmReport:
-    """One HSM as one worker sees it. `gauges` are the backend's own."""
+    """One HSM as one worker sees it. `gauges` are the backend's own; `stopped` keys had an unsafe IV."""
 
     name: str
     status: str
     gauges: dict[str, float]
+    stopped: StoppedKeys = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,10 @@ class KeyCount:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A worker's counters since its start, and its gauges. Also the sign that its event loop turns."""
+    """A worker's counters since its start, and its gauges. Also the sign that its event loop turns.
+
+    `stranded`: only another process may reach an HSM of its again.
+    """
 
     rows: list[Row]
     connections: int
@@ -61,6 +69,7 @@ class Report:
     hsms: list[HsmReport]
     encryptions: list[KeyCount] = field(default_factory=list)
     credentials_used: dict[str, float] = field(default_factory=dict)
+    stranded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +83,16 @@ class RefreshTls:
 
 
 @dataclass(frozen=True, slots=True)
+class StopKeys:
+    """By HSM: keys that another worker has stopped. What one worker may not encrypt with, none may."""
+
+    stopped: dict[str, StoppedKeys]
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """Accept no more, answer what is in flight, exit."""
 
 
 FromWorker = Ready | Failed | Report
-ToWorker = Refresh | RefreshTls | Drain
+ToWorker = Refresh | RefreshTls | StopKeys | Drain

@@ -6,7 +6,7 @@ pays for Prometheus, and no file outlives a worker.
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import HTTPServer
 from itertools import accumulate
@@ -17,8 +17,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from holdfast._version import __version__
-from holdfast.config.model import Address
-from holdfast.proxy.messages import HsmReport, Report
+from holdfast.config.model import Address, Configuration
+from holdfast.ekm.port import KeyLocator
+from holdfast.proxy.messages import HsmReport, Report, StoppedKeys
 from holdfast.proxy.sockets import CannotListen
 from holdfast.proxy.tally import EDGES, STAGES, Row, merge
 from holdfast.xks.types import HealthStatus
@@ -38,6 +39,26 @@ class Fleet:
     reloads: dict[str, int] = field(default_factory=lambda: {"applied": 0, "refused": 0})
     certificate_expires: float | None = None
     encryption_limits: dict[str, int] = field(default_factory=dict)
+    stopped: dict[str, StoppedKeys] = field(default_factory=dict)
+
+    def stop(self, report: Report) -> list[tuple[str, KeyLocator, str]]:
+        """Keys that this report is the first to call stopped: the HSM's name, the key, why. Kept for good."""
+        fresh = [
+            (hsm.name, key, reason)
+            for hsm in report.hsms
+            for key, reason in hsm.stopped.items()
+            if key not in self.stopped.get(hsm.name, {})
+        ]
+        with self.lock:
+            for name, key, reason in fresh:
+                self.stopped.setdefault(name, {})[key] = reason
+        return fresh
+
+    def note_limits(self, configuration: Configuration) -> None:
+        """Show the limits of this configuration."""
+        limits = configuration.encryption_limits
+        named = {"warn": limits.warn, "alarm": limits.alarm, "stop": limits.stop}
+        self.encryption_limits = {name: count for name, count in named.items() if count is not None}
 
     def retire(self, number: int) -> None:
         """Keep the counts of a worker that has gone, forget its gauges."""
@@ -66,7 +87,7 @@ class FleetCollector(Collector):
                 merge(rows, report.rows)
             return [
                 *_requests(rows.values()),
-                *_hsms([hsm for report in reports for hsm in report.hsms]),
+                *_hsms([hsm for report in reports for hsm in report.hsms], fleet.stopped),
                 *_keys(reports, fleet),
                 *self._process(reports),
             ]
@@ -144,7 +165,7 @@ def _requests(rows: Iterable[Row]) -> Iterator[Metric]:
     return iter((requests, bytes_in, bytes_out, latency))
 
 
-def _hsms(reports: list[HsmReport]) -> Iterator[Metric]:
+def _hsms(reports: list[HsmReport], stopped: Mapping[str, StoppedKeys]) -> Iterator[Metric]:
     workers = GaugeMetricFamily(
         "holdfast_hsm_workers", "Workers by what their probe last found of the HSM.", labels=["hsm", "status"]
     )
@@ -158,6 +179,12 @@ def _hsms(reports: list[HsmReport]) -> Iterator[Metric]:
     for (hsm, value), count in found.items():
         workers.add_metric([hsm, value], count)
     yield workers
+    unsafe = GaugeMetricFamily(
+        "holdfast_hsm_unsafe_keys", "Keys that encrypt no more, because an IV was unsafe.", labels=["hsm"]
+    )
+    for name in {hsm for hsm, _ in found} | stopped.keys():
+        unsafe.add_metric([name], len(stopped.get(name, {})))
+    yield unsafe
     gauges: dict[str, GaugeMetricFamily] = {}
     for (name, hsm), number in sums.items():
         family = gauges.get(name)

@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import ssl
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,11 +14,14 @@ from holdfast.catalog.store import Catalog
 from holdfast.config.model import Configuration
 from holdfast.config.policies import parse_policies
 from holdfast.config.secrets import resolve
+from holdfast.ekm.faults import EkmFault, HsmUnavailable, ModuleFailed
 from holdfast.ekm.pkcs11 import ckr
 from holdfast.ekm.pkcs11.backend import Pkcs11Hsm
 from holdfast.operations.services import Services
 from holdfast.proxy.event_log import EventLog
 from holdfast.proxy.log_sink import LogSink
+from holdfast.proxy.messages import StoppedKeys
+from holdfast.proxy.notify import say
 from holdfast.proxy.overload import Admission
 from holdfast.proxy.tally import Tally
 from holdfast.proxy.tls import TlsUnusable, build_context
@@ -41,8 +43,8 @@ class Parts:
     credentials_used: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, configuration: Configuration, *, turn_file: int, worker: int) -> "Parts":
-        """Start everything that can be unfit to serve.
+    def build(cls, configuration: Configuration, *, turn_file: int, worker: int, proven: bool) -> "Parts":
+        """Start everything that can be unfit to serve. `proven`: this configuration has been served.
 
         Raises EkmFault, CatalogError, ConfigurationError, TlsUnusable, OSError; what was started is then stopped.
         """
@@ -54,8 +56,8 @@ class Parts:
             catalog = Catalog.open(configuration.catalog.url, configuration.catalog.secrets, now=_utc_now)
             hsms = {name: Pkcs11Hsm(resolve(table)) for name, table in configuration.hsms.items()}
             for hsm in hsms.values():
-                hsm.start()
                 undo.callback(hsm.stop)
+            _start(hsms, proven=proven)
             budget = EncryptionBudget(
                 catalog, configuration.encryption_limits, monotonic=time.monotonic, on_warning=warn
             )
@@ -109,6 +111,13 @@ class Parts:
         except TlsUnusable as error:
             warn(f"the new TLS files are not used: {error}")
 
+    def stop_keys(self, stopped: Mapping[str, StoppedKeys]) -> None:
+        """Encrypt no more with keys that other workers have stopped."""
+        for name, keys in stopped.items():
+            for key, reason in keys.items():
+                if name in self.hsms:
+                    self.hsms[name].stop_key(key, reason)
+
     def reload_keys(self) -> None:
         """Let the HSMs see keys that were made after the start."""
         for hsm in self.hsms.values():
@@ -122,9 +131,29 @@ class Parts:
         self.event_log.close()
 
 
+def _start(hsms: Mapping[str, Pkcs11Hsm], *, proven: bool) -> None:
+    """Start the HSMs. Raises EkmFault unless one serves, and for what no return of an HSM mends.
+
+    A lost HSM must not take the others' keys along when a worker is replaced. In a configuration that is new a token
+    that nobody finds is a mistake.
+    """
+    passing = (HsmUnavailable, ModuleFailed) if proven else (HsmUnavailable,)
+    lost: dict[str, EkmFault] = {}
+    for name, hsm in hsms.items():
+        try:
+            hsm.start()
+        except passing as fault:
+            lost[name] = fault
+            if len(lost) == len(hsms):
+                raise
+    for name, reason in lost.items():
+        warn(f"the HSM {name} is lost, and its keys fail until it is back: {reason.message}")
+        hsms[name].start_when_back(reason)
+
+
 def warn(text: str) -> None:
-    """Tell the operator: standard error is the service's journal; standard output may carry the event lines."""
-    print(f"holdfast: warning: {text}", file=sys.stderr, flush=True)  # noqa: T201 (the service's voice)
+    """Tell the operator."""
+    say("warning", text)
 
 
 def _proxy_id(configuration: Configuration) -> str:

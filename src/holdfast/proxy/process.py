@@ -2,11 +2,13 @@
 
 import multiprocessing
 import signal
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from threading import Thread
 
 from holdfast.config.model import Configuration
 from holdfast.proxy.messages import Drain, Failed, FromWorker, Ready, Report, ToWorker
@@ -19,16 +21,48 @@ HANG_TIMEOUT = 10.0
 LONGEST_BACK_OFF = 5.0
 """Seconds between two attempts to start a worker that cannot."""
 _FIRST_BACK_OFF = 0.25
+_LAST_WORDS = 1.0
 _SPAWN = multiprocessing.get_context("spawn")
+
+
+class Inbox:
+    """What comes from one connection, read by a thread of its own."""
+
+    def __init__(self, connection: Connection, wake: Callable[[], None]) -> None:
+        self._connection = connection
+        self._wake = wake
+        self._messages: deque[FromWorker] = deque()
+        self._thread = Thread(target=self._read, name="inbox", daemon=True)
+        self._thread.start()
+
+    def take(self) -> Iterator[FromWorker]:
+        """Everything that has arrived whole."""
+        while self._messages:
+            yield self._messages.popleft()
+
+    def wait_for_end(self, timeout: float) -> None:
+        """Wait until the other side has closed, and everything it sent has arrived; seconds."""
+        self._thread.join(timeout)
+
+    def _read(self) -> None:
+        with suppress(EOFError, OSError):
+            while True:
+                self._messages.append(self._connection.recv())
+                self._wake()
 
 
 @dataclass(slots=True)
 class WorkerProcess:
-    """A spawned worker. `seen` is when it last reported, on the supervisor's clock."""
+    """A spawned worker. `seen` is when it last reported, on the supervisor's clock.
+
+    A thread reads what it sends: a worker that is stopped in the middle of a message must not stop the supervisor,
+    which is to replace it.
+    """
 
     number: int
     process: SpawnProcess
     control: Connection
+    inbox: Inbox
     configuration: Configuration
     started: float
     seen: float
@@ -39,21 +73,33 @@ class WorkerProcess:
 
     @classmethod
     def spawn(
-        cls, make: Callable[[Connection], WorkerStart], configuration: Configuration, *, now: float
+        cls,
+        make: Callable[[Connection], WorkerStart],
+        configuration: Configuration,
+        *,
+        now: float,
+        wake: Callable[[], None],
     ) -> "WorkerProcess":
-        """Start a process; it reports Ready or Failed. `make` is given the worker's end of the connection."""
+        """Start a process; it reports Ready or Failed. `make` is given the worker's end of the connection.
+
+        `wake` is called by another thread when there is something to receive.
+        """
         ours, theirs = _SPAWN.Pipe()
         start = make(theirs)
         process = _SPAWN.Process(target=run, args=(start,), name=f"holdfast-worker-{start.number}")
         process.start()
         theirs.close()
-        return cls(start.number, process, ours, configuration, started=now, seen=now)
+        return cls(start.number, process, ours, Inbox(ours, wake), configuration, started=now, seen=now)
 
     def receive(self, now: float) -> None:
         """Take in what the worker has sent."""
-        with suppress(EOFError, OSError):
-            while self.control.poll():
-                self._take(self.control.recv(), now)
+        for message in self.inbox.take():
+            self._take(message, now)
+
+    def receive_last(self, now: float) -> None:
+        """Take in everything that a worker has sent which has ended."""
+        self.inbox.wait_for_end(_LAST_WORDS)
+        self.receive(now)
 
     def send(self, message: ToWorker) -> None:
         """Tell the worker; one that is gone is noticed elsewhere."""
@@ -110,6 +156,14 @@ class Slot:
         self.successor: WorkerProcess | None = None
         self.failures = 0
         self.retry_at = 0.0
+
+    def wants_successor(self, target: Configuration, now: float) -> bool:
+        """Whether another process should take the current one's place as soon as it can serve."""
+        current = self.current
+        if current is None:
+            return False
+        stranded = current.report is not None and current.report.stranded
+        return current.configuration != target or (stranded and now >= self.retry_at)
 
     def back_off(self, now: float) -> None:
         """Wait longer after each failure in a row."""

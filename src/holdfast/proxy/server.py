@@ -71,10 +71,6 @@ class Server:
             listener.stop()
         await asyncio.gather(self._connections.drain(timeout), self._health_connections.drain(timeout))
 
-    def refresh_tls(self) -> None:
-        """Use the certificate files as they are now for new connections."""
-        self._parts.refresh_tls()
-
     def report(self) -> Report:
         """The worker's counters and gauges."""
         parts = self._parts
@@ -86,11 +82,12 @@ class Server:
             event_lines_lost=parts.event_log.lost,
             catalog_age=parts.feed.stale_for(),
             hsms=[
-                HsmReport(name, current_status(hsm.health(), now).value, asdict(hsm.gauges()))
+                HsmReport(name, current_status(hsm.health(), now).value, asdict(hsm.gauges()), hsm.stopped_keys())
                 for name, hsm in parts.hsms.items()
             ],
             encryptions=self._encryptions(),
             credentials_used=dict(parts.credentials_used),
+            stranded=any(hsm.is_stranded() for hsm in parts.hsms.values()),
         )
 
     def _encryptions(self) -> list[KeyCount]:

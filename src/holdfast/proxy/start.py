@@ -8,11 +8,15 @@ from multiprocessing.reduction import DupFd
 from typing import Any
 
 from holdfast.config.model import Configuration
+from holdfast.proxy.messages import StoppedKeys
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStart:
-    """What a worker is given. The sockets are bound and shared with the other workers; `cpu` is its own, if any."""
+    """What a worker is given. The sockets are bound and shared with the other workers; `cpu` is its own, if any.
+
+    `stopped`: by HSM, the keys that other workers have stopped. `proven`: workers have served this configuration.
+    """
 
     number: int
     configuration: Configuration
@@ -21,6 +25,8 @@ class WorkerStart:
     turn_file: "InheritedFile"
     control: Connection
     cpu: int | None
+    stopped: dict[str, StoppedKeys]
+    proven: bool
 
 
 def cpu_of(slot: int, slots: int) -> int | None:

@@ -2,7 +2,6 @@
 
 import signal
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Iterable
@@ -15,9 +14,9 @@ from typing import TYPE_CHECKING, Self
 from holdfast.config.errors import ConfigurationError
 from holdfast.config.load import load
 from holdfast.config.model import Address, Configuration
-from holdfast.proxy.messages import Failed, Fault, Refresh, RefreshTls
+from holdfast.proxy.messages import Failed, Fault, Refresh, RefreshTls, Report, StopKeys, ToWorker
 from holdfast.proxy.metrics import Fleet, serve_metrics
-from holdfast.proxy.notify import notify
+from holdfast.proxy.notify import notify, say, serving
 from holdfast.proxy.process import LONGEST_BACK_OFF, Slot, WorkerProcess
 from holdfast.proxy.sockets import CannotListen, bind
 from holdfast.proxy.start import InheritedFile, WorkerStart, cpu_of
@@ -39,7 +38,7 @@ def serve(configuration: Configuration) -> int:
         with Supervisor(configuration) as supervisor:
             return supervisor.run()
     except (CannotListen, TlsUnusable) as error:
-        _say("error", str(error))
+        say("error", str(error))
         return Fault.CONFIGURATION
 
 
@@ -83,7 +82,7 @@ class Supervisor:
             if self._stop_signals:
                 self._stop(now)
             elif self._failure is not None:
-                _say("error", self._failure.reason)
+                say("error", self._failure.reason)
                 return self._failure.fault
             else:
                 self._watch_files(now)
@@ -102,7 +101,7 @@ class Supervisor:
         self._check(self._target)
         self._open(self._target)
         self._note_certificate()
-        self._fleet.encryption_limits = _limits(self._target)
+        self._fleet.note_limits(self._target)
         self._watch = FileWatch(watched_files(self._target))
         self._listen_to_signals()
 
@@ -113,7 +112,7 @@ class Supervisor:
         build_context(configuration.tls, now=lambda: datetime.now(UTC))
         expires = certificate_expiry(configuration.tls).timestamp()
         if expires < _now():
-            _say("warning", f"the certificate {configuration.tls.certificate} has expired: KMS will not connect")
+            say("warning", f"the certificate {configuration.tls.certificate} has expired: KMS will not connect")
 
     def _open(self, configuration: Configuration) -> None:
         """Bind what the configuration listens on and is not bound yet. Raises CannotListen."""
@@ -131,7 +130,7 @@ class Supervisor:
         for end in (reading, writing):
             end.setblocking(False)
             self._cleanup.enter_context(end)
-        self._signals = reading
+        self._signals, self._waker = reading, writing
         previous = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
         self._cleanup.callback(signal.set_wakeup_fd, previous)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -146,8 +145,7 @@ class Supervisor:
     # ---- one turn
 
     def _wait(self) -> None:
-        workers = list(self._workers())
-        wait([self._signals, *(w.process.sentinel for w in workers), *(w.control for w in workers)], _TURN)
+        wait([self._signals, *(worker.process.sentinel for worker in self._workers())], _TURN)
         with suppress(BlockingIOError):
             self._signals.recv(4096)
 
@@ -160,11 +158,21 @@ class Supervisor:
         for worker in self._workers():
             worker.receive(now)
             if worker.report is not None:
+                self._stop_keys(worker.report)
                 with self._fleet.lock:
                     self._fleet.reports[worker.number] = worker.report
         for slot in self._slots:
             if slot.successor is not None and slot.successor.ready:
                 self._promote(slot, slot.successor, now)
+
+    def _stop_keys(self, report: Report) -> None:
+        """What one worker may not encrypt with, no other may, and none that replaces it."""
+        for name, key, reason in self._fleet.stop(report):
+            say(
+                "warning",
+                f"ALARM: no worker encrypts with the key {key.label!r} in the HSM {name} any more: {reason}",
+            )
+            self._tell(StopKeys({name: {key: reason}}))
 
     def _promote(self, slot: Slot, successor: WorkerProcess, now: float) -> None:
         if slot.current is not None:
@@ -173,18 +181,18 @@ class Supervisor:
         if self._good is None:
             self._good = successor.configuration
             notify("READY=1")
-            _say("notice", _serving(successor.configuration))
+            say("notice", serving(successor.configuration))
         if all(s.current is not None and s.current.configuration == self._target for s in self._slots):
             self._committed()
 
     def _committed(self) -> None:
         """Every worker runs the target."""
         if self._good != self._target:
-            _say("notice", f"the configuration {self._target.path} is applied")
+            say("notice", f"the configuration {self._target.path} is applied")
             self._fleet.reloads["applied"] += 1
             self._good = self._target
             self._note_certificate()
-            self._fleet.encryption_limits = _limits(self._good)
+            self._fleet.note_limits(self._good)
             self._close_sockets(keep=_addresses(self._good))
 
     def _bury(self, now: float) -> None:
@@ -198,7 +206,7 @@ class Supervisor:
                 self._start_failed(slot, failed, now)
             if slot.current is not None and not slot.current.process.is_alive():
                 dead, slot.current = slot.current, None
-                _say("warning", f"worker {dead.process.pid} {dead.death()}; it is replaced")
+                say("warning", f"worker {dead.process.pid} {dead.death()}; it is replaced")
                 self._fleet.replaced += 1
                 if now - dead.started > LONGEST_BACK_OFF:
                     slot.failures = 0
@@ -219,12 +227,12 @@ class Supervisor:
             self._target = self._good
         elif failure.fault is Fault.LOGIN_REFUSED:
             self._held = True
-            _say("error", f"no worker is started until SIGHUP or a changed configuration: {failure.reason}")
+            say("error", f"no worker is started until SIGHUP or a changed configuration: {failure.reason}")
         else:
-            _say("warning", f"a worker cannot start, and is tried again: {failure.reason}")
+            say("warning", f"a worker cannot start, and is tried again: {failure.reason}")
 
     def _forget(self, worker: WorkerProcess) -> None:
-        worker.receive(time.monotonic())
+        worker.receive_last(time.monotonic())
         if worker.report is not None:
             self._fleet.reports[worker.number] = worker.report
         self._fleet.retire(worker.number)
@@ -248,7 +256,7 @@ class Supervisor:
                 slot.successor = self._spawn(slot, now)
         if not any(slot.successor for slot in self._slots):
             for slot in self._slots:
-                if slot.current is not None and slot.current.configuration != self._target:
+                if not self._held and slot.wants_successor(self._target, now):
                     slot.successor = self._spawn(slot, now)
                     break
         self._fleet.workers_wanted = wanted
@@ -268,9 +276,16 @@ class Supervisor:
                 turn_file=InheritedFile(self._turn_file.fileno()),
                 control=control,
                 cpu=cpu_of(slot.number, len(self._slots)),
+                stopped=self._fleet.stopped,
+                proven=target == self._good,
             )
 
-        return WorkerProcess.spawn(start, target, now=now)
+        return WorkerProcess.spawn(start, target, now=now, wake=self._wake)
+
+    def _wake(self) -> None:
+        # A full pipe wakes as well; a closed one wakes nobody any more.
+        with suppress(OSError):
+            self._waker.send(b"\0")
 
     def _dismiss(self, worker: WorkerProcess, now: float) -> None:
         worker.drain(until=now + worker.configuration.server.drain_timeout + _GRACE)
@@ -280,7 +295,7 @@ class Supervisor:
         for worker in self._workers():
             reason = worker.overdue(now)
             if reason is not None and worker.process.is_alive():
-                _say("warning", f"worker {worker.process.pid} is killed: {reason}")
+                say("warning", f"worker {worker.process.pid} is killed: {reason}")
                 worker.process.kill()
 
     # ---- new configurations
@@ -322,14 +337,14 @@ class Supervisor:
         else:
             self._tell(RefreshTls())
             self._note_certificate()
-            _say("notice", "the TLS files have changed and are used for new connections")
+            say("notice", "the TLS files have changed and are used for new connections")
 
     def _refuse(self, text: str) -> None:
-        _say("error", text)
+        say("error", text)
         self._fleet.reloads["refused"] += 1
         self._close_sockets(keep={*_addresses(self._target), *_addresses(self._good or self._target)})
 
-    def _tell(self, message: Refresh | RefreshTls) -> None:
+    def _tell(self, message: ToWorker) -> None:
         for worker in self._workers():
             worker.send(message)
 
@@ -379,21 +394,5 @@ def _addresses(configuration: Configuration) -> set[Address]:
     return {address for address in (server.listen, server.health_listen) if address is not None}
 
 
-def _limits(configuration: Configuration) -> dict[str, int]:
-    limits = configuration.encryption_limits
-    named = {"warn": limits.warn, "alarm": limits.alarm, "stop": limits.stop}
-    return {name: count for name, count in named.items() if count is not None}
-
-
 def _now() -> float:
     return datetime.now(UTC).timestamp()
-
-
-def _serving(configuration: Configuration) -> str:
-    listen = configuration.server.listen
-    scheme = "plain HTTP" if configuration.tls is None else "HTTPS"
-    return f"serving {scheme} on {listen.host} port {listen.port}"
-
-
-def _say(level: str, text: str) -> None:
-    print(f"holdfast: {level}: {text}", file=sys.stderr, flush=True)  # noqa: T201 (the service's voice)

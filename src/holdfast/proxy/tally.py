@@ -28,6 +28,10 @@ class Row(msgspec.Struct):
     bytes_out: int = 0
 
 
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(list[Row])
+
+
 class Tally:
     """Sums since the worker's start. Belongs to the event loop."""
 
@@ -53,8 +57,8 @@ class Tally:
             row.seconds[index] += seconds
 
     def rows(self) -> list[Row]:
-        """Every row, live: encode it before the next request."""
-        return list(self._rows.values())
+        """A copy of every row: another thread sends it while requests go on."""
+        return _DECODER.decode(_ENCODER.encode(list(self._rows.values())))
 
 
 def merge(total: dict[tuple[str, str, str], Row], rows: list[Row]) -> None:

@@ -4,11 +4,13 @@ Workers are spawned, never forked: a PKCS#11 library does not survive a fork.
 """
 
 import asyncio
+import faulthandler
 import gc
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import uvloop
@@ -16,7 +18,7 @@ import uvloop
 from holdfast.catalog.errors import CatalogError
 from holdfast.config.errors import ConfigurationError
 from holdfast.ekm.faults import EkmFault, LoginRefused
-from holdfast.proxy.messages import Drain, Failed, Fault, Ready, Refresh, RefreshTls
+from holdfast.proxy.messages import Drain, Failed, Fault, Ready, Refresh, RefreshTls, StopKeys
 from holdfast.proxy.parts import Parts
 from holdfast.proxy.reporter import Reporter
 from holdfast.proxy.server import Server
@@ -25,6 +27,8 @@ from holdfast.proxy.tls import TlsUnusable
 
 _TICK = 0.1
 """Seconds between two looks at how late the event loop is."""
+_HANGS = 8.0
+"""Seconds without a report after which every thread's stack is written to standard error; at ten it is killed."""
 _REPORT_EVERY = 5
 """Ticks between two reports to the supervisor."""
 
@@ -37,10 +41,13 @@ def run(start: WorkerStart) -> None:
     if start.cpu is not None:
         bind_to_cpu(start.cpu)
     try:
-        parts = Parts.build(start.configuration, turn_file=start.turn_file.descriptor, worker=start.number)
+        parts = Parts.build(
+            start.configuration, turn_file=start.turn_file.descriptor, worker=start.number, proven=start.proven
+        )
     except (EkmFault, CatalogError, ConfigurationError, TlsUnusable, OSError) as error:
         start.control.send(Failed(_fault_of(error), str(error)))
         sys.exit(1)
+    parts.stop_keys(start.stopped)
     # What exists now lives for ever: the cycle collector need not walk it again and again.
     gc.collect()
     gc.freeze()
@@ -82,6 +89,7 @@ class _Worker:
         self._parts = parts
         self._drain = asyncio.Event()
         self._ticks = 0
+        self._refreshing: set[asyncio.Future[None]] = set()
 
     async def run(self) -> None:
         """Serve until told to drain."""
@@ -96,6 +104,7 @@ class _Worker:
         self._tick(time.monotonic())
         await self._drain.wait()
         await self._server.drain(self._start.configuration.server.drain_timeout)
+        faulthandler.cancel_dump_traceback_later()
         self._reporter.send(self._server.report())
         self._reporter.close()
 
@@ -111,16 +120,26 @@ class _Worker:
             case Drain():
                 self._drain.set()
             case RefreshTls():
-                self._server.refresh_tls()
+                self._in_thread(self._parts.refresh_tls)
             case Refresh():
-                self._server.refresh_tls()
+                self._in_thread(self._parts.refresh_tls)
                 self._parts.event_log.reopen()
-                self._loading = self._loop.run_in_executor(None, self._parts.reload_keys)
+                self._in_thread(self._parts.reload_keys)
+            case StopKeys():
+                self._parts.stop_keys(command.stopped)
+
+    def _in_thread(self, work: Callable[[], None]) -> None:
+        """Files and HSMs may take their time, and the event loop has none."""
+        task = self._loop.run_in_executor(None, work)
+        self._refreshing.add(task)
+        task.add_done_callback(self._refreshing.discard)
 
     def _tick(self, due: float) -> None:
         now = time.monotonic()
         self._parts.admission.lag = max(0.0, now - due)
         self._ticks += 1
         if self._ticks % _REPORT_EVERY == 0:
+            # Who finds a worker killed for hanging asks where it hung: function names only, no values.
+            faulthandler.dump_traceback_later(_HANGS)
             self._reporter.send(self._server.report())
         self._loop.call_later(_TICK, self._tick, now + _TICK)

@@ -2,20 +2,21 @@
 
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from threading import Event
+from threading import Event, Thread
 from time import monotonic
 from typing import Any, Final, TypeVar
 
-from holdfast.ekm.faults import EkmFault, HsmBusy, HsmUnavailable, ModuleFailed
+from holdfast.ekm.faults import EkmFault, HsmBusy, HsmUnavailable, LoginRefused, ModuleFailed
 from holdfast.ekm.pkcs11.connection import Connection
 from holdfast.ekm.pkcs11.cryptoki import CkrError
-from holdfast.ekm.pkcs11.health import HealthMonitor
+from holdfast.ekm.pkcs11.health import RETRY, HealthMonitor
+from holdfast.ekm.pkcs11.iv import IvGuard
 from holdfast.ekm.pkcs11.module import Module
 from holdfast.ekm.pkcs11.pool import Pool
 from holdfast.ekm.pkcs11.profile import profile_of
 from holdfast.ekm.pkcs11.session import Session, fault_of
 from holdfast.ekm.pkcs11.token import TokenMissing
-from holdfast.ekm.port import HsmGauges, HsmHealth, KeySession, Timing
+from holdfast.ekm.port import HsmGauges, HsmHealth, KeyLocator, KeySession, Timing
 from holdfast.ekm.settings import HsmSettings
 from holdfast.xks.aad import AadFraming
 from holdfast.xks.types import HealthStatus
@@ -26,6 +27,7 @@ _OWN_SESSIONS: Final = 2
 """The anchor session and the probe's."""
 _LAST_CALLS: Final = 2.0
 _LOOK_AGAIN: Final = 0.25
+_STRANDED: Final = 10.0
 
 
 class Pkcs11Hsm:
@@ -39,6 +41,10 @@ class Pkcs11Hsm:
         self._profile = profile_of(settings)
         self._wait_for_token = wait_for_token
         self._started: tuple[Connection, Pool, HealthMonitor] | None = None
+        self._absence = "the HSM has not been started, or was stopped"
+        self._stopping = Event()
+        self._starter: Thread | None = None
+        self._guard = IvGuard()
 
     @property
     def aad_framing(self) -> AadFraming:
@@ -53,12 +59,31 @@ class Pkcs11Hsm:
         except CkrError as error:
             raise fault_of(error, HsmUnavailable) from None
         try:
-            connection = Connection(module, self._settings, self._profile)
+            connection = Connection(module, self._settings, self._profile, self._guard)
             self._connect(connection)
             self._serve(connection)
         except BaseException:
             module.release()
             raise
+
+    def start_when_back(self, fault: EkmFault) -> None:
+        """Be unavailable for the reason of `fault`, which `start` has raised, and try again until it succeeds."""
+        self._absence = fault.message
+        self._starter = Thread(target=self._start_again, name="holdfast-start", daemon=True)
+        self._starter.start()
+
+    def _start_again(self) -> None:
+        self._wait_for_token = 0.0
+        while not self._stopping.wait(RETRY):
+            try:
+                self.start()
+            except LoginRefused as fault:
+                self._absence = fault.message
+                return  # tokens lock after a few attempts
+            except EkmFault as fault:
+                self._absence = fault.message
+            else:
+                return
 
     def _connect(self, connection: Connection) -> None:
         until = monotonic() + self._wait_for_token
@@ -66,7 +91,7 @@ class Pkcs11Hsm:
             try:
                 connection.ensure()
             except TokenMissing as missing:
-                if monotonic() >= until:
+                if monotonic() >= until or self._stopping.is_set():
                     raise ModuleFailed(missing.message) from None
                 Event().wait(_LOOK_AGAIN)
             except CkrError as error:
@@ -80,7 +105,7 @@ class Pkcs11Hsm:
         spare = 2 * self._settings.sessions if limit is None else max(1, limit - _OWN_SESSIONS)
         pool = Pool(
             connection.module,
-            lambda: Session(connection, monitor.suspect),
+            lambda: Session(connection, monitor.suspect, self._guard),
             queue=self._settings.queue,
             max_threads=spare,
             stuck=lambda reason: monitor.stuck(reason),  # noqa: PLW0108 (the monitor needs the pool first)
@@ -91,13 +116,14 @@ class Pkcs11Hsm:
             monitor.reduced = f"the token gave {len(sessions)} of the {self._settings.sessions} sessions configured"
         pool.grow(sessions)
         monitor.start()
+        connection.module.is_well(connection)
         self._started = (connection, pool, monitor)
 
     def _sessions(self, connection: Connection, monitor: HealthMonitor, wanted: int) -> list[Session]:
         """As many open sessions as the token gives, leaving one for the probe. Raises EkmFault if it gives none."""
         sessions: list[Session] = []
         for _ in range(wanted + 1):
-            session = Session(connection, monitor.suspect)
+            session = Session(connection, monitor.suspect, self._guard)
             try:
                 session.prepare()
             except HsmBusy:
@@ -116,14 +142,8 @@ class Pkcs11Hsm:
     def health(self) -> HsmHealth:
         """As `Hsm.health`."""
         if self._started is None:
-            return HsmHealth(
-                self._settings.name,
-                self._profile.name,
-                self._profile.name,
-                HealthStatus.UNAVAILABLE,
-                "not started",
-                None,
-            )
+            name, vendor = self._settings.name, self._profile.name
+            return HsmHealth(name, vendor, vendor, HealthStatus.UNAVAILABLE, self._absence, None)
         connection, _, monitor = self._started
         status, reason = monitor.judgement()
         token = connection.token
@@ -139,7 +159,9 @@ class Pkcs11Hsm:
 
     def gauges(self) -> HsmGauges:
         """As `Hsm.gauges`."""
-        connection, pool, _ = self._running()
+        if self._started is None:
+            return HsmGauges(0, 0, 0, 0, breaker_open=True, module_epoch=0, encryptions=0, decryptions=0)
+        connection, pool, _ = self._started
         encryptions, decryptions = pool.counts()
         return HsmGauges(
             sessions=pool.live,
@@ -150,15 +172,30 @@ class Pkcs11Hsm:
             module_epoch=connection.module.epoch,
             encryptions=encryptions,
             decryptions=decryptions,
-            unsafe_keys=connection.guard.stopped,
         )
 
     def reload_keys(self) -> None:
         """As `Hsm.reload_keys`."""
-        self._running()[2].request_reload()
+        if self._started is not None:
+            self._started[2].request_reload()
+
+    def is_stranded(self) -> bool:
+        """Whether only a new process can reach the HSM: every thread that might is in a call that does not return."""
+        return self._started is not None and self._started[2].blocked_for > _STRANDED
+
+    def stopped_keys(self) -> dict[KeyLocator, str]:
+        """The keys that do not encrypt any more because an IV of theirs was unsafe, each with the reason."""
+        return self._guard.stopped.copy()
+
+    def stop_key(self, key: KeyLocator, reason: str) -> None:
+        """The key does not encrypt any more: another worker has seen an unsafe IV."""
+        self._guard.stopped.setdefault(key, reason)
 
     def stop(self) -> None:
         """As `Hsm.stop`. Takes up to a few seconds if a C_ call does not return."""
+        self._stopping.set()
+        if self._starter is not None:
+            self._starter.join(_LAST_CALLS)
         if self._started is None:
             return
         connection, pool, monitor = self._started
@@ -171,5 +208,5 @@ class Pkcs11Hsm:
 
     def _running(self) -> tuple[Connection, Pool, HealthMonitor]:
         if self._started is None:
-            raise HsmUnavailable("the HSM has not been started, or was stopped")
+            raise HsmUnavailable(self._absence)
         return self._started

@@ -119,7 +119,6 @@ CANT_LOCK: Final = 0x00A
 DEVICE_ERROR: Final = 0x030
 MECHANISM_PARAM_INVALID: Final = 0x071
 USER_ALREADY_LOGGED_IN: Final = 0x100
-USER_NOT_LOGGED_IN: Final = 0x101
 CRYPTOKI_ALREADY_INITIALIZED: Final = 0x191
 OPERATION_ACTIVE: Final = 0x090
 
@@ -152,7 +151,10 @@ class Verdict(Enum):
     LOGIN = auto()
     """The PIN was refused: never tried again."""
     EXHAUSTED = auto()
+    REFUSED = auto()
+    """This call, by a module that is well: the session is good."""
     FAILED = auto()
+    """Anything else. The session may be left in any state."""
 
 
 _ANY_FUNCTION: Final = {
@@ -164,6 +166,7 @@ _ANY_FUNCTION: Final = {
     **dict.fromkeys((0x030, 0x032, 0x0E0, 0x0E1, 0x190), Verdict.DEVICE),
     **dict.fromkeys((0x0A0, 0x0A1, 0x0A2, 0x0A3, 0x0A4, 0x102), Verdict.LOGIN),
     0x203: Verdict.EXHAUSTED,
+    **dict.fromkeys((0x071, 0x007, 0x040, 0x041, 0x042, 0x020, 0x021, 0x0C0), Verdict.REFUSED),
 }
 _BAD_CIPHERTEXT: Final = frozenset((0x040, 0x041, 0x042, 0x020, 0x021, 0x0C0))
 

@@ -20,16 +20,19 @@ class Connection:
     """A token in a module. Methods block; they raise CkrError and EkmFault.
 
     `generation` grows when every session must be opened anew. `canary` was sealed under the health key when
-    the IV was probed. The anchor session is held open for ever: a token whose last session closes logs out,
-    and SoftHSM's last close races with another thread's open (SoftHSM #464).
+    the IV was probed. `guard` looks at the IVs of requests, `probe_guard` at those of probes: a key that a
+    request has stopped stays stopped, while each probe finds out anew. The anchor session is held open for ever:
+    a token whose last session closes logs out, and SoftHSM's last close races with another thread's open
+    (SoftHSM #464).
     """
 
-    def __init__(self, module: Module, settings: HsmSettings, profile: Profile) -> None:
+    def __init__(self, module: Module, settings: HsmSettings, profile: Profile, guard: IvGuard) -> None:
         self.module = module
         self.cryptoki = module.cryptoki
         self.profile = profile
         self.handles = Handles(module.cryptoki)
-        self.guard = IvGuard()
+        self.guard = guard
+        self.probe_guard = IvGuard()
         self.health_key = KeyLocator(settings.health_key)
         self.generation = 0
         self.canary: Sealed | None = None
@@ -43,6 +46,10 @@ class Connection:
     def invalidate(self) -> None:
         """Every session is void, and the next `ensure` connects anew."""
         self._connected_epoch = None
+        self.generation += 1
+
+    def renew_sessions(self) -> None:
+        """Every session is opened anew before its next use; token, login and handles stay."""
         self.generation += 1
 
     def ensure(self) -> None:
@@ -88,7 +95,9 @@ class Connection:
         assert self.token is not None  # noqa: S101 (`_connect` has set it)
         session = self.cryptoki.open_session(self.token.slot, read_write=self.profile.read_write_sessions)
         try:
-            self._login.log_in(session, self.token)
+            if self._login.log_in(session, self.token):
+                # The old login had ended, and with it every handle of a private key: a number may be another's now.
+                self.handles.clear()
         except (CkrError, EkmFault):
             self.close_session(session, self.module.epoch)
             raise
@@ -113,7 +122,8 @@ class Connection:
                 self._anchor = (self.module.epoch, self.open_session())
 
     def disconnect(self) -> None:
-        """Close the anchor session."""
+        """Close the anchor session; the library need not spare this HSM any more."""
+        self.module.forget_hsm(self)
         self._drop_anchor()
 
     def _drop_anchor(self) -> None:

@@ -47,6 +47,7 @@ class HealthMonitor:
         self._pool = pool
         self._interval = interval
         self._last_error: tuple[float, str] | None = None
+        self._blocked_since: float | None = None
         self._wake = Event()
         self._stopped = Event()
         self._reload = False
@@ -88,17 +89,18 @@ class HealthMonitor:
 
     def judgement(self) -> tuple[HealthStatus, str]:
         """The latest probe, and what the pool shows now."""
-        if self.status is not HealthStatus.ACTIVE:
+        stopped = len(self._connection.guard.stopped)
+        if self.status is HealthStatus.UNAVAILABLE or (self.status is HealthStatus.DEGRADED and not stopped):
             return self.status, self.reason
         if self._pool.refusal is not None:
             return HealthStatus.UNAVAILABLE, self._pool.refusal.message
-        blemish = self._blemish()
+        blemish = self._blemish(stopped)
         return (HealthStatus.DEGRADED if blemish else HealthStatus.ACTIVE), blemish
 
-    def _blemish(self) -> str:
+    def _blemish(self, stopped: int) -> str:
         """What is wrong with an HSM that answers its probe, or nothing."""
-        if self._connection.guard.stopped:
-            return f"{self._connection.guard.stopped} keys do not encrypt any more: an IV of theirs was unsafe"
+        if stopped:
+            return f"{stopped} keys do not encrypt any more: an IV of theirs was unsafe"
         if self._pool.quarantined:
             return f"{self._pool.quarantined} sessions wait for a call that does not return"
         if self.reduced:
@@ -106,6 +108,12 @@ class HealthMonitor:
         if self._last_error is not None and monotonic() - self._last_error[0] < RECENT:
             return f"an error in the last minute: {self._last_error[1]}"
         return ""
+
+    @property
+    def blocked_for(self) -> float:
+        """Seconds for which no probe could begin, because every prober is in a call that does not return."""
+        since = self._blocked_since
+        return 0.0 if since is None else monotonic() - since
 
     # ---- the thread that waits
 
@@ -127,8 +135,11 @@ class HealthMonitor:
         attempt = _Attempt(reload=reload)
         if not self._submit(attempt):
             self._reload = reload
+            self._blocked_since = self._blocked_since or monotonic()
             self._judge_silence()
-        elif attempt.finished.wait(SILENCE):
+            return
+        self._blocked_since = None
+        if attempt.finished.wait(SILENCE):
             self._judge(attempt)
         else:
             self._judge_silence()
@@ -140,9 +151,12 @@ class HealthMonitor:
                 if len(self._probers) >= _PROBERS:
                     return False
                 prober = Thread(target=self._serve, name="holdfast-probe", daemon=True)
+                try:
+                    prober.start()
+                except RuntimeError:
+                    return False  # the system gives no more threads, for now
                 self._probers.append(prober)
                 self._idle += 1
-                prober.start()
             self._idle -= 1
         self._jobs.put(attempt)
         return True

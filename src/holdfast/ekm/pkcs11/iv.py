@@ -31,7 +31,7 @@ class IvOutcome(StrEnum):
 
 
 class BadIv(Exception):
-    """Raised by the GCM channel, which does not know the key; the session stops the key."""
+    """What the GCM channel and the guard found; the session stops the key."""
 
     def __init__(self, outcome: IvOutcome, message: str) -> None:
         super().__init__(message)
@@ -40,50 +40,50 @@ class BadIv(Exception):
 
 
 class IvGuard:
-    """Looks at every IV of one HSM in this process. A key with an unsafe IV does not encrypt again until restart."""
+    """Looks at every IV of one HSM in this process. A key in `stopped` does not encrypt again; the value says why."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._recent: OrderedDict[KeyLocator, OrderedDict[bytes, None]] = OrderedDict()
-        self._stopped: dict[KeyLocator, str] = {}
-
-    @property
-    def stopped(self) -> int:
-        """How many keys do not encrypt any more."""
-        return len(self._stopped)
+        self.stopped: dict[KeyLocator, str] = {}
 
     def require_safe(self, key: KeyLocator) -> None:
         """Raise IvUnsafe if the key was stopped."""
-        reason = self._stopped.get(key)
+        reason = self.stopped.get(key)
         if reason is not None:
             raise IvUnsafe(f"{reason}. {_REMEDY}")
 
     def check(self, key: KeyLocator, iv: bytes, length: int) -> None:
-        """Raise IvUnsafe, and stop the key, for an IV that is all zero, repeated or not `length` bytes long."""
+        """Raise BadIv for an IV that is all zero, repeated under the key or not `length` bytes long."""
         if len(iv) != length:
-            self.stop(key, f"the IV has {len(iv)} bytes instead of {length}")
+            raise BadIv(IvOutcome.WRONG_LENGTH, f"the IV has {len(iv)} bytes instead of {length}")
         if not any(iv):
-            self.stop(key, "the IV is all zero: nobody made one")
+            raise BadIv(IvOutcome.NOT_MADE, "the IV is all zero: nobody made one")
         with self._lock:
             recent = self._recent.get(key)
             if recent is None:
                 recent = self._recent[key] = OrderedDict()
                 if len(self._recent) > _REMEMBERED_KEYS:
                     self._recent.popitem(last=False)
+            self._recent.move_to_end(key)
             repeated = iv in recent
             recent[iv] = None
             if len(recent) > _REMEMBERED_IVS:
                 recent.popitem(last=False)
         if repeated:
-            self.stop(key, "an IV came back a second time")
+            raise BadIv(IvOutcome.REPEATED, "an IV came back a second time")
+
+    def release(self, key: KeyLocator) -> str:
+        """Why the key was stopped; it encrypts again. Only for the health key, which protects nothing."""
+        return self.stopped.pop(key, "an IV of the health key was not safe")
 
     def stop(self, key: KeyLocator, reason: str) -> NoReturn:
         """Raises IvUnsafe, from now on for every encryption under the key."""
-        self._stopped.setdefault(key, reason)
+        self.stopped.setdefault(key, reason)
         raise IvUnsafe(f"{reason}. {_REMEDY}")
 
 
 _REMEDY: Final = (
-    "The key does not encrypt any more until this process restarts (it still decrypts): "
+    "The key does not encrypt any more until the service restarts (it still decrypts): "
     "run `holdfast doctor`, and check iv_mode and the HSM's random generator before the restart"
 )

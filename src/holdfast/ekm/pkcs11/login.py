@@ -27,17 +27,20 @@ class Login:
         """Whether this token is logged in to."""
         return self._mode is LoginMode.USER or (self._mode is LoginMode.AUTO and token.login_required)
 
-    def log_in(self, session: int, token: TokenInfo) -> None:
-        """Log in unless the token is logged in to already, or needs no login. Raises LoginRefused and CkrError."""
+    def log_in(self, session: int, token: TokenInfo) -> bool:
+        """Log in unless the token is logged in to already, or needs no login; whether C_Login was called.
+
+        Raises LoginRefused and CkrError.
+        """
         if not self.wanted(token):
-            return
+            return False
         with self._lock:
             # Until this process restarts: tokens lock after a few attempts.
             if self._refused is not None:
                 raise LoginRefused(self._refused.message, cause=self._refused.cause)
             # Asking for the state costs less than a C_Login, and is no attempt at a PIN.
             if self._cryptoki.session_state(session) not in (CKS_RO_PUBLIC_SESSION, CKS_RW_PUBLIC_SESSION):
-                return
+                return False
             if self._pin is None:
                 self._refuse('the token requires a login, and no PIN is configured: give its PIN, or login = "none"')
             try:
@@ -45,6 +48,7 @@ class Login:
             except CkrError as error:
                 self._refuse_if_final(error)
                 raise
+            return True
 
     def _refuse_if_final(self, error: CkrError) -> None:
         found = verdict(error.function, error.ckr, ambiguous_bad_tag=frozenset())

@@ -12,6 +12,8 @@ from holdfast.ekm.pkcs11.cryptoki import CkrError, Cryptoki
 
 _LAST_CALLS: Final = 2.0
 """Seconds that `release` waits for threads inside the library."""
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 60.0
 
 
 class Presence:
@@ -44,6 +46,8 @@ class Module:
         self._change = Condition()
         self._presences: set[Presence] = set()
         self._initialized = False
+        self._well: set[object] = set()
+        self._disturbances: dict[object, tuple[float, float]] = {}
 
     @classmethod
     def acquire(cls, library: str, environment: Mapping[str, str], initialize_string: str | None) -> "Module":
@@ -81,6 +85,31 @@ class Module:
             if self._all_outside(_LAST_CALLS) and self._initialized:
                 self._initialized = False
                 self._finalize()
+
+    def is_well(self, hsm: object) -> None:
+        """One HSM of the library answers."""
+        self._well.add(hsm)
+        self._disturbances.pop(hsm, None)
+
+    def forget_hsm(self, hsm: object) -> None:
+        """It is not served any more."""
+        self._well.discard(hsm)
+        self._disturbances.pop(hsm, None)
+
+    def may_disturb(self, hsm: object, now: float) -> bool:
+        """Whether a C_Initialize for the sake of a lost HSM is due now.
+
+        Each one costs every other HSM of the library its sessions: while one of them is well the first comes at
+        once, and the following after waits that double up to a minute.
+        """
+        self._well.discard(hsm)
+        if not self._well:
+            return True
+        due, pause = self._disturbances.get(hsm, (now, _FIRST_PAUSE))
+        if now < due:
+            return False
+        self._disturbances[hsm] = (now + pause, min(2 * pause, _LONGEST_PAUSE))
+        return True
 
     def presence(self) -> Presence:
         """A new thread's own."""

@@ -20,8 +20,11 @@ from holdfast.ekm.port import KeySession, Timing
 
 T = TypeVar("T")
 
-_SMOOTHING: Final = 0.1
+_MEASURED: Final = 15
+"""Jobs whose median predicts the next one: a machine that stalled during one of them does not count as a slow HSM."""
 _FIRST_GUESS: Final = 0.001
+_SLACK: Final = 0.2
+"""Part of the time left that stays for what no prediction holds: the turns of the loop and of the threads."""
 _SPARE_FACTOR: Final = 2
 """Threads at most, per configured session: one stuck call each, and one to replace it."""
 _HEAP_SLACK: Final = 1024
@@ -50,7 +53,8 @@ class Pool:
     ) -> None:
         self.module = module
         self.queue = JobQueue()
-        self.mean = _FIRST_GUESS
+        self.typical = _FIRST_GUESS
+        self._measured: deque[float] = deque(maxlen=_MEASURED)
         self.last_answer = 0.0
         self.refusal: EkmFault | None = None
         self._open_session = open_session
@@ -103,8 +107,8 @@ class Pool:
         if waiting:
             # Every session is busy, or nobody would wait: a turn for the running jobs, one for each full
             # round of the queue, and one for this job.
-            wait = self.mean * (2 + waiting / max(1, self._ready - self._quarantined))
-            if now + wait > deadline:
+            wait = self.typical * (2 + waiting / max(1, self._ready - self._quarantined))
+            if now + wait > deadline - _SLACK * (deadline - now):
                 raise HsmBusy(f"{waiting} requests wait for the HSM, and the deadline would pass in the queue")
         job = Job(work, deadline, timing, loop.create_future(), now)
         heapq.heappush(self._deadlines, (deadline, next(self._sequence), job))
@@ -122,7 +126,7 @@ class Pool:
         A thread that wakes takes the GIL from the loop: one by one, each request would cost several switches.
         """
         batch, self._batch = self._batch, []
-        waiting = (len(self.queue) + len(batch)) * self.mean
+        waiting = (len(self.queue) + len(batch)) * self.typical
         self.queue.put(batch, wake=min(len(batch), 1 + int(waiting / _WORTH_WAKING)))
         if not self._ticking and self._loop is not None:
             self._ticking = True
@@ -246,8 +250,10 @@ class Pool:
                 return  # the loop was closed: nobody waits any more
 
     def learn(self, started: float, finished: float) -> None:
-        """Take one more measurement into the moving average of HSM time per job."""
-        self.mean += (finished - started - self.mean) * _SMOOTHING
+        """Take one more measurement into what is typical of a job, in seconds."""
+        measured = self._measured
+        measured.append(finished - started)
+        self.typical = sorted(measured)[len(measured) // 2]
         self.last_answer = finished
 
     def ready(self, thread: HsmThread) -> bool:
@@ -327,7 +333,11 @@ class Pool:
         thread = HsmThread(self, session)
         with self._lock:
             self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            # The system gives no more threads: the next probe tries again, and nobody waits for this one.
+            self.ended(thread)
 
     def stop(self, patience: float) -> None:
         """Refuse new work and let the threads end; at most `patience` seconds."""

@@ -25,7 +25,7 @@ class Prober:
         self._module = connection.module
         self._presence = self._module.presence()
         # What fails here is judged by the caller; nobody needs to be told to probe.
-        self._session = Session(connection, lambda _: None)
+        self._session = Session(connection, lambda _: None, connection.probe_guard)
 
     def probe(self, *, reload: bool) -> str:
         """Encrypt and decrypt under the health key, after recovery if need be; a remark, or nothing.
@@ -34,9 +34,11 @@ class Prober:
         """
         remark = self._reload() if reload else ""
         try:
-            return self._inside(self._round_trip) or remark
+            remark = self._inside(self._round_trip) or remark
         except (HsmUnavailable, ModuleFailed, KeyNotFound):
-            return self._recover() or remark
+            remark = self._recover() or remark
+        self._module.is_well(self._connection)
+        return remark
 
     def close(self) -> None:
         """Close the session, if the module is not being initialised anew."""
@@ -52,6 +54,8 @@ class Prober:
         try:
             return self._inside(self._round_trip)
         except (HsmUnavailable, ModuleFailed, KeyNotFound):
+            if not self._module.may_disturb(self._connection, monotonic()):
+                raise
             self._reinitialize(epoch, _PATIENCE)
             return self._inside(self._round_trip)
 
@@ -78,12 +82,14 @@ class Prober:
         remark = ""
         try:
             sealed = session.encrypt(key, PROBE_TEXT, PROBE_AAD)
-        except IvUnsafe as fault:
+        except IvUnsafe:
+            # The next probe finds out anew: an HSM whose health key is stopped would never be probed again.
+            reason = self._connection.probe_guard.release(key)
             # Decrypt goes on: keys whose ciphertexts exist must stay readable.
             canary = self._connection.canary
             if canary is None:
                 raise
-            sealed, remark = canary, f"the HSM's IVs are not safe: {fault.message}"
+            sealed, remark = canary, f"the HSM's IVs are not safe: {reason}"
         try:
             plaintext = session.decrypt(key, sealed, PROBE_AAD)
         except CiphertextRejected as fault:

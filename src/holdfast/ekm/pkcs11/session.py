@@ -11,7 +11,7 @@ from holdfast.ekm.pkcs11.connection import Connection
 from holdfast.ekm.pkcs11.cryptoki import CkrError
 from holdfast.ekm.pkcs11.gcm import TAG_BYTES, GcmChannel
 from holdfast.ekm.pkcs11.handles import FoundHandle
-from holdfast.ekm.pkcs11.iv import BadIv
+from holdfast.ekm.pkcs11.iv import BadIv, IvGuard
 from holdfast.ekm.pkcs11.iv_probe import PROBE_AAD, PROBE_TEXT
 from holdfast.ekm.pkcs11.token import TokenMissing
 from holdfast.ekm.port import KeyAttributes, KeyLocator, Sealed
@@ -25,14 +25,15 @@ class Session:
     """Implements KeySession. Used by one thread at a time, which is inside the module.
 
     `suspect` is told when the device, not the request, seems to be at fault. `encryptions` and `decryptions`
-    count what succeeded.
+    count what succeeded. `guard` is told of every IV, and stops keys.
     """
 
-    def __init__(self, connection: Connection, suspect: Callable[[EkmFault], None]) -> None:
+    def __init__(self, connection: Connection, suspect: Callable[[EkmFault], None], guard: IvGuard) -> None:
         self.encryptions = 0
         self.decryptions = 0
         self._connection = connection
         self._suspect = suspect
+        self._guard = guard
         self._generation = _NEVER_OPENED
         self._epoch = _NEVER_OPENED
         self._handle = 0
@@ -42,7 +43,7 @@ class Session:
 
     def encrypt(self, key: KeyLocator, plaintext: bytes, aad: bytes) -> Sealed:
         """AES-GCM with a fresh IV that was looked at."""
-        self._connection.guard.require_safe(key)
+        self._guard.require_safe(key)
         self._require_size(plaintext, aad)
         try:
             sealed = self._encrypt(key, plaintext, aad)
@@ -115,17 +116,14 @@ class Session:
         found = self._find(key)
         if not (found.encrypts and found.is_aes_256):
             raise _usage_refused(key, found, "C_Encrypt")
-        guard = self._connection.guard
         try:
             iv, output = self._gcm.encrypt(found.handle, plaintext, aad)
+            self._guard.check(key, iv, self._connection.profile.iv_length)
         except BadIv as bad:
+            # Random bytes of the same source wait in every session: none of them becomes an IV of another key.
+            self._connection.renew_sessions()
             self._suspect(faults.IvUnsafe(bad.message))
-            guard.stop(key, bad.message)
-        try:
-            guard.check(key, iv, self._connection.profile.iv_length)
-        except faults.IvUnsafe as fault:
-            self._suspect(fault)
-            raise
+            self._guard.stop(key, bad.message)
         size = len(plaintext)
         return Sealed(iv, output[:size], output[size:])
 
@@ -230,6 +228,7 @@ FAULTS: Final[dict[Verdict, type[EkmFault]]] = {
     Verdict.DEVICE: faults.HsmUnavailable,
     Verdict.LOGIN: faults.LoginRefused,
     Verdict.EXHAUSTED: faults.KeyExhausted,
+    Verdict.REFUSED: faults.ModuleFailed,
     Verdict.FAILED: faults.ModuleFailed,
 }
 
