@@ -217,6 +217,16 @@ def test_the_command_says_what_it_is_and_how_to_use_it(tmp_path: Path) -> None:
     assert "aws_secret_access_key" in credentials.read_text()
 
 
+def test_without_a_data_directory_nothing_is_left_behind() -> None:
+    with command("--listen", "127.0.0.1:0") as process:
+        named = re.search("AWS_SHARED_CREDENTIALS_FILE=(.*)", told(process, "/metrics"))
+        assert named is not None
+        directory = Path(named[1]).parent
+        assert directory.is_dir()
+    assert process.returncode == 0
+    assert not directory.exists()
+
+
 def test_the_command_warns_when_others_can_reach_it() -> None:
     with command("--listen", "0.0.0.0:0") as process:
         assert "others can reach it, over plain HTTP" in told(process, "/metrics")

@@ -3,6 +3,8 @@
 import configparser
 import os
 import re
+import signal
+import sys
 import tempfile
 from contextlib import ExitStack
 from ipaddress import ip_address
@@ -70,6 +72,8 @@ def kms(
 
     One JSON line per request goes to standard output. Clients use it with `AWS_ENDPOINT_URL_KMS`.
     """
+    # uvicorn raises the signal anew when it has ended, and its default would skip what the stack removes.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with ExitStack() as stack:
         _run(
             Settings(
