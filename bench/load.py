@@ -60,13 +60,18 @@ def closed_loop(caller: Caller, url: str, *, connections: int, seconds: int) -> 
 
 
 def open_loop(caller: Caller, url: str, *, rate: int, clients: int, seconds: int, directory: Path) -> Offered:
-    """`rate` Encrypts per second over `clients` connections, whatever comes back (h2load, HTTP/1.1)."""
+    """`rate` Encrypts per second over `clients` connections, whatever comes back (h2load, HTTP/1.1).
+
+    Each client sends at its own fixed pace. They begin one after the other within one step of that pace: begun
+    together, all would send at the same moment, again and again, which is a burst and no rate.
+    """
     path, headers, body = _signed_encrypt(caller)
     data, log = directory / "body.json", directory / "h2load.log"
     data.write_bytes(body)
     log.unlink(missing_ok=True)
     command = [
-        "h2load", "--h1", f"-c{clients}", f"-D{seconds}", f"--rps={rate / clients}", f"--log-file={log}", f"-d{data}",
+        "h2load", "--h1", f"-c{clients}", f"-n{rate * seconds}", f"--rps={rate / clients}",
+        f"-r{max(1, rate // 100)}", "--rate-period=10ms", f"--log-file={log}", f"-d{data}",
         *(f"-H{name}: {value}" for name, value in headers.items() if name != "Host"),
         f"-H:authority: {headers['Host']}",
         url + path,
