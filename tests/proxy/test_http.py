@@ -369,6 +369,16 @@ def test_a_newcomer_waits_while_every_place_is_busy() -> None:
         assert newcomer.answer().body == b"/new"
 
 
+def test_after_a_connection_the_next_one_is_left_to_the_other_workers() -> None:
+    with Wire(rest=60.0) as wire:
+        assert wire.connect().send(REQUEST % b"/mine").answer().body == b"/mine"
+        theirs = wire.connect().send(REQUEST % b"/theirs")
+        wire.other_worker.settimeout(10)
+        accepted, peer = wire.other_worker.accept()
+        accepted.close()
+        assert peer == theirs.sock.getsockname()
+
+
 def test_draining_closes_the_idle_and_answers_the_rest() -> None:
     with Wire() as wire:
         idle = wire.connect().send(REQUEST % b"/")

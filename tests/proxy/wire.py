@@ -53,11 +53,12 @@ class Desk:
 class Wire:
     """Context manager: `connect` gives a client socket, `desk` the requests that came through."""
 
-    def __init__(self, limits: Limits = LIMITS, *, max_connections: int = 1000) -> None:
+    def __init__(self, limits: Limits = LIMITS, *, max_connections: int = 1000, rest: float = 0.0) -> None:
         self.desk = Desk()
         self._clients: list[Client] = []
         self._limits = limits
         self._max_connections = max_connections
+        self._rest = rest
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="wire")
 
@@ -109,12 +110,14 @@ class Wire:
         self.table = ConnectionTable(self._limits, loop=self._loop, clock=time.monotonic)
         listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.address = listening.getsockname()
+        self.other_worker = listening.dup()
         listener = Listener(
             listening,
             lambda: HttpConnection(self.desk, self.table, loop=self._loop, clock=time.monotonic),
             connections=self.table,
             max_connections=lambda: self._max_connections,
             tls=lambda: None,
+            rest=self._rest,
             loop=self._loop,
         )
         self.table.sweep()
@@ -122,6 +125,7 @@ class Wire:
         self._started.set()
         await self._done.wait()
         listener.stop()
+        self.other_worker.close()
         await self.table.drain(0)
 
 

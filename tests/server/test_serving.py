@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import socket
+from collections import Counter
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -49,6 +52,23 @@ def test_key_metadata_is_answered(shared: ProxyServer) -> None:
             "keyUsage": ["ENCRYPT", "DECRYPT"],
             "keyStatus": "ENABLED",
         }
+
+
+def test_connections_that_come_at_once_are_spread_over_the_workers(serve: Serve) -> None:
+    """KMS keeps its connections: what one worker takes at the start it has for good."""
+    server = serve(tls=False, workers=2)
+    request = b"POST /test/kms/xks/v1/health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+    count = 200
+    with ExitStack() as stack:
+        address = ("127.0.0.1", server.port)
+        opened = [stack.enter_context(socket.create_connection(address, timeout=10)) for _ in range(count)]
+        for each in opened:
+            each.sendall(request)
+        for each in opened:
+            assert each.recv(100).startswith(b"HTTP/1.1 401")
+    share = Counter(event["worker"] for event in server.wait_for_events(count))
+    assert len(share) == 2
+    assert min(share.values()) >= count // 10
 
 
 def test_health_is_answered(shared: ProxyServer) -> None:

@@ -1,9 +1,9 @@
 """Accepting connections from a socket that the workers share.
 
-All workers accept from the same listening sockets, one connection per turn of the event loop. So a busy worker,
-whose turns are long, takes fewer, and when a worker dies nothing that waited in the kernel's queue is lost. With
-SO_REUSEPORT the kernel would spread by hash of the addresses, busy or not, and a dead worker's queue would die
-with it. libuv's own acceptor takes everything that waits in one turn, and gives one worker all connections.
+All workers accept from the same listening sockets, one connection at a time, and rest for a moment after each. So a
+busy worker, whose turns are long, takes fewer, and when a worker dies nothing that waited in the kernel's queue is
+lost. With SO_REUSEPORT the kernel would spread by hash of the addresses, busy or not, and a dead worker's queue would
+die with it. libuv's own acceptor takes everything that waits in one turn, and gives one worker all connections.
 """
 
 import asyncio
@@ -15,6 +15,9 @@ from collections.abc import Callable
 from holdfast.proxy.connections import ConnectionTable
 from holdfast.proxy.http import HttpConnection
 
+REST = 0.001
+"""Seconds in which the other workers may take the next connection. Clients keep theirs for long, and a worker that is
+awake already would take all that a client opens at once: in one of four runs the other worker had none (measured)."""
 _PAUSE = 0.05
 """Seconds without accepting, when there is no room or no file descriptor."""
 _TLS_SHUTDOWN = 2.0
@@ -23,7 +26,10 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Listener:
-    """One listening socket in one worker. `tls` gives the context for the next connection, None for plain HTTP."""
+    """One listening socket in one worker. `tls` gives the context for the next connection, None for plain HTTP.
+
+    `rest`: seconds without accepting after each connection; 0 where no other worker would take the next.
+    """
 
     def __init__(  # noqa: PLR0913 (each is a thing of its own)
         self,
@@ -33,6 +39,7 @@ class Listener:
         connections: ConnectionTable,
         max_connections: Callable[[], int],
         tls: Callable[[], ssl.SSLContext | None],
+        rest: float,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         listening.setblocking(False)
@@ -41,6 +48,7 @@ class Listener:
         self._connections = connections
         self._max_connections = max_connections
         self._tls = tls
+        self._rest = rest
         self._loop = loop
         self._handshakes: set[asyncio.Task[None]] = set()
         self._stopped = False
@@ -58,20 +66,22 @@ class Listener:
 
     def _accept(self) -> None:
         if self._connections.places_taken >= self._max_connections() and not self._connections.evict():
-            self._pause()
+            self._pause(_PAUSE)
             return
         try:
             accepted, _ = self._listening.accept()
         except OSError as error:
             # Another worker was faster, or the client has gone: both are normal.
             if error.errno in _EXHAUSTED:
-                self._pause()
+                self._pause(_PAUSE)
             return
         accepted.setblocking(False)
         self._connections.take_place()
         task = self._loop.create_task(self._serve(accepted))
         self._handshakes.add(task)
         task.add_done_callback(self._handshakes.discard)
+        if self._rest:
+            self._pause(self._rest)
 
     async def _serve(self, accepted: socket.socket) -> None:
         context = self._tls()
@@ -90,6 +100,6 @@ class Listener:
             accepted.close()
             self._connections.free_place()
 
-    def _pause(self) -> None:
+    def _pause(self, seconds: float) -> None:
         self._loop.remove_reader(self._listening)
-        self._loop.call_later(_PAUSE, self.start)
+        self._loop.call_later(seconds, self.start)

@@ -12,7 +12,7 @@ from holdfast.operations.pipeline import Pipeline
 from holdfast.proxy.connections import ConnectionTable
 from holdfast.proxy.event_log import Record
 from holdfast.proxy.http import HttpConnection
-from holdfast.proxy.listener import Listener
+from holdfast.proxy.listener import REST, Listener
 from holdfast.proxy.messages import HsmReport, KeyCount, Report
 from holdfast.proxy.request import Limits, Site
 from holdfast.proxy.site import ApiSite, Probes, ProbeSite
@@ -129,6 +129,7 @@ class Server:
             connections=self._connections,
             max_connections=lambda: self._parts.configuration.server.max_connections,
             tls=self._context,
+            rest=REST if self._parts.configuration.server.workers > 1 else 0.0,
             loop=self._loop,
         )
 
@@ -142,6 +143,7 @@ class Server:
             connections=self._health_connections,
             max_connections=lambda: _HEALTH_CONNECTIONS,
             tls=lambda: None,
+            rest=0.0,
             loop=self._loop,
         )
 
