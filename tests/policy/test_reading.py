@@ -33,6 +33,11 @@ def test_no_policy_at_all_is_a_mistake(text: str) -> None:
     assert (mistake.line, mistake.text.partition(",")[0]) == (None, "holds no policy")
 
 
+def test_what_lies_between_policies_and_is_no_cedar_is_a_mistake_of_the_whole_text() -> None:
+    (mistake,) = mistakes("\x1cpermit(principal, action, resource);")
+    assert (mistake.line, mistake.text.partition(":")[0]) == (None, "is not Cedar")
+
+
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [

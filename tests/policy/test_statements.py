@@ -27,6 +27,12 @@ def test_a_policy_ends_with_its_own_semicolon() -> None:
     assert third.text.endswith('// ; "\n;')
 
 
+def test_a_comment_ends_with_a_carriage_return_as_it_does_in_cedar() -> None:
+    assert [statement.text for statement in split("// a\rpermit(principal, action, resource);")] == [
+        "permit(principal, action, resource);"
+    ]
+
+
 @pytest.mark.parametrize("rest", ["permit(", 'permit "unclosed ; // x', "/", ";"])
 def test_a_rest_is_a_policy_too_so_that_nothing_is_passed_over(rest: str) -> None:
     assert [statement.text for statement in split(TEXT + rest)][3:] == [rest]

@@ -77,6 +77,10 @@ class _Reader:
         """Hold the text to the schema. Cedar tells a mistake anew for each action that it concerns."""
         actions: dict[tuple[int, str], list[str]] = {}
         for error in self._cedarpy.validate_policies(text, SCHEMA).errors:
+            if not error.policy_id:
+                # What the engine takes for no white space, and `split` does, lies in no policy.
+                self._mistakes[Mistake(None, f"is not Cedar: {error.error}")] = None
+                return
             said = error.error.removeprefix(f"for policy `{error.policy_id}`, ")
             general, _, action = said.partition(" for Action::")
             number = int(error.policy_id.removeprefix("policy"))

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-_TOKEN = re.compile(r'(?P<blank>\s+|//[^\n]*)|"(?:[^"\\]|\\.)*(?:"|\Z)|(?P<end>;)|[^\s"/;]+|.', re.DOTALL)
+_TOKEN = re.compile(r'(?P<blank>\s+|//[^\r\n]*)|"(?:[^"\\]|\\.)*(?:"|\Z)|(?P<end>;)|[^\s"/;]+|.', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
