@@ -88,6 +88,7 @@ def _keys_on_the_token(directory: Path, seconds: int) -> None:
 
 def _slow_hsm(directory: Path, seconds: int) -> None:
     sessions, delay = 32, 20
+    _console.print(f"[bold]4. {delay} ms in each C_Encrypt, {sessions} sessions (aim: at least 95 % of the ideal)")
     with proxies.proxy(directory, "slow", personality="plain", tls=False, hsm={"sessions": sessions}) as server:
         assert server.shim is not None
         # IVs come in bulk, so only C_Encrypt counts.
@@ -96,7 +97,6 @@ def _slow_hsm(directory: Path, seconds: int) -> None:
             (_once(server, 2 * sessions, seconds)[0].rate for _ in range(_ROUNDS)),
         )
     ideal = sessions / (delay / 1000)
-    _console.print(f"[bold]4. {delay} ms in each C_Encrypt, {sessions} sessions (aim: at least 95 % of the ideal)")
     _console.print(f"   {measured:,.0f} requests/s of {ideal:,.0f} ideal: {measured / ideal:.1%}\n")
 
 
