@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from tests.operations.proxy import keystore_of
+from tests.policy.samples import CONFIGURATION, PERMIT
 
 from holdfast.admin.doctor.certificate import examine_certificate
 from holdfast.admin.doctor.clock import examine_clock, kernel_clock
@@ -208,26 +209,13 @@ pin = { file = "pin" }
 
 # ---- policies
 
-PERMIT = "permit(principal, action, resource);\n"
-
 
 def authorizing(folder: Path, policies: str) -> Configuration:
     """A configuration with this policy file."""
-    text = """
-[server]
-listen = "127.0.0.1:1"
-[authorization]
-policies = "policies.cedar"
-[hsm.main]
-profile = "softhsm2"
-library = "libsofthsm2.so"
-token = { label = "x" }
-health_key = "health"
-"""
     (folder / "policies.cedar").write_text(policies)
     (folder / "policies.cedar").chmod(0o644)
     (folder / "holdfast.toml").touch(mode=0o600)
-    return parse(text, folder / "holdfast.toml")
+    return parse(CONFIGURATION, folder / "holdfast.toml")
 
 
 def test_without_policies_nothing_is_said_of_them() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.policy.samples import CONFIGURATION, PERMIT
 
 from holdfast.config.errors import ConfigurationError
 from holdfast.config.load import load, parse
@@ -15,25 +16,12 @@ from holdfast.config.policies import parse_policies
 if TYPE_CHECKING:
     from holdfast.config.model import Configuration
 
-PERMIT = "permit(principal, action, resource);\n"
-TEXT = """
-[server]
-listen = "127.0.0.1:1"
-[authorization]
-policies = "policies.cedar"
-[hsm.main]
-profile = "softhsm2"
-library = "libsofthsm2.so"
-token = { label = "x" }
-health_key = "health"
-"""
-
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """The configuration; the policy file lies beside it, as its relative path says."""
     path = tmp_path / "holdfast.toml"
-    path.write_text(TEXT)
+    path.write_text(CONFIGURATION)
     path.with_name("policies.cedar").write_text(PERMIT)
     return path
 
@@ -88,4 +76,4 @@ def test_a_missing_file_is_named(file: Path) -> None:
 
 def test_the_table_without_its_key_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"`policies` in \[authorization\] is missing"):
-        parse(TEXT.replace('policies = "policies.cedar"\n', ""), Path("/etc/holdfast/holdfast.toml"))
+        parse(CONFIGURATION.replace('policies = "policies.cedar"\n', ""), Path("/etc/holdfast/holdfast.toml"))

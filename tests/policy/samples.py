@@ -22,6 +22,18 @@ FACTS = Facts(
     kms_operation="Decrypt",
     kms_key_arn="arn:aws:kms:us-east-2:210987654321:key/1234abcd-12ab-34cd-56ef-1234567890ab",
 )
+PERMIT = "permit(principal, action, resource);\n"
+CONFIGURATION = """
+[server]
+listen = "127.0.0.1:1"
+[authorization]
+policies = "policies.cedar"
+[hsm.main]
+profile = "softhsm2"
+library = "libsofthsm2.so"
+token = { label = "x" }
+health_key = "health"
+"""
 LOOK = FACTS._replace(operation="GetKeyMetadata", kms_operation="DescribeKey", kms_key_arn=None)
 
 

@@ -14,7 +14,7 @@ from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.options import ConfigOption, JsonOption, read_configuration
 from holdfast.cli.tables import table
 from holdfast.config.kinds import printable
-from holdfast.config.policies import load_policies, parse_policies
+from holdfast.config.policies import parse_policies, read_policies
 from holdfast.policy.facts import Facts
 from holdfast.policy.policies import Decision
 
@@ -76,7 +76,7 @@ def decide_once(
         aws_source_vpc,
         aws_source_vpce,
     )
-    decision = parse_policies(load_policies(policies or _configured(config))).decide(facts)
+    decision = parse_policies(read_policies(policies or _configured(config))).decide(facts)
     _tell(decision, as_json=as_json)
     raise typer.Exit(ExitCode.OK if decision.denial is None else ExitCode.DENIED)
 
@@ -93,7 +93,7 @@ def decide_again(
 
     The exit code is 13 if a request that was not denied would be, else 0.
     """
-    found = parse_policies(load_policies(policies or _configured(config)))
+    found = parse_policies(read_policies(policies or _configured(config)))
     try:
         with sys.stdin.buffer if events == Path("-") else events.open("rb") as lines:
             done = replay(lines, found)

@@ -22,7 +22,7 @@ from holdfast.config.model import (
     Server,
     Tls,
 )
-from holdfast.config.policies import load_policies
+from holdfast.config.policies import parse_policies, read_policies
 from holdfast.config.reference import Absent, Key, Table
 from holdfast.config.text import read_text
 from holdfast.ekm.settings import HsmSettings, LoginMode
@@ -40,7 +40,9 @@ def load(path: Path) -> Configuration:
     reader.check_readable(configuration.tls)
     if configuration.authorization is None:
         return configuration
-    return replace(configuration, authorization=load_policies(configuration.authorization.policies))
+    authorization = read_policies(configuration.authorization.policies)
+    parse_policies(authorization)
+    return replace(configuration, authorization=authorization)
 
 
 def parse(text: str, path: Path) -> Configuration:

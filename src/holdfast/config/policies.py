@@ -9,15 +9,13 @@ from holdfast.policy.faults import PoliciesInvalid
 from holdfast.policy.policies import Policies
 
 
-def load_policies(file: Path) -> Authorization:
-    """The file with its text, which has been parsed and validated. Raises ConfigurationError."""
-    authorization = Authorization(file, read_text(file, language="Cedar"))
-    parse_policies(authorization)
-    return authorization
+def read_policies(file: Path) -> Authorization:
+    """The file with its text, as it stands. Raises ConfigurationError."""
+    return Authorization(file, read_text(file, language="Cedar"))
 
 
 def parse_policies(authorization: Authorization) -> Policies:
-    """The policies of a file that `load_policies` has read. Raises ConfigurationError."""
+    """The policies of a file that `read_policies` has read. Raises ConfigurationError."""
     try:
         return Policies.parse(authorization.text or "")
     except PoliciesInvalid as invalid:

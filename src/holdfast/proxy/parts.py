@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 from holdfast.catalog.counting import EncryptionBudget
 from holdfast.catalog.feed import CatalogFeed
@@ -59,7 +60,7 @@ class Parts:
                 undo.callback(hsm.stop)
             _start(hsms, proven=proven)
             budget = EncryptionBudget(
-                catalog, configuration.encryption_limits, monotonic=time.monotonic, on_warning=warn
+                catalog, configuration.encryption_limits, monotonic=time.monotonic, on_warning=partial(say, "warning")
             )
             feed = CatalogFeed(
                 catalog,
@@ -67,7 +68,7 @@ class Parts:
                 proxy_id=_proxy_id(configuration),
                 stale_limit=configuration.catalog.stale_limit,
                 monotonic=time.monotonic,
-                on_warning=warn,
+                on_warning=partial(say, "warning"),
             )
             feed.start()
             undo.pop_all()
@@ -109,7 +110,7 @@ class Parts:
         try:
             self.tls = build_context(self.configuration.tls, now=_utc_now)
         except TlsUnusable as error:
-            warn(f"the new TLS files are not used: {error}")
+            say("warning", f"the new TLS files are not used: {error}")
 
     def stop_keys(self, stopped: Mapping[str, StoppedKeys]) -> None:
         """Encrypt no more with keys that other workers have stopped."""
@@ -147,13 +148,8 @@ def _start(hsms: Mapping[str, Pkcs11Hsm], *, proven: bool) -> None:
             if len(lost) == len(hsms):
                 raise
     for name, reason in lost.items():
-        warn(f"the HSM {name} is lost, and its keys fail until it is back: {reason.message}")
+        say("warning", f"the HSM {name} is lost, and its keys fail until it is back: {reason.message}")
         hsms[name].start_when_back(reason)
-
-
-def warn(text: str) -> None:
-    """Tell the operator."""
-    say("warning", text)
 
 
 def _proxy_id(configuration: Configuration) -> str:

@@ -6,7 +6,7 @@ from holdfast.admin.doctor.finding import Finding, error, ok, warning
 from holdfast.catalog.snapshot import Snapshot
 from holdfast.config.errors import ConfigurationError
 from holdfast.config.model import Authorization
-from holdfast.config.policies import load_policies, parse_policies
+from holdfast.config.policies import parse_policies, read_policies
 
 
 def examine_policies(authorization: Authorization | None) -> Iterator[Finding]:
@@ -15,7 +15,7 @@ def examine_policies(authorization: Authorization | None) -> Iterator[Finding]:
         return
     subject = str(authorization.policies)
     try:
-        count = len(parse_policies(load_policies(authorization.policies)).policies)
+        count = len(parse_policies(read_policies(authorization.policies)).policies)
     except ConfigurationError as wrong:
         for problem in wrong.problems:
             yield error(
@@ -34,7 +34,7 @@ def examine_policy_names(authorization: Authorization | None, snapshot: Snapshot
     if authorization is None:
         return
     try:
-        policies = parse_policies(load_policies(authorization.policies)).policies
+        policies = parse_policies(read_policies(authorization.policies)).policies
     except ConfigurationError:
         return  # Said by the findings on the file.
     keystores = snapshot.keystores.values()
