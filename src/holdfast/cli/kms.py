@@ -4,7 +4,6 @@ import configparser
 import os
 import re
 import signal
-import sys
 import tempfile
 from contextlib import ExitStack
 from ipaddress import ip_address
@@ -72,8 +71,6 @@ def kms(
 
     One JSON line per request goes to standard output. Clients use it with `AWS_ENDPOINT_URL_KMS`.
     """
-    # uvicorn raises the signal anew when it has ended, and its default would skip what the stack removes.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with ExitStack() as stack:
         _run(
             Settings(
@@ -120,8 +117,11 @@ def _run(settings: Settings) -> None:
             f"the local KMS cannot listen on {where}: {os.strerror(error.errno or 0)}",
             hint="choose another address with --listen, or stop the program that has it",
         ) from None
+    running = server(application(settings, callers, _emit))
+    # uvicorn raises the signal anew when it has ended, and its default would skip what the caller removes.
+    signal.signal(signal.SIGTERM, running.handle_exit)
     _introduce(settings, listener.getsockname()[1])
-    server(application(settings, callers, _emit)).run(sockets=[listener])
+    running.run(sockets=[listener])
 
 
 def _introduce(settings: Settings, port: int) -> None:
