@@ -28,6 +28,10 @@ lint: develop ## ruff, mypy (strict), import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+.PHONY: docs
+docs: develop ## write the reference pages that are generated from the code (docs/reference)
+	@scripts/docs.sh
+
 .PHONY: demo
 demo: develop ## the whole path as a story: application, KMS, proxy, HSM, break-glass
 	@$(BIN)/python demo/story.py

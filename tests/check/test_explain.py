@@ -2,8 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -11,12 +9,9 @@ from botocore.loaders import Loader
 
 from holdfast.check.explain import exceptions, explain, refusal_title, title
 from holdfast.check.explanations import CONNECTION_ERRORS, FAILURES
-from holdfast.check.reference import conformance_checks, kms_errors
 from holdfast.check.refusals import REFUSALS, Refusal
 from holdfast.xks.errors import ErrorName
 from holdfast.xks.kms_errors import KMS_ERRORS, ConnectionErrorCode, Failure
-
-_DOCS = Path(__file__).parents[2] / "docs" / "reference"
 
 
 def test_every_failure_and_code_is_explained() -> None:
@@ -118,14 +113,6 @@ def test_a_fragment_of_a_message_is_enough() -> None:
 @pytest.mark.parametrize("text", ["", "no such thing at all", "key", "External"])
 def test_anything_else_is_not_explained(text: str) -> None:
     assert explain(text) == []
-
-
-@pytest.mark.parametrize(
-    ("page", "content"), [("conformance-checks.md", conformance_checks), ("kms-errors.md", kms_errors)]
-)
-def test_the_reference_page_is_current(page: str, content: Callable[[], str]) -> None:
-    """Run `python -m holdfast.check.reference` when this fails."""
-    assert (_DOCS / page).read_text() == content()
 
 
 def test_the_command_prints_json() -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Run
+from tools.docs.shapes import SHAPES
 
 from holdfast.cli.exit_codes import ExitCode
-from holdfast.cli.shapes import SHAPES
 
 ROLE = "arn:aws:iam::123456789012:role/payments"
 REQUEST = ("--keystore", "prod", "--key", "prod-1", "--kms-key-arn", "arn:aws:kms:eu-west-1:123456789012:key/1")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from tests.cli.conftest import Run
+from tools.docs.shapes import SHAPES
 
 from holdfast.cli.exit_codes import ExitCode
-from holdfast.cli.shapes import SHAPES
 
 ALICE = "arn:aws:iam::123456789012:user/Alice"
 DECRYPT: dict[str, Any] = {

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from tests.cli.conftest import Run
+from tools.docs.shapes import SHAPES
 
 from holdfast.catalog.errors import Unavailable
 from holdfast.catalog.store import Catalog
 from holdfast.cli.exit_codes import ExitCode
-from holdfast.cli.shapes import SHAPES
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ import pytest
 from tests.admin.test_aws_sample import ACCESS_KEY_ID, PIN, SECRET, settings
 from tests.cli.conftest import Run
 from tests.server.token import LIBRARY
+from tools.docs.shapes import SHAPES
 
 from holdfast.admin.catalogs import open_catalog
 from holdfast.catalog.snapshot import Takeover
 from holdfast.cli.exit_codes import ExitCode
-from holdfast.cli.shapes import SHAPES
 from holdfast.config.load import load
 
 _MAKE = """

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.config.page import markdown
 from holdfast.config.reference import TABLES, Absent, Key, Table
 
 KEYS = [pytest.param(table, key, id=f"{table.name}.{key.name}") for table in TABLES for key in table.keys]
@@ -25,9 +24,3 @@ def test_every_key_is_documented_in_sentences(table: Table, key: Key) -> None:
 def test_no_key_stands_twice() -> None:
     names = [(table.name, key.name) for table in TABLES for key in table.keys]
     assert len(names) == len(set(names))
-
-
-def test_the_page_is_what_the_table_says() -> None:
-    """docs/reference/configuration.md is generated: `python -m holdfast.config.page` writes it."""
-    page = Path(__file__).parents[2] / "docs" / "reference" / "configuration.md"
-    assert page.read_text() == markdown()

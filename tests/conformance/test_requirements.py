@@ -1,11 +1,10 @@
-"""The conformance table is complete in itself, current, and names tests that exist."""
+"""The conformance table is complete in itself, and names tests that exist."""
 
-import subprocess
-import sys
+import ast
 from pathlib import Path
 
 import pytest
-from tests.conformance.table import PAGE, Requirement, page, requirements
+from tests.conformance.requirements import Requirement, requirements
 from tests.conformance.test_wire import RULES
 
 ROOT = Path(__file__).parents[2]
@@ -23,18 +22,15 @@ def test_no_requirement_stands_twice() -> None:
     assert len(quotes) == len(set(quotes))
 
 
-def test_the_page_is_current() -> None:
-    """Else: python -m tests.conformance.table."""
-    assert PAGE.read_text() == page()
-
-
-def test_every_named_test_is_collected() -> None:
-    named = {test for each in REQUIREMENTS for test in each.tests}
-    files = sorted({test.partition("::")[0] for test in named})
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"]
-    result = subprocess.run([*command, *files], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
-    collected = {line.partition("[")[0] for line in result.stdout.splitlines() if "::" in line}
-    assert named - collected == set(), result.stdout[-2000:]
+def test_every_named_test_exists() -> None:
+    named = {tuple(test.split("::")) for each in REQUIREMENTS for test in each.tests}
+    defined = {
+        (file, node.name)
+        for file in {file for file, _ in named}
+        for node in ast.parse((ROOT / file).read_text()).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert named - defined == set()
 
 
 def test_every_rule_that_the_spec_obliges_to_stands_in_the_table() -> None:

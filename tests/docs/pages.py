@@ -4,9 +4,13 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+from tools.docs import GENERATED
+
 ROOT = Path(__file__).resolve().parents[2]
+_GENERATED = {ROOT / "docs/reference" / name: make for name, make in GENERATED.items()}
 _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```[ ]*$", re.MULTILINE | re.DOTALL
 )
@@ -50,13 +54,25 @@ class Command:
 
 
 def pages() -> list[Path]:
-    """README.md and every page below docs/."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    """README.md and every page below docs/, those that `make docs` generates among them."""
+    return [ROOT / "README.md", *sorted({*(ROOT / "docs").rglob("*.md"), *_GENERATED})]
+
+
+@cache
+def text_of(page: Path) -> str:
+    """The page's text; a generated page is generated, and never read from a file that may be old."""
+    make = _GENERATED.get(page)
+    return page.read_text() if make is None else make()
+
+
+def exists(target: Path) -> bool:
+    """Whether a link may lead there: a file or folder, or a page that `make docs` generates."""
+    return target in _GENERATED or target.exists()
 
 
 def blocks(page: Path) -> Iterator[Block]:
     """The fenced code blocks of a page."""
-    text = page.read_text()
+    text = text_of(page)
     for match in _FENCE.finditer(text):
         line = text.count("\n", 0, match.start()) + 1
         yield Block(page, line, tuple(match["info"].split()), match["text"])
@@ -64,7 +80,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 def prose(page: Path) -> str:
     """The page without its code blocks and comments."""
-    return _COMMENT.sub("", _FENCE.sub("", page.read_text()))
+    return _COMMENT.sub("", _FENCE.sub("", text_of(page)))
 
 
 def links(page: Path) -> Iterator[str]:

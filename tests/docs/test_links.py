@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.docs.pages import ROOT, anchors, links, pages
+from tests.docs.pages import ROOT, anchors, exists, links, pages
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
@@ -13,7 +13,7 @@ def test_relative_links_resolve(page: Path) -> None:
     for link in links(page):
         path, _, fragment = link.partition("#")
         target = (page.parent / path).resolve() if path else page
-        if not target.exists() or (fragment and fragment not in anchors(target)):
+        if not exists(target) or (fragment and fragment not in anchors(target)):
             broken.append(link)
     assert not broken
 
@@ -23,7 +23,7 @@ def test_every_page_is_reachable_from_the_readme() -> None:
     seen, waiting = set(), [ROOT / "README.md"]
     while waiting:
         page = waiting.pop()
-        if page in seen or page.suffix != ".md" or not page.is_file():
+        if page in seen or page.suffix != ".md" or not exists(page):
             continue
         seen.add(page)
         waiting += [(page.parent / link.partition("#")[0]).resolve() for link in links(page)]

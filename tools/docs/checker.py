@@ -1,4 +1,4 @@
-"""The reference pages that are made from the checks and from the table of explanations."""
+"""docs/reference/conformance-checks.md and kms-errors.md, from the checks and the table of explanations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from holdfast.xks.kms_errors import KMS_ERRORS
 if TYPE_CHECKING:
     from holdfast.check.finding import Check
 
-_GENERATED = "<!-- Made by `python -m holdfast.check.reference`: change the code, not this page. -->\n"
 _CHECKS_INTRODUCTION = (
     f"The {len(CATALOGUE)} checks of `holdfast check`, in the order in which they run. *MUST* and *KMS* (what KMS "
     "needs though the specification has no keyword for it) fail when violated; *SHOULD* and *ADVICE* (sound "
@@ -30,7 +29,6 @@ _ERRORS_INTRODUCTION = (
 def conformance_checks() -> str:
     """docs/reference/conformance-checks.md."""
     parts = [
-        _GENERATED,
         "# Conformance checks\n",
         _CHECKS_INTRODUCTION,
     ]
@@ -43,7 +41,6 @@ def conformance_checks() -> str:
 def kms_errors() -> str:
     """docs/reference/kms-errors.md."""
     parts = [
-        _GENERATED,
         "# What AWS KMS's errors mean\n",
         _ERRORS_INTRODUCTION,
         "## Exceptions and messages\n",
@@ -79,17 +76,3 @@ def _check(check: Check) -> str:
         f"### {check.id}: {check.title}\n\n*{check.level}.* {check.what_it_does}{needs}\n\n"
         f"> {source.plain}\n>\n> {source.document}, {source.section}\n"
     )
-
-
-def main() -> None:
-    """Writes both pages below docs/reference of the current directory."""
-    from pathlib import Path  # noqa: PLC0415 (only the generator touches files)
-
-    folder = Path("docs/reference")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "conformance-checks.md").write_text(conformance_checks())
-    (folder / "kms-errors.md").write_text(kms_errors())
-
-
-if __name__ == "__main__":
-    main()

@@ -1,22 +1,17 @@
-"""Writes docs/reference/cli.md: `python -m holdfast.cli.reference`. A test holds the page to the program."""
+"""docs/reference/cli.md, from the program's own help."""
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import typer
 
 from holdfast.cli.exit_codes import MEANINGS
 from holdfast.cli.main import app, load
-from holdfast.cli.shapes import SHAPES
+from tools.docs.shapes import SHAPES
 
-PAGE = Path("docs/reference/cli.md")
 _WIDTH = 100
 _HEAD = """\
 # The command line
-
-This page is made by `python -m holdfast.cli.reference` from the program's own help.
 
 Data goes to standard output, talk to standard error: `holdfast: error: ...`, then `hint: ...` with what to do next.
 With `--json` the data is one JSON document. Secrets are never taken from the command line, and printed only where a
@@ -30,7 +25,7 @@ asks. `--yes` applies it without asking; without a terminal and without `--yes` 
 
 
 def page() -> str:
-    """The page as it should be."""
+    """The whole page."""
     return _HEAD + "".join((*_exit_codes(), *_shapes(), *_commands())).rstrip() + "\n"
 
 
@@ -66,8 +61,3 @@ def _command(command: Any, name: str, parent: Any, *, level: int) -> Iterator[st
 
 def _section(title: str, command: Any, context: Any, *, level: int) -> str:
     return f"{'#' * level} `{title}`\n\n```text\n{command.get_help(context).rstrip()}\n```\n\n"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page())
-    sys.exit(0)

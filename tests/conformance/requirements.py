@@ -1,4 +1,4 @@
-"""Writes docs/reference/conformance.md from requirements.toml; run as `python -m tests.conformance.table`."""
+"""The specification's requirements and what shows them, from requirements.toml; and their page."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from pathlib import Path
 
 from tests.conformance.backends import BACKENDS
 
-PAGE = Path(__file__).parents[2] / "docs" / "reference" / "conformance.md"
 _FILE = Path(__file__).with_name("requirements.toml")
 
-_HEAD = """<!-- Made by `python -m tests.conformance.table` from requirements.toml beside it: change that file. -->
-
-# Conformance
+_HEAD = """# Conformance
 
 Every MUST, REQUIRED and SHOULD of the [XKS Proxy API Specification](https://github.com/aws/aws-kms-xksproxy-api-spec)
 1.0.3 that concerns a proxy, with what shows it. A rule such as `CDIV-02` is a [check](conformance-checks.md) of
@@ -52,7 +49,7 @@ def requirements() -> list[Requirement]:
 
 
 def page() -> str:
-    """The whole page."""
+    """docs/reference/conformance.md."""
     lines = ["| # | Section | The specification says | Shown by |", "|---|---|---|---|"]
     lines += [
         f"| {each.number} | {each.section} | {_escaped(each.quote)} | {_evidence(each)} |" for each in requirements()
@@ -73,7 +70,3 @@ def _evidence(requirement: Requirement) -> str:
 
 def _escaped(text: str) -> str:
     return text.replace("|", r"\|").replace("<", "&lt;")
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page())
