@@ -293,14 +293,14 @@ async def _awaited(run: Any) -> Sealed:
 
 
 @pytest.mark.parametrize("aad", [None, b"", AAD, bytes(8192)], ids=["none", "empty", "33", "8192"])
-@pytest.mark.parametrize("metadata", [None, b"v=1", b"\1\0\0\0"])
+@pytest.mark.parametrize("metadata", [None, b"", b"v=1", b"\1\0\0\0", b"x" * 20])
 def test_a_taken_over_key_decrypts_what_awss_sample_made(
     either: Proxy, aad: bytes | None, metadata: bytes | None
 ) -> None:
     sealed = by_awss_sample(either, aad, metadata)
     assert either.decrypt(sealed, aad).error == "InvalidCiphertextException"
-    # The new generation encrypts; the sample's key is generation 1.
-    either.change(keys={"key-1": external_key("key-1", "key-2", takeover=Takeover(metadata))})
+    # The new generation encrypts; the sample's key is generation 1. What that proxy's constant is today plays no part.
+    either.change(keys={"key-1": external_key("key-1", "key-2", takeover=Takeover(b"today"))})
     opened = either.decrypt(sealed, aad)
     assert plaintext_of(opened) == TEXT
     assert opened.event.generation == 1
@@ -321,9 +321,34 @@ def test_a_taken_over_key_encrypts_in_our_format(either: Proxy) -> None:
     assert plaintext_of(either.decrypt(sealed, AAD)) == TEXT
 
 
-def test_other_metadata_than_the_samples_is_an_invalid_ciphertext(either: Proxy) -> None:
-    either.change_key("key-1", takeover=Takeover(b"v=1"))
-    sealed = by_awss_sample(either, AAD, b"v=2")
+@pytest.mark.parametrize(
+    "metadata",
+    [None, b"v=2", b"\1\0\0\0\1", b"\2\0\0\0\1", b"v=1\5\1\0\0\0\1"],
+    ids=["none", "other", "spec", "digest", "ends-as-spec"],
+)
+def test_metadata_of_awss_sample_cannot_be_exchanged(either: Proxy, metadata: bytes | None) -> None:
+    """It is authenticated, so that accepting any of it admits nothing that this proxy's predecessor did not make."""
+    either.change_key("key-1", takeover=Takeover())
+    sealed = by_awss_sample(either, AAD, b"v=1")
+    del sealed["ciphertextMetadata"]
+    if metadata is not None:
+        sealed["ciphertextMetadata"] = encode_base64(metadata)
+    assert either.decrypt(sealed, AAD).error == "InvalidCiphertextException"
+
+
+@pytest.mark.parametrize("metadata", [b"\1\0\0\0\1", b"v=1\5\1\0\0\0\1"])
+def test_metadata_that_looks_like_ours_is_never_taken_for_the_samples(either: Proxy, metadata: bytes) -> None:
+    either.change_key("key-1", takeover=Takeover())
+    assert either.decrypt(by_awss_sample(either, AAD, metadata), AAD).error == "InvalidCiphertextException"
+
+
+@pytest.mark.parametrize("metadata", [None, b"", b"v=1"])
+def test_a_ciphertext_of_ours_does_not_open_as_one_of_the_sample(either: Proxy, metadata: bytes | None) -> None:
+    either.change_key("key-1", takeover=Takeover())
+    sealed = either.encrypt(TEXT, AAD).json
+    del sealed["ciphertextMetadata"]
+    if metadata is not None:
+        sealed["ciphertextMetadata"] = encode_base64(metadata)
     assert either.decrypt(sealed, AAD).error == "InvalidCiphertextException"
 
 

@@ -3,7 +3,7 @@
 from hashlib import sha256
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from holdfast.xks.aad import (
@@ -13,6 +13,7 @@ from holdfast.xks.aad import (
     aws_sample_hsm_aad,
     ciphertext_data_integrity_value,
     hsm_aad,
+    is_foreign_metadata,
 )
 from holdfast.xks.encoding import decode_base64, encode_base64
 from holdfast.xks.errors import ErrorName, XksError
@@ -110,7 +111,7 @@ def test_ciphertext_metadata_is_read_back(framing: AadFraming, generation: int) 
     metadata = CiphertextMetadata(framing, generation)
     raw = metadata.to_bytes()
     assert CiphertextMetadata.parse(raw) == metadata
-    assert CiphertextMetadata.made(raw)
+    assert not is_foreign_metadata(raw)
     assert len(raw) == 5 <= MAX_CIPHERTEXT_METADATA
 
 
@@ -120,7 +121,57 @@ def test_ciphertext_metadata_is_the_framing_and_the_generation_big_endian() -> N
 
 @given(st.binary(max_size=20).filter(lambda raw: len(raw) != 5 or raw[0] not in (1, 2)))
 def test_other_ciphertext_metadata_is_an_invalid_ciphertext(raw: bytes) -> None:
-    assert not CiphertextMetadata.made(raw)
     with pytest.raises(XksError) as caught:
         CiphertextMetadata.parse(raw)
     assert caught.value.name is ErrorName.INVALID_CIPHERTEXT
+
+
+# ---- ciphertexts of AWS's sample beside Holdfast's, under one HSM key
+
+DIGESTS = st.one_of(
+    st.binary(min_size=32, max_size=32),
+    st.builds(lambda head, own: head + own, st.binary(min_size=26, max_size=26), st.just(b"\5\1\0\0\0\1")),
+    st.builds(lambda head, own: head + own, st.binary(min_size=27, max_size=27), st.just(b"\5\1\0\0\0")),
+)
+OWN_ENDINGS = st.builds(
+    lambda before, length, framing, generation: before + length + framing + generation,
+    st.binary(max_size=14),
+    st.sampled_from([b"", b"\4", b"\5", b"\6"]),
+    st.sampled_from([b"\1", b"\2", b"\3"]),
+    st.integers(0, 300).map(lambda number: number.to_bytes(4)),
+).filter(lambda raw: len(raw) <= MAX_CIPHERTEXT_METADATA)
+
+
+@given(st.integers(0, 60), st.booleans(), DIGESTS, st.binary(max_size=20) | OWN_ENDINGS)
+def test_no_ciphertext_of_awss_sample_is_bound_as_one_of_ours(
+    length: int, present: bool, digest: bytes, metadata: bytes
+) -> None:
+    """Decision 0013: even if the digest could be chosen, foreign metadata never gives an AAD that Holdfast binds."""
+    assume(is_foreign_metadata(metadata))
+    bound = (length.to_bytes(2) + digest if present else bytes(2)) + len(metadata).to_bytes() + metadata
+    assert not _is_spec_framed(bound)
+    # Framing DIGEST: equal only with the sample's own digest and metadata of Holdfast's format.
+    assert not (len(bound) == 40 and bound[-6:-4] == b"\5\2")
+
+
+def _is_spec_framed(bound: bytes) -> bool:
+    """Whether some AAD and a generation from 1 to 255 give this under framing SPEC, by its layout alone."""
+    return (
+        len(bound) == int.from_bytes(bound[:2]) + 8
+        and bound[-6:-4] == b"\5\1"
+        and 0 < int.from_bytes(bound[-4:]) < 256
+    )
+
+
+def test_metadata_that_ends_as_ours_would_collide() -> None:
+    """Why `is_foreign_metadata` looks at the end: one ciphertext would open under two different AADs."""
+    metadata = b"v=1" + b"\5" + CiphertextMetadata(AadFraming.SPEC, 1).to_bytes()
+    aad = b"a" * 36
+    other = sha256(aad).digest() + b"\x09v=1"
+    assert aws_sample_hsm_aad(aad, metadata) == hsm_aad(other, metadata[-5:], AadFraming.SPEC)
+    assert not is_foreign_metadata(metadata)
+
+
+@pytest.mark.parametrize("metadata", [b"", b"v0.0.1", b"\3\0\0\0\1", b"\1\0\0\0", b"\1" * 20, b"\5\1\0\0\1\1"])
+def test_other_metadata_is_foreign(metadata: bytes) -> None:
+    assert is_foreign_metadata(metadata)

@@ -10,7 +10,7 @@ from holdfast.catalog.database import Database
 from holdfast.catalog.errors import AlreadyExists, InUse, NotFound, Refused
 from holdfast.catalog.reads import keystore_id
 from holdfast.catalog.snapshot import Takeover
-from holdfast.xks.aad import MAX_CIPHERTEXT_METADATA, CiphertextMetadata
+from holdfast.xks.aad import MAX_CIPHERTEXT_METADATA, is_foreign_metadata
 from holdfast.xks.types import ExternalKeyId, KeyStatus, UriPathPrefix
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -186,10 +186,10 @@ def _check_key(hsm: str, label: str, cka_id: bytes | None, takeover: Takeover | 
     metadata = None if takeover is None else takeover.ciphertext_metadata
     if metadata is not None and len(metadata) > MAX_CIPHERTEXT_METADATA:
         raise Refused(f"ciphertext metadata has at most {MAX_CIPHERTEXT_METADATA} bytes")
-    if metadata is not None and CiphertextMetadata.made(metadata):
+    if metadata is not None and not is_foreign_metadata(metadata):
         raise Refused(
-            "the ciphertext metadata of AWS's sample has the format of Holdfast's own: its ciphertexts and ours could"
-            " not be told apart"
+            "the ciphertext metadata of AWS's sample looks like Holdfast's own: the ciphertexts of the two could not be"
+            " distinguished"
         )
 
 

@@ -5,7 +5,7 @@ from holdfast.ekm.port import KeySession, Sealed
 from holdfast.operations.authorization import authorize
 from holdfast.operations.request import Request, hsm_of, locator_of
 from holdfast.operations.services import Services
-from holdfast.xks.aad import CiphertextMetadata, aws_sample_hsm_aad, hsm_aad
+from holdfast.xks.aad import CiphertextMetadata, aws_sample_hsm_aad, hsm_aad, is_foreign_metadata
 from holdfast.xks.errors import ErrorName, XksError
 from holdfast.xks.messages import DecryptRequest, DecryptResponse
 from holdfast.xks.types import Operation
@@ -32,8 +32,9 @@ async def answer(request: Request, services: Services) -> bytes:
 
 def _generation_and_aad(key: ExternalKey, message: DecryptRequest) -> tuple[Generation, bytes]:
     metadata = message.ciphertext_metadata or b""
-    if key.takeover is not None and metadata in (b"", key.takeover.ciphertext_metadata):
-        # AWS's sample proxy knew one key per external key: what is generation 1 here.
+    if key.takeover is not None and is_foreign_metadata(metadata):
+        # Made by AWS's sample proxy, under whatever `ciphertext_metadata_b64` it had at the time; the metadata is
+        # authenticated. That proxy has one HSM key per external key: generation 1 here.
         return key.generations[1], aws_sample_hsm_aad(message.aad, metadata)
     parsed = CiphertextMetadata.parse(metadata)
     generation = key.generations.get(parsed.generation)

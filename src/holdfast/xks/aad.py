@@ -35,11 +35,6 @@ class CiphertextMetadata:
         return _FORMAT.pack(self.framing, self.generation)
 
     @classmethod
-    def made(cls, raw: bytes) -> bool:
-        """Whether `raw` has this format: then nobody can say that another proxy made it."""
-        return len(raw) == _FORMAT.size and raw[0] in tuple(AadFraming)
-
-    @classmethod
     def parse(cls, raw: bytes) -> Self:
         """Raises XksError(INVALID_CIPHERTEXT) for another length or an unknown framing."""
         try:
@@ -50,6 +45,16 @@ class CiphertextMetadata:
 
 
 _FORMAT = struct.Struct(">BI")
+
+
+def is_foreign_metadata(raw: bytes) -> bool:
+    """Whether ciphertext metadata can be another proxy's: its AAD is then never one that Holdfast binds.
+
+    Refused are Holdfast's own format and metadata that ends as an AAD of framing SPEC does, with a generation
+    from 0 to 255. Decision 0013 shows that these are all for which `aws_sample_hsm_aad` and `hsm_aad` can agree.
+    """
+    own = len(raw) == _FORMAT.size and raw[0] in tuple(AadFraming)
+    return not own and raw[-6:-1] != b"\x05\x01\x00\x00\x00"
 
 
 def hsm_aad(aad: bytes | None, metadata: bytes, framing: AadFraming) -> bytes:
