@@ -299,7 +299,7 @@ def test_a_taken_over_key_decrypts_what_awss_sample_made(
 ) -> None:
     sealed = by_awss_sample(either, aad, metadata)
     assert either.decrypt(sealed, aad).error == "InvalidCiphertextException"
-    # The new generation encrypts; the sample's key is generation 1. What that proxy's constant is today plays no part.
+    # The new generation encrypts; the sample's key is generation 1. That proxy's constant of today does not matter.
     either.change(keys={"key-1": external_key("key-1", "key-2", takeover=Takeover(b"today"))})
     opened = either.decrypt(sealed, aad)
     assert plaintext_of(opened) == TEXT

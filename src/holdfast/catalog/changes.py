@@ -188,8 +188,8 @@ def _check_key(hsm: str, label: str, cka_id: bytes | None, takeover: Takeover | 
         raise Refused(f"ciphertext metadata has at most {MAX_CIPHERTEXT_METADATA} bytes")
     if metadata is not None and not is_foreign_metadata(metadata):
         raise Refused(
-            "the ciphertext metadata of AWS's sample looks like Holdfast's own: the ciphertexts of the two could not be"
-            " distinguished"
+            "the ciphertext metadata of AWS's sample looks like Holdfast's own: the two proxies' ciphertexts could"
+            " not be distinguished"
         )
 
 
