@@ -1,7 +1,9 @@
 import os
+import shutil
 import sqlite3
 import stat
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -132,3 +134,43 @@ def test_a_catalog_of_another_user_says_so(tmp_path: Path) -> None:
     (tmp_path / "catalog.db").chmod(0)
     with pytest.raises(Unavailable, match="run as the user that owns it"):
         Catalog.open(f"sqlite:///{tmp_path}/catalog.db", tmp_path, now=now)
+
+
+def test_a_catalog_of_the_first_version_is_upgraded_with_its_rows(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A count below zero, which nobody but an intruder writes, becomes a stopped key."""
+    first_version(url, tmp_path, monkeypatch)
+    with closing(Catalog.create_or_upgrade(url, tmp_path, now=now)) as catalog:
+        found = [(row.external_key_id, row.encryptions_reserved, row.stopped is None) for row in catalog.keys(None)]
+        assert found == [("good", 5, True), ("negative", 0, False)]
+        with pytest.raises(CatalogError), catalog._writing() as connection:
+            connection.execute(text("UPDATE key_generations SET encryptions_reserved = -1"))
+
+
+_ROWS = """
+    INSERT INTO keystores (id, name, prefix, blocked, created_at) VALUES (1, 'main', '/main', {no}, {now});
+    INSERT INTO external_keys (id, keystore_id, external_key_id, status, takeover, created_at)
+      VALUES (1, 1, 'good', 'ENABLED', {no}, {now}), (2, 1, 'negative', 'ENABLED', {no}, {now});
+    INSERT INTO key_generations (id, key_id, number, hsm, label, encryptions_reserved, created_at)
+      VALUES (1, 1, 1, 'hsm', 'a', 5, {now}), (2, 2, 1, 'hsm', 'b', -4000000000, {now})
+""".split(";")
+
+
+def first_version(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A catalog as Holdfast 0.1.0 made it, with two keys."""
+    script = Path(migrate.__file__).with_name("migrations")
+    old = tmp_path / "old" / "migrations"
+    (old / "versions").mkdir(parents=True)
+    for file in ("env.py", "versions/v0001_initial.py"):
+        shutil.copy(script / file, old / file)
+    with monkeypatch.context() as patched:
+        patched.setattr(migrate, "__file__", str(old.parent / "migrate.py"))
+        migrate.head.cache_clear()
+        catalog = Catalog.create_or_upgrade(url, tmp_path, now=now)
+    migrate.head.cache_clear()
+    with catalog._writing() as connection:
+        for statement in _ROWS:
+            no = "FALSE" if connection.dialect.name == "postgresql" else "0"
+            connection.execute(text(statement.format(no=no, now="CURRENT_TIMESTAMP")))
+    catalog.close()

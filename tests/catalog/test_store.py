@@ -39,7 +39,7 @@ def test_a_snapshot_holds_what_was_made(filled: Catalog) -> None:
     assert (snapshot.version, snapshot.fleet_size, snapshot.unreadable) == (filled.version(), 1, ())
 
 
-CHANGES: list[Callable[[Catalog], None]] = [
+CHANGES: list[Callable[[Catalog], object]] = [
     lambda catalog: catalog.create_keystore("other", UriPathPrefix("")),
     lambda catalog: catalog.set_blocked("main", blocked=True),
     lambda catalog: catalog.set_prefix("main", UriPathPrefix("/moved")),
@@ -49,12 +49,17 @@ CHANGES: list[Callable[[Catalog], None]] = [
     lambda catalog: catalog.retire_credential(ID),
     lambda catalog: catalog.register_key("main", OTHER_KEY, hsm="hsm", label="label-2"),
     lambda catalog: catalog.set_key_status("main", KEY, KeyStatus.DISABLED),
+    lambda catalog: catalog.record_canary(1, b"canary"),
+    lambda catalog: catalog.replace_canary(1, b"canary"),
+    lambda catalog: catalog.record_token_serial(1, "0123456789"),
+    lambda catalog: catalog.stop_generation(1, "an unsafe IV"),
+    lambda catalog: catalog.rebind_generation(1, label="other", cka_id=None),
 ]
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_every_change_changes_snapshot_and_version(
-    filled: Catalog, change: Callable[[Catalog], None], monkeypatch: pytest.MonkeyPatch
+    filled: Catalog, change: Callable[[Catalog], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOLDFAST_TEST_SECRET", "u" * 43)
     before = filled.snapshot()

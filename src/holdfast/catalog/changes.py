@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from holdfast.catalog import schema
-from holdfast.catalog.database import Database
+from holdfast.catalog.database import THIS_VERSION, Database
 from holdfast.catalog.errors import AlreadyExists, InUse, NotFound, Refused
 from holdfast.catalog.reads import keystore_id
 from holdfast.catalog.snapshot import Takeover
@@ -39,7 +39,12 @@ class KeystoreChanges(Database):
             _check_prefix_free(connection, prefix, except_for=None)
             connection.execute(
                 insert(table).values(
-                    name=name, prefix=prefix.value, region=region, blocked=False, created_at=self._now()
+                    name=name,
+                    prefix=prefix.value,
+                    region=region,
+                    blocked=False,
+                    created_at=self._now(),
+                    changed=THIS_VERSION,
                 )
             )
 
@@ -75,6 +80,7 @@ class KeystoreChanges(Database):
                     f"the keystore {name!r} has {keys} keys and {live} live credentials: only an empty one is"
                     " removed. To stop it at once, block it"
                 )
+            connection.execute(update(schema.catalog).values(removed=schema.catalog.c.version))
             connection.execute(delete(schema.credentials).where(schema.credentials.c.keystore_id == identity))
             connection.execute(delete(schema.keystores).where(schema.keystores.c.id == identity))
 
@@ -112,6 +118,7 @@ class KeyChanges(Database):
                     takeover=takeover is not None,
                     takeover_metadata=None if takeover is None else takeover.ciphertext_metadata,
                     created_at=self._now(),
+                    changed=THIS_VERSION,
                 )
                 .returning(schema.external_keys.c.id)
             ).scalar_one()
@@ -124,6 +131,7 @@ class KeyChanges(Database):
                     cka_id=cka_id,
                     encryptions_reserved=0,
                     created_at=self._now(),
+                    changed=THIS_VERSION,
                 )
             )
 
@@ -135,7 +143,7 @@ class KeyChanges(Database):
                 update(table)
                 .where(table.c.keystore_id == keystore_id(connection, keystore))
                 .where(table.c.external_key_id == external_key_id.value)
-                .values(status=status.value)
+                .values(status=status.value, changed=THIS_VERSION)
             )
             if not changed.rowcount:
                 raise NotFound(
@@ -169,7 +177,9 @@ def _check_prefix_free(connection: Connection, prefix: UriPathPrefix, *, except_
 
 def _update_keystore(connection: Connection, name: str, **values: object) -> None:
     identity = keystore_id(connection, name)
-    connection.execute(update(schema.keystores).where(schema.keystores.c.id == identity).values(**values))
+    connection.execute(
+        update(schema.keystores).where(schema.keystores.c.id == identity).values(changed=THIS_VERSION, **values)
+    )
 
 
 def _count(connection: Connection, table: Any, condition: Any) -> int:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from sqlalchemy import Connection, insert, select, update
 
 from holdfast.catalog import schema
-from holdfast.catalog.database import Database
+from holdfast.catalog.database import THIS_VERSION, Database
 from holdfast.catalog.errors import AlreadyExists, NotFound, Refused, SecretMissing, Unavailable
 from holdfast.catalog.reads import keystore_id
 from holdfast.catalog.secret_files import SecretFiles
@@ -58,7 +58,7 @@ class CredentialChanges(Database):
             retired = connection.execute(
                 update(table)
                 .where(table.c.access_key_id == access_key_id.value, table.c.retired_at.is_(None))
-                .values(retired_at=self._now())
+                .values(retired_at=self._now(), changed=THIS_VERSION)
             )
             if not retired.rowcount:
                 raise NotFound(f"there is no live credential {access_key_id}: `holdfast credential list` shows them")
@@ -79,6 +79,7 @@ class CredentialChanges(Database):
                 keystore_id=identity,
                 secret_ref=str(reference),
                 created_at=self._now(),
+                changed=THIS_VERSION,
             )
         )
 

@@ -33,6 +33,9 @@ _POSTGRESQL_CONNECT = {
     "tcp_user_timeout": 10_000,
 }
 
+THIS_VERSION = select(schema.catalog.c.version).scalar_subquery()
+"""For the column `changed` of each row that a change touches: the version that the change makes."""
+
 
 class Database:
     """A catalog's database. Every public method of the classes built on it raises CatalogError."""

@@ -37,7 +37,10 @@ class CredentialRow:
 
 @dataclass(frozen=True, slots=True)
 class KeyRow:
-    """One generation of an external key. `encryptions_reserved`: at most so many encryptions were made under it."""
+    """One generation of an external key. `encryptions_reserved`: at most so many encryptions were made under it.
+
+    `has_canary`: it can be proven to be the same key. `stopped`: why it may not be used; None: it may.
+    """
 
     keystore: str
     external_key_id: str
@@ -50,6 +53,9 @@ class KeyRow:
     takeover: Takeover | None
     encryptions_reserved: int
     created_at: datetime
+    token_serial: str | None
+    has_canary: bool
+    stopped: str | None
 
 
 class Reads(Database):
@@ -121,6 +127,9 @@ class Reads(Database):
                 takeover=Takeover(row.takeover_metadata) if row.takeover else None,
                 encryptions_reserved=row.encryptions_reserved,
                 created_at=row.created_at,
+                token_serial=row.token_serial,
+                has_canary=row.canary is not None,
+                stopped=None if row.stopped_at is None else row.stopped_reason or "no reason is recorded",
             )
             for row in rows
         ]

@@ -57,8 +57,18 @@ catalog = Table(
     METADATA,
     Column("id", Integer, CheckConstraint("id = 1", name="one_row"), primary_key=True, autoincrement=False),
     Column("version", BigInteger, nullable=False),
+    Column("removed", BigInteger, nullable=False, server_default="0"),
 )
-"""One row. `version` grows with every change to what a Snapshot holds, in the change's own transaction."""
+"""One row. `version` grows with every change to what a Snapshot holds, in the change's own transaction.
+
+`removed` is the version that last removed a row: a reader that is older must read everything. `changed` in the other
+tables is the version that last changed the row.
+"""
+
+
+def _changed() -> Column[int]:
+    return Column("changed", BigInteger, nullable=False, server_default="0", index=True)
+
 
 keystores = Table(
     "keystores",
@@ -69,6 +79,7 @@ keystores = Table(
     Column("region", String(32)),
     Column("blocked", Boolean, nullable=False),
     Column("created_at", Utc, nullable=False),
+    _changed(),
 )
 
 credentials = Table(
@@ -80,6 +91,7 @@ credentials = Table(
     Column("created_at", Utc, nullable=False),
     Column("last_used_at", Utc),
     Column("retired_at", Utc),
+    _changed(),
 )
 """Spec, Appendix A: an access key id names one secret on the whole proxy, so it is the primary key."""
 
@@ -93,6 +105,7 @@ external_keys = Table(
     Column("takeover", Boolean, nullable=False),
     Column("takeover_metadata", LargeBinary),
     Column("created_at", Utc, nullable=False),
+    _changed(),
     UniqueConstraint("keystore_id", "external_key_id"),
 )
 
@@ -103,10 +116,20 @@ key_generations = Table(
     Column("key_id", ForeignKey("external_keys.id"), nullable=False),
     Column("number", BigInteger, CheckConstraint("number BETWEEN 1 AND 4294967295", name="number"), nullable=False),
     Column("hsm", String(64), nullable=False),
-    Column("label", String(255), nullable=False),
+    Column("label", String(255), nullable=False, index=True),
     Column("cka_id", LargeBinary),
-    Column("encryptions_reserved", BigInteger, nullable=False),
+    Column(
+        "encryptions_reserved",
+        BigInteger,
+        CheckConstraint("encryptions_reserved >= 0", name="reserved"),
+        nullable=False,
+    ),
     Column("created_at", Utc, nullable=False),
+    Column("canary", LargeBinary),
+    Column("stopped_at", Utc),
+    Column("stopped_reason", String(1024)),
+    Column("token_serial", String(64)),
+    _changed(),
     UniqueConstraint("key_id", "number"),
 )
 

@@ -10,7 +10,9 @@ from holdfast.xks.types import KeyStatus, SecretAccessKey, UriPathPrefix
 class Generation:
     """One key in an HSM behind an external key. `id` is the catalog's row, `number` what the metadata carries.
 
-    `label` and `cka_id` locate the key in the token of the HSM named `hsm`.
+    `label` and `cka_id` locate the key in the token of the HSM named `hsm`. `token_serial` is the token that it was
+    last found in. `canary` is what the key made of a known text (None: not made yet), for the HSM's proof that this
+    is still the same key. `stopped` says why the key may not be used until a person releases it; None: it may.
     """
 
     id: int
@@ -18,6 +20,9 @@ class Generation:
     hsm: str
     label: str
     cka_id: bytes | None = None
+    canary: bytes | None = field(default=None, repr=False)
+    stopped: str | None = None
+    token_serial: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from holdfast.catalog.changes import KeyChanges, KeystoreChanges
 from holdfast.catalog.credentials import CredentialChanges
 from holdfast.catalog.database import engine_of, errors_in_words
 from holdfast.catalog.errors import CatalogError
+from holdfast.catalog.generations import GenerationChanges
 from holdfast.catalog.reads import Reads
 from holdfast.catalog.secret_files import SecretFiles
 from holdfast.catalog.secret_reference import SecretReference
@@ -22,7 +23,7 @@ from holdfast.catalog.use import Use, live_proxies
 from holdfast.xks.types import KeyStatus, SecretAccessKey, UriPathPrefix
 
 
-class Catalog(Reads, KeystoreChanges, KeyChanges, CredentialChanges, Use):
+class Catalog(Reads, KeystoreChanges, KeyChanges, GenerationChanges, CredentialChanges, Use):
     """Opened with `open`, which never changes the tables, or with `create_or_upgrade`, which makes them fit.
 
     Safe to use from several threads, but not across a fork. Every method raises CatalogError.
@@ -127,7 +128,16 @@ def _external_keys(rows: _Rows) -> dict[int, dict[str, ExternalKey]]:
     """The external keys by keystore row and external key id."""
     generations: dict[int, dict[int, Generation]] = {}
     for row in rows.generations:
-        generation = Generation(row.id, row.number, row.hsm, row.label, row.cka_id)
+        generation = Generation(
+            row.id,
+            row.number,
+            row.hsm,
+            row.label,
+            row.cka_id,
+            canary=row.canary,
+            stopped=None if row.stopped_at is None else row.stopped_reason or "no reason is recorded",
+            token_serial=row.token_serial,
+        )
         generations.setdefault(row.key_id, {})[row.number] = generation
     keys: dict[int, dict[str, ExternalKey]] = {}
     for row in rows.external_keys:
