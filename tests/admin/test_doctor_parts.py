@@ -88,10 +88,13 @@ def test_plain_http() -> None:
     assert told(examine_certificate(None, now=NOW)) == {"tls-off": Severity.WARNING}
 
 
-def certificate(path: Path, common_name: str) -> None:
+def certificate(path: Path, common_name: str, *, alternative: str | None = None) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    if alternative is not None:
+        names = x509.SubjectAlternativeName([x509.DNSName(alternative)])
+        builder = builder.add_extension(names, critical=False)
     signed = builder.not_valid_before(NOW).not_valid_after(NOW + LIFETIME).sign(key, hashes.SHA256())
     path.write_bytes(signed.public_bytes(Encoding.PEM))
 
@@ -101,6 +104,7 @@ def test_wildcard_and_self_signed(tls: Tls) -> None:
     found = told(examine_certificate(tls, now=NOW + timedelta(minutes=1)))
     assert found["certificate-wildcard"] is Severity.NOTE
     assert found["certificate-self-signed"] is Severity.WARNING
+    assert found["certificate-name"] is Severity.ERROR  # it has no alternative name
 
 
 def test_chain_in_wrong_order(tls: Tls, tmp_path: Path) -> None:
@@ -109,9 +113,16 @@ def test_chain_in_wrong_order(tls: Tls, tmp_path: Path) -> None:
     assert told(examine_certificate(tls, now=NOW))["certificate-chain"] is Severity.ERROR
 
 
-def test_whole_chain_is_good(tls: Tls, tmp_path: Path) -> None:
+def test_a_whole_chain_of_a_private_authority_is_in_order_but_not_trusted(tls: Tls, tmp_path: Path) -> None:
     tls.certificate.write_bytes(tls.certificate.read_bytes() + (tmp_path / "ca.pem").read_bytes())
-    assert told(examine_certificate(tls, now=NOW), least=Severity.OK)["certificate-chain"] is Severity.OK
+    assert told(examine_certificate(tls, now=NOW))["certificate-chain"] is Severity.NOTE  # for localhost
+
+
+def test_a_common_name_that_is_no_alternative_name_is_an_error(tls: Tls) -> None:
+    """AWS KMS refuses it, whatever the endpoint's host is."""
+    certificate(tls.certificate, "other.example.test", alternative="localhost")
+    found = told(examine_certificate(tls, now=NOW + timedelta(minutes=1)))
+    assert found["certificate-name"] is Severity.ERROR
 
 
 # ---- clock

@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import TYPE_CHECKING, Self
 
+from holdfast.certificate_rules import Rule, Weight, judge
 from holdfast.config.errors import ConfigurationError
 from holdfast.config.load import load
 from holdfast.config.model import Address, Configuration
@@ -20,7 +21,7 @@ from holdfast.proxy.notify import notify, say, serving
 from holdfast.proxy.process import LONGEST_BACK_OFF, Slot, WorkerProcess
 from holdfast.proxy.sockets import CannotListen, bind
 from holdfast.proxy.start import InheritedFile, WorkerStart, cpu_of
-from holdfast.proxy.tls import TlsUnusable, build_context, certificate_expiry
+from holdfast.proxy.tls import TlsUnusable, build_context, certificate_chain, certificate_expiry
 from holdfast.proxy.watch import FileWatch, configuration_files, watched_files
 
 if TYPE_CHECKING:
@@ -110,9 +111,10 @@ class Supervisor:
         if configuration.tls is None:
             return
         build_context(configuration.tls, now=lambda: datetime.now(UTC))
-        expires = certificate_expiry(configuration.tls).timestamp()
-        if expires < _now():
-            say("warning", f"the certificate {configuration.tls.certificate} has expired: KMS will not connect")
+        for breach in judge(certificate_chain(configuration.tls), host=None, now=datetime.now(UTC)):
+            if breach.weight is Weight.REFUSED and breach.rule is not Rule.SELF_SIGNED:
+                file = configuration.tls.certificate
+                say("warning", f"{file}: {breach.what}: KMS will not connect. {breach.remedy}")
 
     def _open(self, configuration: Configuration) -> None:
         """Bind what the configuration listens on and is not bound yet. Raises CannotListen."""

@@ -46,8 +46,13 @@ def build_context(settings: Tls, *, now: Callable[[], datetime]) -> ssl.SSLConte
 
 def certificate_expiry(settings: Tls) -> datetime:
     """When the certificate that is shown to clients expires. Raises TlsUnusable."""
+    return certificate_chain(settings)[0].not_valid_after_utc
+
+
+def certificate_chain(settings: Tls) -> list[x509.Certificate]:
+    """What is shown to clients: the server's certificate, then the intermediates. Raises TlsUnusable."""
     try:
-        return x509.load_pem_x509_certificate(settings.certificate.read_bytes()).not_valid_after_utc
+        return x509.load_pem_x509_certificates(settings.certificate.read_bytes())
     except (OSError, ValueError) as error:
         raise TlsUnusable(f"certificate {settings.certificate} cannot be read: {error}") from None
 
@@ -82,4 +87,6 @@ def _why_pair(settings: Tls, error: Exception) -> str:
         return f"{pair}: the key does not belong to the certificate; replace both together"
     if reason in ("BAD_DECRYPT", "BAD_PASSWORD_READ", "PROBLEMS_GETTING_PASSWORD"):
         return f"{pair}: the private key is encrypted; store it unencrypted, readable by the service's user only"
+    if reason in ("EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"):
+        return f"{pair}: too weak for TLS ({reason}); `holdfast doctor` names the certificate and the remedy"
     return f"{pair}: not a PEM certificate chain and its PEM key ({reason or error})"

@@ -1,23 +1,41 @@
 """Doctor on the server's certificate: its key, its chain, its names and its days."""
 
+import ssl
+import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from cryptography.x509.oid import NameOID
+from cryptography.utils import CryptographyDeprecationWarning
 
-from holdfast.admin.doctor.finding import Finding, error, note, ok, warning
+from holdfast.admin.doctor.finding import Finding, Severity, error, ok, warning
+from holdfast.certificate_rules import Breach, Rule, Weight, alternative_names, common_names, judge
 from holdfast.config.model import Tls
 
-ALARM_DAYS = 10
-"""AWS advises to alarm below this (KMS developer guide, "Monitoring an external key store")."""
-WARN_DAYS = 30
-_WHY_EXPIRY = "KMS refuses an expired certificate: every call fails with XksProxyUriUnreachableException."
-_RENEW = "Renew the certificate. Holdfast loads a changed file without a restart."
+_WHY = {
+    Rule.COMMON_NAME: "KMS demands that the common name is the host of XksProxyUriEndpoint, or its wildcard.",
+    Rule.ALTERNATIVE_NAME: "TLS clients look for the host among the alternative names.",
+    Rule.WILDCARD: "KMS accepts a wildcard, but publishes no metric of the days left.",
+    Rule.NOT_YET_VALID: "Either it was made for later, or this machine's clock is behind.",
+    Rule.EXPIRED: "KMS refuses an expired certificate: every call fails with XksProxyUriUnreachableException.",
+    Rule.EXPIRES_SOON: "KMS refuses an expired certificate: every call fails with XksProxyUriUnreachableException.",
+    Rule.KEY: "TLS clients refuse it, KMS too; the proxy itself may not start with it.",
+    Rule.SIGNATURE: "Such signatures can be forged.",
+    Rule.USAGE: "TLS clients refuse a certificate that was made for something else.",
+    Rule.SELF_SIGNED: "KMS trusts public certificate authorities only (its TrustedCertificateAuthorities list).",
+    Rule.CHAIN_ORDER: "A client that gets a chain in the wrong order, or with a foreign certificate, may refuse it.",
+    Rule.CHAIN_INCOMPLETE: "KMS trusts public authorities only, and needs every certificate between them and yours.",
+}
+_CODES = {
+    Rule.COMMON_NAME: "certificate-name",
+    Rule.ALTERNATIVE_NAME: "certificate-name",
+    Rule.CHAIN_INCOMPLETE: "certificate-chain",
+}
+"""Codes that are not `certificate-` and the rule's own name."""
 
 
 def examine_certificate(tls: Tls | None, *, now: datetime) -> Iterator[Finding]:
@@ -42,11 +60,51 @@ def examine_certificate(tls: Tls | None, *, now: datetime) -> Iterator[Finding]:
             remedy="Put the server's certificate there in PEM form, followed by its intermediate certificates.",
         )
         return
-    subject = str(tls.certificate)
     yield from _private_key(tls.private_key, chain[0])
-    yield from _days(subject, chain[0], now)
-    yield from _names(subject, chain[0])
-    yield from _chain(subject, chain)
+    yield from _judged(str(tls.certificate), chain, now)
+
+
+def _judged(subject: str, chain: list[x509.Certificate], now: datetime) -> Iterator[Finding]:
+    own = chain[0]
+    breaches = judge(chain, host=None, now=now, authorities=_system_authorities())
+    for breach in breaches:
+        severity = _severity(breach, own)
+        code = _CODES.get(breach.rule, f"certificate-{breach.rule}")
+        yield Finding(severity, code, subject, breach.what, _WHY[breach.rule], breach.remedy)
+    broken = {breach.rule for breach in breaches}
+    if not broken & {Rule.EXPIRED, Rule.EXPIRES_SOON, Rule.NOT_YET_VALID}:
+        left, ends = (own.not_valid_after_utc - now).days, f"{own.not_valid_after_utc:%Y-%m-%d}"
+        yield ok("certificate-days", subject, f"valid for another {left} days, until {ends}")
+    if not broken & {Rule.COMMON_NAME, Rule.ALTERNATIVE_NAME}:
+        names = ", ".join(dict.fromkeys((*common_names(own), *alternative_names(own))))
+        yield ok("certificate-name", subject, f"for {names}")
+    if not broken & {Rule.CHAIN_ORDER, Rule.CHAIN_INCOMPLETE, Rule.SELF_SIGNED}:
+        yield ok("certificate-chain", subject, f"certificates in the file: {len(chain)}, in order")
+
+
+def _severity(breach: Breach, own: x509.Certificate) -> Severity:
+    match breach.rule, breach.weight:
+        case Rule.WILDCARD, _:
+            return Severity.NOTE
+        case ((Rule.SELF_SIGNED | Rule.CHAIN_INCOMPLETE), _):
+            # The authorities of this machine are not AWS's list, and a local name is not one that KMS can call.
+            return Severity.WARNING if any("." in name for name in common_names(own)) else Severity.NOTE
+        case _, Weight.ADVICE:
+            return Severity.WARNING
+        case _:
+            return Severity.ERROR
+
+
+def _system_authorities() -> list[x509.Certificate] | None:
+    """The authorities that this machine trusts; None where it has no list."""
+    found = []
+    with warnings.catch_warnings():
+        # Some root certificates are older than RFC 5280 and break its rules.
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        for der in ssl.create_default_context().get_ca_certs(binary_form=True):
+            with suppress(ValueError):
+                found.append(x509.load_der_x509_certificate(der))
+    return found or None
 
 
 def _private_key(path: Path, certificate: x509.Certificate) -> Iterator[Finding]:
@@ -71,94 +129,6 @@ def _private_key(path: Path, certificate: x509.Certificate) -> Iterator[Finding]
             why="One of the two files was replaced without the other; TLS cannot start.",
             remedy="Install the certificate and the key that were made together.",
         )
-
-
-def _days(subject: str, certificate: x509.Certificate, now: datetime) -> Iterator[Finding]:
-    if now < certificate.not_valid_before_utc:
-        starts = f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
-        yield error(
-            "certificate-not-yet-valid",
-            subject,
-            f"the certificate is valid only from {starts}",
-            why="Either it was made for later, or this machine's clock is behind.",
-            remedy="Compare the clock with `timedatectl`; else install a certificate that is valid now.",
-        )
-        return
-    left = (certificate.not_valid_after_utc - now).days
-    ends = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
-    if now >= certificate.not_valid_after_utc:
-        what = f"the certificate expired on {ends}"
-        yield error("certificate-expired", subject, what, why=_WHY_EXPIRY, remedy=_RENEW)
-    elif left < ALARM_DAYS:
-        what = f"the certificate expires in {left} days, on {ends}"
-        yield error("certificate-expires", subject, what, why=_WHY_EXPIRY, remedy=_RENEW)
-    elif left < WARN_DAYS:
-        what = f"the certificate expires in {left} days, on {ends}"
-        yield warning("certificate-expires", subject, what, why=_WHY_EXPIRY, remedy=_RENEW)
-    else:
-        yield ok("certificate-days", subject, f"the certificate is valid for another {left} days, until {ends}")
-
-
-def _names(subject: str, certificate: x509.Certificate) -> Iterator[Finding]:
-    common = [str(name.value) for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    try:
-        alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        names = alternative.get_values_for_type(x509.DNSName)
-    except x509.ExtensionNotFound:
-        names = []
-    shown = ", ".join(dict.fromkeys((*common, *names))) or "no name at all"
-    yield note(
-        "certificate-name",
-        subject,
-        f"the certificate is for {shown}",
-        why="KMS requires the subject's common name to be the host of XksProxyUriEndpoint (or its wildcard).",
-    )
-    if any(name.startswith("*.") for name in common):
-        yield note(
-            "certificate-wildcard",
-            subject,
-            "the common name is a wildcard",
-            why="KMS accepts it, but publishes no XksProxyCertificateDaysToExpire metric for it.",
-            remedy="Watch Holdfast's own metric of the certificate's days, or use a certificate with the full name.",
-        )
-
-
-def _chain(subject: str, chain: list[x509.Certificate]) -> Iterator[Finding]:
-    for lower, upper in pairwise(chain):
-        try:
-            lower.verify_directly_issued_by(upper)
-        except (ValueError, TypeError, InvalidSignature):
-            yield error(
-                "certificate-chain",
-                subject,
-                f"{_name_of(upper)!r} did not sign {_name_of(lower)!r}, which it follows in the file",
-                why="A client that gets a chain in the wrong order, or with a foreign certificate, refuses it.",
-                remedy="Order the file: the server's certificate, then each one's issuer.",
-            )
-            return
-    last = chain[-1]
-    if len(chain) == 1 and last.issuer == last.subject:
-        yield warning(
-            "certificate-self-signed",
-            subject,
-            "the certificate is signed by itself",
-            why="KMS trusts public certificate authorities only (its TrustedCertificateAuthorities list).",
-            remedy="For KMS install a certificate of a public authority; for tests on this machine it will do.",
-        )
-    elif len(chain) == 1:
-        yield note(
-            "certificate-chain",
-            subject,
-            f"the file holds no intermediate certificate; the issuer is {last.issuer.rfc4514_string()}",
-            why="KMS trusts public certificate authorities only, and needs every certificate between them and yours.",
-            remedy="If an intermediate signed it, append that to the file. A local authority is for tests only.",
-        )
-    else:
-        yield ok("certificate-chain", subject, f"the chain of {len(chain)} certificates is in order")
-
-
-def _name_of(certificate: x509.Certificate) -> str:
-    return certificate.subject.rfc4514_string()
 
 
 def _reason(failure: Exception) -> str:
