@@ -25,7 +25,7 @@ class LocalKms:
 
     def client(self, profile: str = "alice") -> Any:
         """A boto3 client that does not retry."""
-        caller = load_callers(self.settings.credentials, self.settings.account)[f"AKIA{profile.upper()}"]
+        caller = load_callers(self.settings)[f"AKIA{profile.upper()}"]
         return boto3.client(
             "kms",
             endpoint_url=self.url,

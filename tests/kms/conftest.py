@@ -95,8 +95,9 @@ def start(settings: Settings, ending: list[Running]) -> Iterator[Callable[..., L
     def run(**changes: Any) -> LocalKms:
         chosen = replace(settings, **changes)
         listener = listening_socket(chosen.listen)
-        kms = LocalKms(chosen, f"http://127.0.0.1:{listener.getsockname()[1]}")
-        serving = server(application(chosen, load_callers(chosen.credentials, chosen.account), kms.lines.append))
+        scheme = "https" if chosen.tls_certificate else "http"
+        kms = LocalKms(chosen, f"{scheme}://127.0.0.1:{listener.getsockname()[1]}")
+        serving = server(application(chosen, load_callers(chosen), kms.lines.append), chosen)
         thread = threading.Thread(target=serving.run, kwargs={"sockets": [listener]})
         thread.start()
         started.append(Running(serving, thread, listener, alone=not changes))

@@ -86,6 +86,18 @@ def test_a_key_disappears_with_its_aliases_and_tags_when_its_time_has_come(tmp_p
     state.close()
 
 
+@pytest.mark.parametrize("before", [None, 0o644], ids=["new", "of an earlier version"])
+def test_nobody_else_can_read_the_state(tmp_path: Path, before: int | None) -> None:
+    """It holds key material and XKS secrets. The directory was made with 0755."""
+    tmp_path.chmod(0o755)
+    if before is not None:
+        (tmp_path / "kms.sqlite").touch(before)
+    state = State(tmp_path)
+    state.put(Key("k", 0.0, "", "{}", bytes(32)))
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    state.close()
+
+
 def test_an_alias_stands_for_its_key_and_moves(kms: Any, key: str) -> None:
     other = kms.create_key()["KeyMetadata"]["Arn"]
     kms.create_alias(AliasName="alias/app", TargetKeyId=key)

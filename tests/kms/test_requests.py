@@ -43,10 +43,12 @@ def signed_headers(body: bytes = b"{}", *, service: str = "kms", region: str = "
     return {name.lower(): value for name, value in request.headers.items()}
 
 
-def verdict(headers: dict[str, str], body: bytes = b"{}", now: datetime = NOW) -> str:
+def verdict(
+    headers: dict[str, str], body: bytes = b"{}", now: datetime = NOW, callers: dict[str, Caller] | None = None
+) -> str:
     """`accepted`, or the name of the refusal."""
     try:
-        authenticate(headers, body, callers={"AKIAALICE": ALICE}, region="us-east-1", now=now)
+        authenticate(headers, body, callers=callers or {"AKIAALICE": ALICE}, region="us-east-1", now=now)
     except KmsException as error:
         return error.name
     return "accepted"
@@ -93,6 +95,17 @@ def test_a_wrong_clock_is_told_as_aws_tells_it(minutes: int, words: str) -> None
 def test_another_service_or_region_is_refused() -> None:
     assert verdict(signed_headers(service="s3")) == "InvalidSignatureException"
     assert verdict(signed_headers(region="eu-west-1")) == "InvalidSignatureException"
+
+
+@pytest.mark.parametrize(
+    ("token", "expected"), [(None, "Unrecognized"), ("other", "Unrecognized"), ("t", "accepted")]
+)
+def test_a_session_token_must_be_the_profiles(token: str | None, expected: str) -> None:
+    """AWS answers UnrecognizedClientException to a token that it does not know, and to a temporary id without one."""
+    headers = signed_headers() if token is None else {**signed_headers(), "x-amz-security-token": token}
+    callers = {"AKIAALICE": replace(ALICE, session_token="t")}
+    assert verdict(headers, callers=callers).startswith(expected)
+    assert verdict({**headers, "x-amz-security-token": "t"}).startswith("Unrecognized")
 
 
 def test_an_unsigned_or_half_signed_request_is_refused() -> None:
@@ -212,6 +225,13 @@ def test_unknown_and_null_members_are_ignored(post: Post) -> None:
 @pytest.mark.parametrize("target", ["TrentService.Nothing", "Other.ListKeys", "TrentService"])
 def test_an_unknown_target_is_refused(post: Post, target: str) -> None:
     assert post(target, b"{}")[1]["__type"] == "UnknownOperationException"
+
+
+def test_another_path_is_an_unknown_operation(local_kms: LocalKms) -> None:
+    with connection(local_kms) as raw:
+        raw.request("POST", "/kms", body=b"{}")
+        response = raw.getresponse()
+        assert (response.status, json.loads(response.read())["__type"]) == (404, "UnknownOperationException")  # noqa: TID251 (a test reads what a client reads)
 
 
 def test_a_body_over_the_cap_is_refused(post: Post) -> None:

@@ -3,6 +3,7 @@
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
@@ -35,14 +36,20 @@ class Authority:
         return cls(certificate, private_key, pem)
 
     def server_context(self, host: str, *, days: int = 30, common_name: str | None = None) -> ssl.SSLContext:
-        """What a server of `host` presents; its certificate has expired if `days` is negative.
+        """What a server of `host` presents."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.server_file(host, days=days, common_name=common_name))
+        return context
+
+    def server_file(self, host: str, *, days: int = 30, common_name: str | None = None) -> Path:
+        """Certificate and private key of a server of `host`, in one file; expired if `days` is negative.
 
         The subject's common name is `host` too, unless another is given.
         """
         private_key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
             _builder(_name(common_name or host), self.certificate.subject, private_key, days=days)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([_general_name(host)]), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self.private_key.public_key()), critical=False
             )
@@ -55,9 +62,11 @@ class Authority:
             )
             + certificate.public_bytes(serialization.Encoding.PEM)
         )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(file)
-        return context
+        return file
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    return x509.IPAddress(ip_address(host)) if host[0].isdigit() else x509.DNSName(host)
 
 
 def _name(common_name: str) -> x509.Name:

@@ -56,7 +56,9 @@ def test_a_look_at_a_key_names_no_kms_key(attribute: str) -> None:
     assert permits(f"!(context has {attribute})", LOOK)
 
 
-@pytest.mark.parametrize("principal", ["ec2.amazonaws.com", "s3.amazonaws.com.cn", "AWS Internal"])
+@pytest.mark.parametrize(
+    "principal", ["ec2.amazonaws.com", "s3.amazonaws.com.cn", "ec2.amazonaws.eu", "AWS Internal"]
+)
 def test_an_aws_service_is_known_as_one_and_has_no_account(principal: str) -> None:
     """Spec, "GetKeyMetadata", `awsPrincipalArn`."""
     facts = FACTS._replace(aws_principal_arn=principal)

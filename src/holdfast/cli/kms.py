@@ -4,6 +4,7 @@ import configparser
 import os
 import re
 import signal
+import ssl
 import tempfile
 from contextlib import ExitStack
 from ipaddress import ip_address
@@ -26,9 +27,7 @@ _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})")
 @app.command()
 def kms(
     *,
-    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where clients connect (plain HTTP).")] = (
-        "127.0.0.1:8490"
-    ),
+    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where clients connect.")] = ("127.0.0.1:8490"),
     region: Annotated[str, typer.Option(help="The AWS Region that this KMS is in.")] = "us-east-1",
     account: Annotated[str, typer.Option(help="The AWS account that everything belongs to.")] = "111122223333",
     data_directory: Annotated[
@@ -45,6 +44,13 @@ def kms(
     ca: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Trust this authority for proxies, instead of the system's."),
+    ] = None,
+    tls_certificate: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Serve clients over HTTPS with this certificate chain (MongoDB needs it)."),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The private key of --tls-certificate.")
     ] = None,
     route: Annotated[
         list[str] | None,
@@ -80,6 +86,8 @@ def kms(
                 account=_account(account),
                 data=data_directory,
                 ca=ca,
+                tls_certificate=tls_certificate,
+                tls_key=tls_key,
                 routes=_routes(route or []),
                 vpc_services=_vpc_services(vpc_service or []),
                 requests_per_second=requests_per_second,
@@ -99,11 +107,14 @@ def _run(settings: Settings) -> None:
         raise Invalid(
             f"--ca {settings.ca} is not a file", hint="give the PEM file of the authority that signed the proxy"
         )
+    _require_tls_pair(settings)
     settings.credentials.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not settings.credentials.exists():
         create_credentials(settings.credentials)
+    elif settings.credentials.stat().st_mode & 0o077:
+        warning(f"others can read the secret keys in {settings.credentials}: chmod 600 it")
     try:
-        callers = load_callers(settings.credentials, settings.account)
+        callers = load_callers(settings)
     except (ValueError, configparser.Error) as error:
         raise Invalid(
             f"cannot use the credentials file {settings.credentials}: {error}",
@@ -117,23 +128,40 @@ def _run(settings: Settings) -> None:
             f"the local KMS cannot listen on {where}: {os.strerror(error.errno or 0)}",
             hint="choose another address with --listen, or stop the program that has it",
         ) from None
-    running = server(application(settings, callers, _emit))
-    # uvicorn raises the signal anew when it has ended, and its default would skip what the caller removes.
+    running = server(application(settings, callers, _emit), settings)
+    # uvicorn raises the signal again when it has ended; the default action would not remove the temporary directory.
     signal.signal(signal.SIGTERM, running.handle_exit)
     _introduce(settings, listener.getsockname()[1])
     running.run(sockets=[listener])
 
 
+def _require_tls_pair(settings: Settings) -> None:
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if certificate is None and key is None:
+        return
+    if certificate is None or key is None:
+        raise Invalid("--tls-certificate and --tls-key need each other", hint="give both files, or none for HTTP")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except OSError as error:
+        raise Invalid(
+            f"cannot use --tls-certificate {certificate} with --tls-key {key}: {error.strerror or error}",
+            hint="give a PEM certificate chain and its PEM private key, without a passphrase",
+        ) from None
+
+
 def _introduce(settings: Settings, port: int) -> None:
     host = settings.listen.host
-    say("holdfast kms: a local AWS KMS for DEVELOPMENT AND TESTS. It keeps key material in clear.")
+    url = f"{'https' if settings.tls_certificate else 'http'}://{host}:{port}"
+    say("holdfast kms: a local AWS KMS for DEVELOPMENT AND TESTS. It stores key material unencrypted.")
     if not _is_loopback(host):
-        warning(f"it listens on {host}: others can reach it, over plain HTTP")
+        over = "" if settings.tls_certificate else ", over plain HTTP"
+        warning(f"it listens on {host}: others can reach it{over}")
     say(f"  state        {settings.data or 'in memory: gone when this process ends'}")
-    say(f"  use it with  export AWS_ENDPOINT_URL_KMS=http://{host}:{port}")
+    say(f"  use it with  export AWS_ENDPOINT_URL_KMS={url}")
     say(f"               export AWS_REGION={settings.region} AWS_DEFAULT_REGION={settings.region}")
     say(f"               export AWS_SHARED_CREDENTIALS_FILE={settings.credentials.absolute()}")
-    say(f"  then         aws kms list-keys      (metrics: http://{host}:{port}/metrics)")
+    say(f"  then         aws kms list-keys      (metrics: {url}/metrics)")
 
 
 def _emit(line: str) -> None:

@@ -83,11 +83,11 @@ class Api:
         self._service = service
         self._callers = callers
 
-    async def handle(self, headers: Mapping[str, str], body: bytes) -> Response:
-        """The response to a POST to `/`; never raises. `headers` have lower-case names."""
+    async def handle(self, path: str, headers: Mapping[str, str], body: bytes) -> Response:
+        """The response to a POST; never raises. `headers` have lower-case names."""
         event = KmsEvent(str(uuid.uuid4()))
         try:
-            return Response(200, await self._answer(headers, body, event), event)
+            return Response(200, await self._answer(path, headers, body, event), event)
         except KmsException as error:
             refused = error
         except Exception:  # noqa: BLE001 (the last line of defence: a bug must answer KMSInternalException)
@@ -98,7 +98,9 @@ class Api:
             refused.status, json.dumps({"__type": refused.name, "message": refused.message}).encode(), event
         )
 
-    async def _answer(self, headers: Mapping[str, str], body: bytes, event: KmsEvent) -> bytes:
+    async def _answer(self, path: str, headers: Mapping[str, str], body: bytes, event: KmsEvent) -> bytes:
+        if path != "/":
+            raise KmsException("UnknownOperationException", f"AWS KMS has no path {path}: use /", status=404)
         if len(body) > MAX_BODY:
             raise KmsException("RequestEntityTooLargeException", f"A body has at most {MAX_BODY} bytes.", status=413)
         now, region = self._service.now(), self._service.settings.region

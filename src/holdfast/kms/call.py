@@ -49,7 +49,7 @@ class Service:
 
     def arn(self, resource: str) -> str:
         """The ARN of `key/...` or `alias/...`."""
-        return f"arn:aws:kms:{self.settings.region}:{self.settings.account}:{resource}"
+        return f"arn:{self.settings.partition.name}:kms:{self.settings.region}:{self.settings.account}:{resource}"
 
     def timestamp(self) -> float:
         """Now, in POSIX seconds."""

@@ -12,15 +12,17 @@ from pathlib import Path
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
+from botocore.compat import HTTPHeaders
 from botocore.credentials import Credentials
 
 from holdfast.kms.errors import KmsException
+from holdfast.kms.settings import Settings
 from holdfast.xks.secret import Secret
 
 MAX_SKEW = timedelta(minutes=5)
 _AUTHORIZATION = re.compile(
     r"AWS4-HMAC-SHA256 +Credential=(?P<id>[\w+=,.@-]{1,128})/(?P<date>\d{8})/(?P<region>[a-z0-9-]+)"
-    r"/(?P<service>[a-z0-9-]+)/aws4_request, *SignedHeaders=(?P<headers>[a-z0-9;-]+), *"
+    r"/(?P<service>[a-z0-9-]+)/aws4_request, *SignedHeaders=(?P<headers>[a-z0-9!#$%&'*+.^_`|~;-]+), *"
     r"Signature=(?P<signature>[0-9a-f]{64})"
 )
 
@@ -32,17 +34,19 @@ class Caller:
     access_key_id: str
     secret_access_key: Secret
     principal_arn: str
+    session_token: str | None = None
     via_service: str | None = None
     source_vpc: str | None = None
     source_vpce: str | None = None
 
 
-def load_callers(path: Path, account: str) -> dict[str, Caller]:
-    """The profiles of `path` by access key id. Raises ValueError, OSError or configparser.Error.
+def load_callers(settings: Settings) -> dict[str, Caller]:
+    """The profiles of the credentials file by access key id. Raises ValueError, OSError or configparser.Error.
 
     A profile's name is its IAM user's, unless it has a `principal_arn`; `via_service`, `source_vpc` and
-    `source_vpce` are passed on as request metadata. AWS's clients ignore all four.
+    `source_vpce` are passed on as request metadata. AWS's clients ignore these four.
     """
+    path = settings.credentials
     parser = configparser.ConfigParser(interpolation=None)
     with path.open(encoding="utf-8") as file:
         parser.read_file(file)
@@ -56,7 +60,8 @@ def load_callers(path: Path, account: str) -> dict[str, Caller]:
         callers[access_key_id] = Caller(
             access_key_id,
             Secret.of_text(secret),
-            profile.get("principal_arn", f"arn:aws:iam::{account}:user/{name}"),
+            profile.get("principal_arn", f"arn:{settings.partition.name}:iam::{settings.account}:user/{name}"),
+            profile.get("aws_session_token"),
             profile.get("via_service"),
             profile.get("source_vpc"),
             profile.get("source_vpce"),
@@ -85,7 +90,7 @@ def authenticate(
 ) -> Caller:
     """Who signed a POST to `/`. Raises KmsException.
 
-    `headers` have lower-case names. The request is signed again by botocore's own signer and compared.
+    `headers` have lower-case names. botocore's signer signs the same headers again, and the signatures are compared.
     """
     match = _AUTHORIZATION.fullmatch(_header(headers, "authorization", "MissingAuthenticationTokenException"))
     if match is None:
@@ -98,7 +103,7 @@ def authenticate(
         )
     _require_recent(amz_date, now)
     caller = callers.get(match["id"])
-    if caller is None:
+    if caller is None or caller.session_token != headers.get("x-amz-security-token"):
         raise KmsException("UnrecognizedClientException", "The security token included in the request is invalid.")
     expected = _signature(headers, body, caller=caller, signed=match["headers"].split(";"), region=region)
     if not hmac.compare_digest(expected, match["signature"]):
@@ -141,6 +146,17 @@ def _signature(headers: Mapping[str, str], body: bytes, *, caller: Caller, signe
         "POST", f"http://{headers['host']}/", headers={name: headers[name] for name in signed}, data=body
     )
     request.context["timestamp"] = headers["x-amz-date"]
-    signer = SigV4Auth(Credentials(caller.access_key_id, caller.secret_access_key.reveal().decode()), "kms", region)
+    signer = _Signer(Credentials(caller.access_key_id, caller.secret_access_key.reveal().decode()), "kms", region)
     to_sign = signer.string_to_sign(request, signer.canonical_request(request))
     return signer.signature(to_sign, request)
+
+
+class _Signer(SigV4Auth):
+    """Signs every header that it is given. botocore's own signer leaves out headers such as User-Agent."""
+
+    def headers_to_sign(self, request: AWSRequest) -> HTTPHeaders:
+        """The headers of the request, which are those that SignedHeaders names."""
+        signed = HTTPHeaders()
+        for name, value in request.headers.items():
+            signed[name.lower()] = value
+        return signed

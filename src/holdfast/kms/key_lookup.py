@@ -6,8 +6,8 @@ from holdfast.kms.call import Service
 from holdfast.kms.errors import KmsException
 from holdfast.kms.records import CONNECTED, Alias, Key, KeyStore
 
-_ARN = re.compile(r"arn:aws:kms:([a-z0-9-]+):([0-9]{12}):((?:key|alias)/.+)")
-_KEY_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_ARN = re.compile(r"arn:([a-z0-9-]+):kms:([a-z0-9-]+):([0-9]{12}):((?:key|alias)/.+)")
+_KEY_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|mrk-[0-9a-f]{32}")
 
 
 def key_of(named: str, service: Service) -> Key:
@@ -55,9 +55,9 @@ def _resource(named: str, service: Service) -> str:
             raise KmsException("NotFoundException", f"Invalid keyId '{named}'")
         return f"key/{named}"
     match = _ARN.fullmatch(named)
-    if match is None:
+    if match is None or match[1] != service.settings.partition.name:
         raise KmsException("InvalidArnException", f"Invalid arn {named}")
-    region, account, resource = match.groups()
+    _, region, account, resource = match.groups()
     if region != service.settings.region:
         raise KmsException("NotFoundException", f"Invalid arn {region}")
     if account != service.settings.account:

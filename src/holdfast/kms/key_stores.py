@@ -220,7 +220,7 @@ def _require_vpc_service(store: KeyStore, service: Service) -> None:
             raise KmsException(
                 "XksProxyVpcEndpointServiceNotFoundException",
                 f"There is no VPC endpoint service {store.vpc_service} of account {store.vpc_service_owner} in this "
-                f"Region that allows the principal cks.kms.{service.settings.region}.amazonaws.com.",
+                f"Region that allows the principal {service.settings.vpc_principal}.",
             )
         case ConnectionErrorCode():
             raise KmsException(

@@ -227,7 +227,7 @@ def _default_policy(service: Service) -> str:
     statement = {
         "Sid": "Enable IAM User Permissions",
         "Effect": "Allow",
-        "Principal": {"AWS": f"arn:aws:iam::{service.settings.account}:root"},
+        "Principal": {"AWS": f"arn:{service.settings.partition.name}:iam::{service.settings.account}:root"},
         "Action": "kms:*",
         "Resource": "*",
     }

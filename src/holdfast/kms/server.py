@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import Any
 
 import uvicorn
@@ -17,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from holdfast.kms.api import MAX_BODY, Api, KmsEvent
+from holdfast.kms.api import Response as KmsResponse
 from holdfast.kms.call import Service
 from holdfast.kms.callers import Caller
 from holdfast.kms.connections import Connections
@@ -47,18 +49,15 @@ def application(settings: Settings, callers: Mapping[str, Caller], emit: Callabl
             state.close()
 
     async def kms(request: Request) -> Response:
-        response = await request.app.state.api.handle(_lower_case(request), await _body(request))
-        emit(event_line(response.event, _now()))
-        return Response(
-            response.body,
-            response.status,
-            {"x-amzn-RequestId": response.event.request_id, "Content-Type": _AWS_JSON},
-        )
+        response = await request.app.state.api.handle(request.url.path, _lower_case(request), await _body(request))
+        now = _now()
+        emit(event_line(response.event, now))
+        return _aws_response(response, now)
 
     async def scrape(_request: Request) -> Response:
         return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
 
-    routes = [Route("/", kms, methods=["POST"]), Route("/metrics", scrape, methods=["GET"])]
+    routes = [Route("/metrics", scrape, methods=["GET"]), Route("/{path:path}", kms, methods=["POST"])]
     return Starlette(routes=routes, lifespan=lifespan)
 
 
@@ -67,18 +66,43 @@ def listening_socket(address: Address) -> socket.socket:
     return socket.create_server((address.host, address.port))
 
 
-def server(app: Starlette) -> uvicorn.Server:
+def server(app: Starlette, settings: Settings) -> uvicorn.Server:
     """A uvicorn server of `app`: `run(sockets=[...])` serves until SIGTERM or Ctrl-C."""
     return uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5)
+        uvicorn.Config(
+            app,
+            # uvicorn's other HTTP parser loses the body of a request with `Upgrade: h2c` (Kludex/uvicorn#2722) and
+            # sends every header name in lower case.
+            http="h11",
+            ws="none",
+            ssl_certfile=settings.tls_certificate,
+            ssl_keyfile=settings.tls_key,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=5,
+        )
     )
 
 
 def event_line(event: KmsEvent, now: datetime) -> str:
     """The event as one line of JSON, without what is empty."""
-    told = asdict(event)
-    told["xks"] = [_without_empty(note) for note in told["xks"] or ()]
-    return json.dumps({"time": now.isoformat(timespec="milliseconds"), **_without_empty(told)})
+    members = asdict(event)
+    members["xks"] = [_without_empty(note) for note in members["xks"] or ()]
+    return json.dumps({"time": now.isoformat(timespec="milliseconds"), **_without_empty(members)})
+
+
+def _aws_response(answer: KmsResponse, now: datetime) -> Response:
+    response = Response(answer.body, answer.status)
+    # Starlette writes names in lower case, which some clients do not find (libmongocrypt compares Content-Length).
+    response.raw_headers = [
+        (b"x-amzn-RequestId", answer.event.request_id.encode()),
+        (b"Content-Type", _AWS_JSON.encode()),
+        (b"Content-Length", str(len(answer.body)).encode()),
+        (b"Date", format_datetime(now, usegmt=True).encode()),
+    ]
+    return response
 
 
 def _without_empty(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from holdfast.xks.partition import Partition, partition_of
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -15,9 +17,9 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class VpcEndpointService:
-    """A VPC endpoint service that this KMS is told of: its verified private DNS name, and its load balancer.
+    """A VPC endpoint service: its verified private DNS name, and the address of its load balancer.
 
-    `owner` is the account that it is in; None: this KMS's own.
+    `owner` is the account that it is in; None means this KMS's own account.
     """
 
     private_dns_name: str
@@ -30,7 +32,8 @@ class Settings:
     """`credentials` is an AWS shared credentials file; `data` None keeps all state in memory.
 
     `routes` says where an endpoint's host name leads, since KMS itself always uses port 443 (DNS decides for
-    names that are not in it). `ca` None trusts the system's authorities. Times are in seconds.
+    names that are not in it). `ca` None trusts the system's authorities. With a certificate, clients connect by
+    HTTPS. Times are in seconds.
     """
 
     credentials: Path
@@ -39,8 +42,20 @@ class Settings:
     account: str = "111122223333"
     data: Path | None = None
     ca: Path | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
     routes: Mapping[str, Address] = field(default_factory=dict)
     vpc_services: Mapping[str, VpcEndpointService] = field(default_factory=dict)
     requests_per_second: int = 1800
     connection_delay: float = 2.0
     health_interval: float = 60.0
+
+    @property
+    def partition(self) -> Partition:
+        """The partition of the Region."""
+        return partition_of(self.region)
+
+    @property
+    def vpc_principal(self) -> str:
+        """The service principal that a VPC endpoint service must allow."""
+        return f"cks.kms.{self.region}.{self.partition.dns_suffix}"

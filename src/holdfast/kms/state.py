@@ -1,5 +1,6 @@
 """KMS's memory in SQLite: a file that lasts, or nothing but this process."""
 
+import os
 import sqlite3
 from dataclasses import astuple, fields
 from pathlib import Path
@@ -47,6 +48,7 @@ class State:
         else:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             file = str(directory / "kms.sqlite")
+            _make_private(file)
         self._database = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         self._database.execute("PRAGMA foreign_keys = ON")
         self._database.executescript(_SCHEMA)
@@ -93,6 +95,15 @@ class State:
     def expire(self, now: float) -> None:
         """Deletes the keys whose waiting period has ended."""
         self._database.execute("DELETE FROM key WHERE deletion_date <= ?", (now,))
+
+
+def _make_private(file: str) -> None:
+    """Creates the file, readable and writable by its owner alone: it holds keys. SQLite's journal gets its mode."""
+    descriptor = os.open(file, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
 
 
 def _columns(kind: type[Record]) -> list[str]:

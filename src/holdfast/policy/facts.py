@@ -3,7 +3,16 @@
 from typing import Any, NamedTuple
 
 _AWS_INTERNAL = "AWS Internal"
-_SERVICES = (".amazonaws.com", ".amazonaws.com.cn")
+_SERVICES = (
+    ".amazonaws.com",
+    ".amazonaws.com.cn",
+    ".amazonaws.eu",
+    ".c2s.ic.gov",
+    ".sc2s.sgov.gov",
+    ".cloud.adc-e.uk",
+    ".csp.hci.ic.gov",
+)
+"""The domains of AWS's partitions: `xks/partition.py`, which this layer does not import."""
 _ACCOUNT, _REGION, _PARTS = 4, 3, 6
 
 

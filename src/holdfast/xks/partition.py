@@ -1,0 +1,35 @@
+"""AWS's partitions: the second field of each ARN, and the domain of the services, by Region.
+
+The values are those of botocore's `partitions.json`; a test compares them.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """`name` stands in ARNs (`arn:<name>:kms:...`); `dns_suffix` ends the host names of its services."""
+
+    name: str
+    dns_suffix: str
+
+
+_AWS: Final = Partition("aws", "amazonaws.com")
+_BY_PREFIX: Final = {
+    "cn": Partition("aws-cn", "amazonaws.com.cn"),
+    "us-gov": Partition("aws-us-gov", "amazonaws.com"),
+    "eusc": Partition("aws-eusc", "amazonaws.eu"),
+    "us-iso": Partition("aws-iso", "c2s.ic.gov"),
+    "us-isob": Partition("aws-iso-b", "sc2s.sgov.gov"),
+    "eu-isoe": Partition("aws-iso-e", "cloud.adc-e.uk"),
+    "us-isof": Partition("aws-iso-f", "csp.hci.ic.gov"),
+}
+
+PARTITIONS: Final = (_AWS, *_BY_PREFIX.values())
+"""Every partition."""
+
+
+def partition_of(region: str) -> Partition:
+    """The partition of a Region such as `us-gov-west-1`; `aws` for a Region that no other partition claims."""
+    return next((found for prefix, found in _BY_PREFIX.items() if region.startswith(f"{prefix}-")), _AWS)
