@@ -25,13 +25,14 @@ def settings(**changes: str) -> str:
         "iv": "true",
         "zero": "true",
         "server": "",
+        "region": '"eu-central-1"',
         "more": "",
     } | changes
     return """
 [server]
 ip = "0.0.0.0"
 port = 443
-region = "eu-central-1"
+region = {region}
 service = "kms-xks-proxy"
 {server}
 [security]
@@ -111,16 +112,19 @@ def test_constant_metadata(file: Path, written: str, read: bytes | None) -> None
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"pin": '"replaceme"'}, "user_pin is a placeholder"),
-        ({"pin": '""'}, "user_pin is empty"),
-        ({"secret": '"PleaseReplaceThisWithSomeSecretOfLength43To64"'}, "is a placeholder"),
-        ({"id": '""'}, "sigv4_access_key_id"),
+        ({"secret": '"PleaseReplaceThisWithSomeSecretOfLength43To64"'}, "is the placeholder"),
+        ({"id": '""'}, "20 to 30"),
+        ({"secret": '""'}, "43 to 64"),
+        ({"id": '""', "secret": '""'}, "has no credential"),
         ({"id": '"too-short"'}, "20 to 30"),
         ({"secret": '"marked-too-short"'}, "43 to 64"),
         ({"prefix": '"no-slash"'}, "path prefix"),
         ({"keys": '["spaces are not allowed"]'}, "externalKeyId"),
         ({"server": 'ciphertext_metadata_b64 = "QR=="'}, "canonical Base64"),
         ({"server": f'ciphertext_metadata_b64 = "{"QUFB" * 7}"'}, "more than 20 bytes"),
+        ({"server": 'ciphertext_metadata_b64 = "AQAAAAE="'}, "Holdfast's own metadata"),
+        ({"server": 'ciphertext_metadata_b64 = "dj0xBQEAAAAB"'}, "Holdfast's own metadata"),
+        ({"region": '"frankfurt"'}, "not an AWS region"),
         ({"iv": '"yes"'}, "hsm_capabilities"),
         ({"pin": "[1"}, "not TOML"),
     ],
@@ -137,6 +141,45 @@ def test_refusal_names_the_place_and_no_secret(file: Path, change: dict[str, str
 def test_values_do_not_print_their_secrets(file: Path) -> None:
     file.write_text(settings())
     assert "marked" not in repr(read_settings(file, variables={})).lower()
+
+
+@pytest.mark.parametrize(
+    "region",
+    ["eu-central-1", "us-gov-west-1", "cn-northwest-1", "eusc-de-east-1", "us-isob-east-1", "ap-southeast-5"],
+)
+def test_regions_of_every_partition_are_taken(file: Path, region: str) -> None:
+    file.write_text(settings(region=f'"{region}"'))
+    assert read_settings(file, variables={}).server.region == region
+
+
+@pytest.mark.parametrize(
+    ("credential", "unused"),
+    [
+        ('sigv4_access_key_id = ""\nsigv4_secret_access_key = ""', True),
+        (
+            (
+                'sigv4_access_key_id = "BETWEEN2TENAND3TENCHARACTERS"\n'
+                'sigv4_secret_access_key = "PleaseReplaceThisWithSomeSecretOfLength43To64"'
+            ),
+            False,
+        ),
+    ],
+    ids=["empty", "placeholder"],
+)
+def test_key_store_of_the_example_files_is_left_out(file: Path, credential: str, unused: bool) -> None:  # noqa: FBT001
+    """Each of that proxy's example files has one that nobody removes; the others are taken over."""
+    example = f'[[external_key_stores]]\nuri_path_prefix = ""\n{credential}\nxks_key_id_set = ["foo", "cat"]'
+    file.write_text(settings(more=example))
+    read = read_settings(file, variables={})
+    assert [store.uri_path_prefix for store in read.stores] == ["/example/prefix"]
+    left_out = read.external_key_stores[1]
+    assert (left_out.left_out != "", left_out.is_unused) == (True, unused)
+
+
+@pytest.mark.parametrize(("pin", "placeholder"), [("replaceme", True), ("", True), ("1234", False)])
+def test_placeholder_pin_is_told_from_a_real_one(file: Path, pin: str, placeholder: bool) -> None:  # noqa: FBT001
+    file.write_text(settings(pin=f'"{pin}"'))
+    assert read_settings(file, variables={}).pin_is_placeholder is placeholder
 
 
 _SECOND = """

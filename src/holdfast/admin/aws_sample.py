@@ -3,6 +3,7 @@
 Unknown settings are left alone: that proxy ignores them too.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path, PurePath
@@ -12,7 +13,7 @@ import msgspec
 
 from holdfast.admin.errors import Invalid
 from holdfast.ekm.settings import IvMode
-from holdfast.xks.aad import MAX_CIPHERTEXT_METADATA
+from holdfast.xks.aad import MAX_CIPHERTEXT_METADATA, is_foreign_metadata
 from holdfast.xks.encoding import decode_base64
 from holdfast.xks.errors import XksError
 from holdfast.xks.types import AccessKeyId, ExternalKeyId, SecretAccessKey, UriPathPrefix
@@ -20,6 +21,8 @@ from holdfast.xks.types import AccessKeyId, ExternalKeyId, SecretAccessKey, UriP
 _PLACEHOLDERS = ("replaceme", "pleasereplace")
 """What stands in that proxy's example files where a real value belongs, in lower case."""
 
+_REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}")
+"""As the catalog takes it."""
 _LONGEST_NAME = 63
 """Characters of a keystore's name."""
 
@@ -62,6 +65,20 @@ class SampleKeyStore(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"<external key store {self.uri_path_prefix!r}>"
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether it has no credential, as the first key store of that proxy's example files."""
+        return not self.sigv4_access_key_id and not self.sigv4_secret_access_key
+
+    @property
+    def left_out(self) -> str:
+        """Why this key store is not taken over; empty if it is."""
+        if self.is_unused:
+            return "it has no credential, so KMS cannot be using it"
+        if _is_placeholder(self.sigv4_access_key_id) or _is_placeholder(self.sigv4_secret_access_key):
+            return "its credential is the placeholder of that proxy's example files, which is public"
+        return ""
 
     @property
     def name(self) -> str:
@@ -109,7 +126,7 @@ class SampleCapabilities(msgspec.Struct, frozen=True):
 
 
 class SampleSettings(msgspec.Struct, frozen=True):
-    """The whole file."""
+    """The whole file. `external_key_stores` are also those that are left out; `stores` are the others."""
 
     server: SampleServer
     security: SampleSecurity
@@ -119,6 +136,16 @@ class SampleSettings(msgspec.Struct, frozen=True):
     tls: SampleTls = SampleTls()
     pkcs11_logger: SampleLogger = SampleLogger()
     limits: SampleLimits = SampleLimits()
+
+    @property
+    def stores(self) -> list[SampleKeyStore]:
+        """The key stores that KMS can be using."""
+        return [store for store in self.external_key_stores if not store.left_out]
+
+    @property
+    def pin_is_placeholder(self) -> bool:
+        """Whether `user_pin` is empty or still the example file's: enough for a token that needs no login."""
+        return not self.pkcs11.user_pin or _is_placeholder(self.pkcs11.user_pin)
 
     @property
     def library(self) -> str:
@@ -134,20 +161,24 @@ class SampleSettings(msgspec.Struct, frozen=True):
 
 
 def read_settings(path: Path, *, variables: Mapping[str, str]) -> SampleSettings:
-    """The settings, complete and without placeholders. Raises Invalid, which never holds a secret.
+    """The settings; every value that is taken over has been checked. Raises Invalid, which never holds a secret.
 
     `variables` is the environment that proxy runs in, which names the module before the file does.
     """
     settings = _overridden(_parse(path), variables)
-    for store in settings.external_key_stores:
+    for store in settings.stores:
         _check_store(store)
-    prefixes = [store.uri_path_prefix for store in settings.external_key_stores]
-    if not prefixes:
-        raise Invalid(f"{path} has no [[external_key_stores]]", hint="There is nothing to take over.")
+    if not settings.stores:
+        reasons = [f"of {store.uri_path_prefix!r}, {store.left_out}" for store in settings.external_key_stores]
+        raise Invalid(
+            f"{path} has no external key store to take over" + (": " if reasons else "") + "; ".join(reasons),
+            hint="Give the file that the proxy in production uses, with its real values.",
+        )
+    prefixes = [store.uri_path_prefix for store in settings.stores]
     if len(set(prefixes)) < len(prefixes):
         raise Invalid(f"{path} gives one uri_path_prefix to two key stores", hint="Remove the one that is not used.")
-    _refuse_sharing(settings.external_key_stores)
-    _refuse_placeholder("[pkcs11] user_pin", settings.pkcs11.user_pin)
+    _refuse_sharing(settings.stores)
+    _check_region(settings.server.region)
     _check_metadata(settings)
     return settings
 
@@ -180,8 +211,6 @@ def _overridden(settings: SampleSettings, variables: Mapping[str, str]) -> Sampl
 
 def _check_store(store: SampleKeyStore) -> None:
     where = f"the key store with uri_path_prefix {store.uri_path_prefix!r}"
-    _refuse_placeholder(f"sigv4_access_key_id of {where}", store.sigv4_access_key_id)
-    _refuse_placeholder(f"sigv4_secret_access_key of {where}", store.sigv4_secret_access_key)
     try:
         UriPathPrefix.parse(store.uri_path_prefix)
         AccessKeyId.parse(store.sigv4_access_key_id)
@@ -212,11 +241,15 @@ def _refuse_sharing(stores: list[SampleKeyStore]) -> None:
                 )
 
 
-def _refuse_placeholder(what: str, value: str) -> None:
-    if not value or any(placeholder in value.lower() for placeholder in _PLACEHOLDERS):
+def _is_placeholder(value: str) -> bool:
+    return any(placeholder in value.lower() for placeholder in _PLACEHOLDERS)
+
+
+def _check_region(region: str) -> None:
+    if not _REGION.fullmatch(region):
         raise Invalid(
-            f"{what} is {'empty' if not value else 'a placeholder'}",
-            hint="Give the file that the proxy in production uses, with its real values.",
+            f"[server] region is {region!r}, which is not an AWS region",
+            hint="Write it as KMS signs its requests, for example eu-central-1.",
         )
 
 
@@ -227,3 +260,10 @@ def _check_metadata(settings: SampleSettings) -> None:
         raise Invalid(f"[server] {error.message}") from None
     if metadata is not None and len(metadata) > MAX_CIPHERTEXT_METADATA:
         raise Invalid(f"[server] ciphertext_metadata_b64 has more than {MAX_CIPHERTEXT_METADATA} bytes")
+    if metadata is not None and not is_foreign_metadata(metadata):
+        raise Invalid(
+            "[server] ciphertext_metadata_b64 looks like Holdfast's own metadata: the two proxies' ciphertexts could"
+            " not be distinguished",
+            hint="Such a key store cannot be taken over. Re-encrypt its data under another KMS key (`aws kms"
+            " re-encrypt`) while that proxy still serves.",
+        )

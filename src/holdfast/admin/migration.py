@@ -1,16 +1,16 @@
 """From AWS's sample proxy to Holdfast: what becomes of each setting, and then doing it.
 
-Ciphertexts of that proxy stay readable: its keys are registered with takeover, so nothing is encrypted anew.
+Ciphertexts of that proxy stay readable: its keys are registered with takeover, so nothing has to be encrypted again.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePath
 
 from holdfast.admin.aws_sample import SampleKeyStore, SampleSettings
-from holdfast.admin.catalogs import create_catalog
+from holdfast.admin.catalogs import create_catalog, open_catalog
 from holdfast.admin.doctor.finding import Finding, Severity
 from holdfast.admin.errors import Conflict, HsmRefused, Invalid
 from holdfast.admin.files import PUBLIC_MODE, create_file, private_directory, replace_file
@@ -20,6 +20,7 @@ from holdfast.admin.toml_text import toml_string
 from holdfast.catalog.snapshot import Takeover
 from holdfast.catalog.store import Catalog
 from holdfast.config.load import load, parse
+from holdfast.config.model import Configuration
 from holdfast.ekm.pkcs11.inspect import Inspector, TokenDescription
 from holdfast.ekm.pkcs11.profile import PROFILES
 from holdfast.ekm.settings import HsmSettings, TokenSelector
@@ -37,15 +38,21 @@ _PROFILE_OF_LIBRARY = {
 """By a part of the library's file name."""
 _VARIABLES = ("CKNFAST_", "NFAST_", "SOFTHSM2_CONF", "ChrystokiConfigurationPath", "CLOUDHSM_")
 """How the names of the environment variables begin that the vendors' modules read."""
+_ALWAYS_LOGS_IN = "CKNFAST_FAKE_ACCELERATOR_LOGIN"
+"""nShield's help for programs that log in to tokens without a login. That proxy needs it, Holdfast does not."""
 _SESSIONS = 8
 """Holdfast's default, per worker, of which there are two."""
 
 
 @dataclass(frozen=True, slots=True)
 class HsmView:
-    """What the HSM has: the token, the labels that can be taken over, and what is to be said of the others."""
+    """What the HSM has: the token, how a configuration names it, and which labels can be taken over.
+
+    `unusable` has the reason for each label that cannot be, `warnings` what to know about those that can.
+    """
 
     token: TokenDescription
+    selector: TokenSelector
     usable: frozenset[str]
     unusable: Mapping[str, str]
     warnings: tuple[str, ...]
@@ -54,11 +61,15 @@ class HsmView:
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """The settings, where they go, and the label of the key that health probes shall use."""
+    """The settings, where they go, and the label of the key for health probes.
+
+    `directory` gets the configuration and the PIN, `state` the catalog and the secrets.
+    """
 
     settings: SampleSettings
     source: Path
     directory: Path
+    state: Path
     health_key: str
     hsm: HsmView
 
@@ -72,30 +83,75 @@ class Migration:
         """The user PIN's file."""
         return self.directory / "pin"
 
-    def plan(self) -> Plan:
-        """Everything that will be made, and what has no counterpart here, with the reason."""
+    def plan(self, *, now: Callable[[], datetime]) -> Plan:
+        """Everything that will be made, and what has no counterpart here, with the reason.
+
+        Raises Conflict, Invalid, ConfigurationError and CatalogError for what would stop `apply` half-way.
+        """
+        text = self._configuration_text()
+        configuration = parse(text, self.configuration_path)
+        if self.configuration_path.exists() and self.configuration_path.read_text() != text:
+            raise Conflict(
+                f"{self.configuration_path} exists already and has other content",
+                hint="Choose another --directory, or move that file away.",
+            )
+        self._require_no_conflict(configuration, now)
         return Plan(
             f"Take over {self.source} into {self.directory}:", tuple(self._changes()), tuple(self._left_out())
         )
 
     def apply(self, *, now: Callable[[], datetime]) -> Iterator[str]:
-        """Makes it, saying what was done. A run that was interrupted is completed by running it again."""
+        """Makes what `plan` showed, saying what was done. An interrupted run is completed by another one."""
         private_directory(self.directory)
-        self._write_pin()
-        text = self._configuration_text()
-        parse(text, self.configuration_path)
+        private_directory(self.state)
+        if self.pin is not None:
+            self._write_pin(self.pin)
         if not self.configuration_path.exists():
-            create_file(self.configuration_path, text.encode(), mode=PUBLIC_MODE)
-        elif self.configuration_path.read_text() != text:
-            raise Conflict(
-                f"{self.configuration_path} exists already and says something else",
-                hint="Choose another --directory, or move that file away.",
-            )
+            create_file(self.configuration_path, self._configuration_text().encode(), mode=PUBLIC_MODE)
         yield f"Configuration: {self.configuration_path}"
         configuration = load(self.configuration_path)
         with closing(create_catalog(configuration, now=now)) as catalog:
-            for store in self.settings.external_key_stores:
+            for store in self.settings.stores:
                 yield from self._keystore(catalog, store)
+
+    @property
+    def pin(self) -> str | None:
+        """The user PIN, if the token needs a login."""
+        return self.settings.pkcs11.user_pin if self.hsm.token.login_required else None
+
+    @property
+    def public_stores(self) -> dict[str, str]:
+        """Key stores that are left out although KMS can be using them, by path prefix, with the reason."""
+        stores = self.settings.external_key_stores
+        return {store.uri_path_prefix: store.left_out for store in stores if store.left_out and not store.is_unused}
+
+    # ---- what would stop it
+
+    def _require_no_conflict(self, configuration: Configuration, now: Callable[[], datetime]) -> None:
+        """Of a catalog that exists already, as after an interrupted run. Raises Conflict, CatalogError."""
+        file = self.state / "catalog.db"
+        if not file.exists() or file.stat().st_size == 0:
+            return
+        with closing(open_catalog(configuration, now=now)) as catalog:
+            for store in self.settings.stores:
+                for clash in self._clashes(catalog, store):
+                    raise Conflict(f"the catalog in {self.state} {clash}", hint="Choose another --directory.")
+
+    def _clashes(self, catalog: Catalog, store: SampleKeyStore) -> Iterator[str]:
+        for row in catalog.keystores():
+            if (row.name == store.name) != (row.prefix.value == store.uri_path_prefix):
+                yield f"has a keystore {row.name!r} with the path prefix {row.prefix.value!r} already"
+        for credential in catalog.credentials(None):
+            if credential.access_key_id == store.sigv4_access_key_id and (
+                credential.keystore != store.name or credential.retired_at is not None
+            ):
+                state = "a retired" if credential.retired_at is not None else "a"
+                yield f"has {state} credential {credential.access_key_id} of {credential.keystore!r} already"
+        for key in catalog.keys(None):
+            if (key.keystore, key.external_key_id) not in {(store.name, label) for label in self.labels(store)}:
+                continue
+            if (key.hsm, key.label) != (HSM_NAME, key.external_key_id) or key.takeover is None:
+                yield f"has a key {key.external_key_id} of {key.keystore!r} already, which was not taken over"
 
     # ---- the plan
 
@@ -104,26 +160,33 @@ class Migration:
         yield f"configuration {self.configuration_path}, listening on {settings.server.ip}:{settings.server.port}"
         yield (
             f"HSM {HSM_NAME!r}: profile {profile_of(settings)}, library {settings.library},"
-            f" token {self.hsm.token.label!r} in slot {self.hsm.token.slot} (the first, which that proxy uses)"
+            f" token {self.hsm.token.label!r}, serial {self.hsm.token.serial!r}, in slot {self.hsm.token.slot} (the"
+            " first, which that proxy uses)"
         )
         if self.hsm.environment:
             yield f"environment of the module, as set here: {', '.join(self.hsm.environment)}"
-        yield f"PIN: from the settings file into {self.pin_path}, readable by you alone"
+        if self.pin is None:
+            yield "no PIN: the token needs no login"
+        else:
+            yield f"PIN: from the settings file into {self.pin_path}, readable only by you"
         yield f"health probes with the key {self.health_key!r}"
-        for store in settings.external_key_stores:
+        for store in settings.stores:
             keys = ", ".join(self.labels(store)) or "none"
             yield (
                 f"keystore {store.name!r}: {UriPathPrefix(store.uri_path_prefix).xks_proxy_uri_path}, region"
                 f" {settings.server.region}, credential {store.sigv4_access_key_id}, keys {keys}"
             )
-        metadata = settings.ciphertext_metadata
-        constant = f", with its constant ciphertext metadata of {len(metadata)} bytes" if metadata else ""
-        yield f"every key also decrypts what that proxy encrypted{constant}"
+        yield "every key also decrypts what that proxy encrypted, whatever ciphertext_metadata_b64 it had at the time"
 
     def _left_out(self) -> Iterator[str]:
         settings = self.settings
         for label, reason in self.hsm.unusable.items():
             yield f"NOT taken over: the key {label}: {reason}."
+        for prefix, reason in self.public_stores.items():
+            yield f"NOT taken over: the key store {prefix!r}: {reason}."
+        for store in settings.external_key_stores:
+            if store.is_unused:
+                yield f"Skipped: the key store {store.uri_path_prefix!r}: {store.left_out}."
         yield from self.hsm.warnings
         yield "KMS needs no change if this proxy answers at the same host name: path, credential and keys stay."
         yield f"{self.source} holds the PIN and the secret access keys in the clear: delete it when you are done."
@@ -157,20 +220,14 @@ class Migration:
 
     # ---- applying it
 
-    def _write_pin(self) -> None:
-        content = self.settings.pkcs11.user_pin.encode() + b"\n"
+    def _write_pin(self, pin: str) -> None:
+        content = pin.encode() + b"\n"
         if not self.pin_path.exists() or self.pin_path.read_bytes() != content:
             replace_file(self.pin_path, content)
 
     def _keystore(self, catalog: Catalog, store: SampleKeyStore) -> Iterator[str]:
-        prefix = UriPathPrefix.parse(store.uri_path_prefix)
-        there = [row for row in catalog.keystores() if row.name == store.name]
-        if any(row.prefix != prefix for row in there):
-            raise Conflict(
-                f"there is a keystore {store.name!r} already, and its path prefix is not {store.uri_path_prefix!r}",
-                hint="Choose another --directory.",
-            )
-        if not there:
+        if all(row.name != store.name for row in catalog.keystores()):
+            prefix = UriPathPrefix.parse(store.uri_path_prefix)
             catalog.create_keystore(store.name, prefix, region=self.settings.server.region)
         if all(row.access_key_id != store.sigv4_access_key_id for row in catalog.credentials(store.name)):
             pair = (
@@ -191,7 +248,7 @@ class Migration:
         settings = self.settings
         host = f"[{settings.server.ip}]" if ":" in settings.server.ip else settings.server.ip
         lines = [
-            "# Made by `holdfast migrate aws-sample`; yours to change. See docs/reference/configuration.md.",
+            "# Made by `holdfast migrate aws-sample`; change it as you like. See docs/reference/configuration.md.",
             "",
             "[server]",
             f"listen = {toml_string(f'{host}:{settings.server.port}')}",
@@ -202,17 +259,34 @@ class Migration:
             ),
             "",
             *self._tls_lines(),
+            *self._catalog_lines(),
             f"[hsm.{HSM_NAME}]",
             f"profile = {toml_string(profile_of(settings))}",
             f"library = {toml_string(settings.library)}",
-            f"token = {{ {token_entry(self.hsm.token)} }}",
-            'pin = { file = "pin" }',
+            f"token = {{ {self._token_entry()} }}",
+            *(['pin = { file = "pin" }'] if self.pin is not None else []),
             f"health_key = {toml_string(self.health_key)}",
             *([f"sessions = {self._sessions()}"] if self._sessions() != _SESSIONS else []),
             *self._iv_lines(),
             *self._environment_lines(),
         ]
         return "\n".join(lines) + "\n"
+
+    def _catalog_lines(self) -> Iterator[str]:
+        if self.state != self.directory:
+            state = self.state.absolute()
+            yield "[catalog]"
+            yield f"url = {toml_string(f'sqlite:///{state}/catalog.db')}"
+            yield f"secrets_directory = {toml_string(f'{state}/secrets')}"
+            yield ""
+
+    def _token_entry(self) -> str:
+        selector = self.hsm.selector
+        if selector.slot is not None:
+            return f"slot = {selector.slot}"
+        if selector.serial is not None:
+            return f"serial = {toml_string(selector.serial)}"
+        return f"label = {toml_string(selector.label or '')}"
 
     def _sessions(self) -> int:
         """That proxy's limit is for one process; here two workers share it."""
@@ -236,7 +310,7 @@ class Migration:
         yield ""
 
     def _existing(self, named: str, setting: str) -> str:
-        """That proxy's paths start at its working directory, which the settings file does not tell."""
+        """That proxy's paths start at its working directory, which is not in the settings file."""
         places = (Path.cwd(), self.source.absolute().parent, self.source.absolute().parent.parent)
         for place in places:
             if named and (place / named).is_file():
@@ -268,8 +342,12 @@ def look_at_hsm(settings: SampleSettings, health_key: str, *, variables: Mapping
 
     `variables` is the environment that proxy runs in: what the vendor's module reads of it is kept.
     """
-    environment = {name: value for name, value in sorted(variables.items()) if name.startswith(_VARIABLES)}
-    labels = sorted({label for store in settings.external_key_stores for label in store.xks_key_id_set})
+    environment = {
+        name: value
+        for name, value in sorted(variables.items())
+        if name.startswith(_VARIABLES) and name != _ALWAYS_LOGS_IN
+    }
+    labels = sorted({label for store in settings.stores for label in store.xks_key_id_set})
     if health_key in labels:
         raise Invalid(
             f"{health_key!r} is a key that KMS uses",
@@ -278,12 +356,9 @@ def look_at_hsm(settings: SampleSettings, health_key: str, *, variables: Mapping
     # The selector plays no part in listing the tokens.
     with Inspector(_hsm(settings, TokenSelector(slot=0), health_key, environment)) as inspector:
         tokens = inspector.tokens()
-    if not tokens:
-        raise HsmRefused(
-            f"{settings.library} shows no token", hint="Connect the HSM, or insert the card, then run this again."
-        )
+    token = _first_token(tokens, settings)
     unusable, warnings = {}, []
-    with Inspector(_hsm(settings, TokenSelector(slot=tokens[0].slot), health_key, environment)) as inspector:
+    with Inspector(_hsm(settings, TokenSelector(slot=token.slot), health_key, environment)) as inspector:
         _require_health_key(examine_found(health_key, health_key, inspector.find_keys(health_key)))
         for label in labels:
             findings = examine_found(label, label, inspector.find_keys(label))
@@ -292,11 +367,46 @@ def look_at_hsm(settings: SampleSettings, health_key: str, *, variables: Mapping
                 unusable[label] = "; ".join(refusals)
             else:
                 warnings += [f"Warning: {f.what}. {f.why}" for f in findings if f.severity is Severity.WARNING]
-    return HsmView(tokens[0], frozenset(labels) - set(unusable), unusable, tuple(warnings), environment)
+    return HsmView(
+        token,
+        selector_of(token, tokens),
+        frozenset(labels) - set(unusable),
+        unusable,
+        tuple(warnings),
+        environment,
+    )
+
+
+def _first_token(tokens: Sequence[TokenDescription], settings: SampleSettings) -> TokenDescription:
+    """The token that proxy uses. Raises HsmRefused where that cannot be what it uses in production."""
+    environment = (
+        "If that proxy's unit sets variables for the HSM's library (`systemctl show xks-proxy --property"
+        " Environment`), give this command the same: SOFTHSM2_CONF=PATH, CKNFAST_...=1."
+    )
+    if not tokens:
+        raise HsmRefused(
+            f"{settings.library} shows no token",
+            hint=f"Connect the HSM, or insert the card, then run this again. {environment}",
+        )
+    first = tokens[0]
+    # An nShield accelerator works without the flag; a token without a label is really new.
+    if not first.initialized and not first.label:
+        others = ", ".join(f"{token.label!r} in slot {token.slot}" for token in tokens[1:]) or "none"
+        raise HsmRefused(
+            f"the first token of {settings.library}, in slot {first.slot}, is not initialised, and that proxy always"
+            f" uses the first; other tokens: {others}",
+            hint=environment,
+        )
+    if first.login_required and settings.pin_is_placeholder:
+        raise Invalid(
+            f"[pkcs11] user_pin is empty or a placeholder, and the token {first.label!r} requires a login",
+            hint="Give the file that the proxy in production uses, with its real values.",
+        )
+    return first
 
 
 def _hsm(settings: SampleSettings, token: TokenSelector, health_key: str, environment: dict[str, str]) -> HsmSettings:
-    pin = Secret.of_text(settings.pkcs11.user_pin)
+    pin = None if settings.pin_is_placeholder else Secret.of_text(settings.pkcs11.user_pin)
     return HsmSettings(
         "migrate", profile_of(settings), settings.library, token, health_key, pin=pin, environment=environment
     )
@@ -312,6 +422,10 @@ def _require_health_key(findings: list[Finding]) -> None:
         )
 
 
-def token_entry(token: TokenDescription) -> str:
-    """How a configuration names the token: by its label, or by its slot where it has none."""
-    return f"label = {toml_string(token.label)}" if token.label else f"slot = {token.slot}"
+def selector_of(token: TokenDescription, tokens: Sequence[TokenDescription]) -> TokenSelector:
+    """What singles the token out among `tokens`: its label, else its serial, else its slot."""
+    if token.label and [other.label for other in tokens].count(token.label) == 1:
+        return TokenSelector(label=token.label)
+    if token.serial and [other.serial for other in tokens].count(token.serial) == 1:
+        return TokenSelector(serial=token.serial)
+    return TokenSelector(slot=token.slot)

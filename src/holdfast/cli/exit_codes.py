@@ -29,6 +29,7 @@ class ExitCode(IntEnum):
     ERRORS = 11
     LOGIN_REFUSED = 12
     DENIED = 13
+    INCOMPLETE = 14
     INTERRUPTED = 130
 
 
@@ -47,6 +48,7 @@ MEANINGS = {
     ExitCode.ERRORS: "Of `doctor`: the worst finding is an error. Of `check`: not fit, or the load was not carried.",
     ExitCode.LOGIN_REFUSED: "The HSM refused the PIN. Do not try again unattended: a token locks after a few tries.",
     ExitCode.DENIED: "Of `authorization`: the policies deny the request, or one that was not denied.",
+    ExitCode.INCOMPLETE: "Of `migrate`: done, except for keys or key stores that were not taken over.",
     ExitCode.INTERRUPTED: "Interrupted with Ctrl-C.",
 }
 """For the reference; a test holds it complete."""
