@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 
 from holdfast.ekm.port import HsmGauges
 from holdfast.operations.event import Event
-from holdfast.proxy.messages import HsmReport, KeyCount, Report
+from holdfast.proxy.messages import HsmReport, KeyCount, Report, ThreadReport
 from holdfast.proxy.metrics import Fleet, FleetCollector
 from holdfast.proxy.tally import Tally
 
@@ -51,6 +51,7 @@ def _fleet() -> Fleet:
         hsms=[HsmReport("main", "ACTIVE", {field.name: 1.0 for field in fields(HsmGauges)})],
         encryptions=[KeyCount("demo", "demo-key", 1, 1)],
         credentials_used={"A" * 20: 1.0},
+        threads=[ThreadReport("event-log", 0, well=True)],
     )
     fleet = Fleet()
     fleet.reports[0] = report

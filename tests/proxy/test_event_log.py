@@ -26,7 +26,7 @@ HOSTILE = 'a"\\\n\r\t\x00\x1b[31m\x7f\x9b1m\u2028\u202e\ufeff😀' + "}{"
 
 
 def write(sink: LogSink, *records: Record) -> EventLog:
-    log = EventLog(sink, ckr_name=ckr.name, worker=1)
+    log = EventLog(sink, ckr_name=ckr.name, worker=1, on_warning=print)
     log.start()
     for record in records:
         log.append(record)
@@ -114,7 +114,7 @@ def test_every_error_name_has_a_decision(error: ErrorName | None) -> None:
 
 
 def test_a_full_disk_loses_lines_and_counts_them() -> None:
-    log = EventLog(_Full(), ckr_name=ckr.name, worker=1)
+    log = EventLog(_Full(), ckr_name=ckr.name, worker=1, on_warning=print)
     log.start()
     for _ in range(3):
         log.append(Record(0, Event(), ""))
@@ -124,7 +124,7 @@ def test_a_full_disk_loses_lines_and_counts_them() -> None:
 
 def test_a_blocked_sink_loses_what_exceeds_the_capacity_and_delays_nobody() -> None:
     sink = _Blocked()
-    log = EventLog(sink, ckr_name=ckr.name, worker=1)
+    log = EventLog(sink, ckr_name=ckr.name, worker=1, on_warning=print)
     log.start()
     log.append(Record(0, Event(), ""))
     assert sink.entered.wait(5)

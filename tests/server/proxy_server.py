@@ -136,18 +136,21 @@ class ProxyServer:
         self._stderr.close()
         self._stdout.close()
 
-    def start(self, *, stdout: Any = None) -> None:
-        """Start the process, and wait until it is ready."""
+    def start(self, *, stdout: Any = None, stderr: Any = None, before: str = ":") -> None:
+        """Start the process after the shell command `before`, and wait until it is ready."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "holdfast", "serve", "--config", str(self.config)],
+            ["sh", "-c", f'{before}; exec "$@"', "sh", *self._command()],
             stdout=stdout if stdout is not None else self._stdout,
-            stderr=self._stderr,
+            stderr=stderr if stderr is not None else self._stderr,
             stdin=subprocess.DEVNULL,
             # A group of its own, so that nothing outlives a test.
             start_new_session=True,
         )
         if self._wait:
             self.wait_ready()
+
+    def _command(self) -> list[str]:
+        return [sys.executable, "-m", "holdfast", "serve", "--config", str(self.config)]
 
     def wait_ready(self) -> None:
         """Until /ready says 200 and every worker serves."""

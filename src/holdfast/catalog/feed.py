@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from threading import Thread
 
 from holdfast.catalog.counting import EncryptionBudget
 from holdfast.catalog.snapshot import Generation, Snapshot
 from holdfast.catalog.store import Catalog
 from holdfast.catalog.warnings import Warnings
+from holdfast.threads import LivingThread
 from holdfast.xks.types import KeyStatus
 
 POLL = 0.2
@@ -50,12 +50,12 @@ class CatalogFeed:
         self._flush_at = self._heartbeat_at = self._retry_at = 0.0
         self._stopping = False
         self._was_silent = False
-        self._thread = Thread(target=self._run, name="catalog-feed", daemon=True)
+        self.thread = LivingThread("catalog-feed", self._run, on_failure=on_warning)
 
     def start(self) -> None:
         """Load the first snapshot, reserve for its enabled keys, and go on in the thread. Raises CatalogError."""
         self._load()
-        self._thread.start()
+        self.thread.start()
 
     def stop(self) -> None:
         """End the thread, write the last uses that are not written yet, and close the catalog.
@@ -64,8 +64,8 @@ class CatalogFeed:
         """
         self._stopping = True
         self._budget.low.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        if self.thread.is_alive():
+            self.thread.join()
         with self._warnings.instead_of_errors("the latest uses of credentials are not recorded"):
             self._flush()
         self._catalog.close()

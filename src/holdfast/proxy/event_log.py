@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from holdfast.operations.event import Event
+from holdfast.threads import LivingThread
 from holdfast.xks.errors import ErrorName
 
 FLUSH_INTERVAL = 0.01
@@ -45,7 +46,9 @@ class Sink(Protocol):
 class EventLog:
     """The lines of one worker, written by a thread of its own: a sink that blocks delays no request."""
 
-    def __init__(self, sink: Sink, *, ckr_name: Callable[[int], str], worker: int) -> None:
+    def __init__(
+        self, sink: Sink, *, ckr_name: Callable[[int], str], worker: int, on_warning: Callable[[str], None]
+    ) -> None:
         self._sink = sink
         self._ckr_name = ckr_name
         self._worker = worker
@@ -53,7 +56,7 @@ class EventLog:
         self._wake = threading.Event()
         self._reopen = False
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="event-log", daemon=True)
+        self.thread = LivingThread("event-log", self._run, on_failure=on_warning)
         self._overflowed = 0
         self._unwritten = 0
 
@@ -64,7 +67,7 @@ class EventLog:
 
     def start(self) -> None:
         """Begin to write."""
-        self._thread.start()
+        self.thread.start()
 
     def append(self, record: Record) -> None:
         """Write it soon; never blocks. The event must not change any more."""
@@ -85,7 +88,7 @@ class EventLog:
         """Write what waits; a sink that blocks is given up after two seconds."""
         self._closing.set()
         self._wake.set()
-        self._thread.join(_CLOSE_TIMEOUT)
+        self.thread.join(_CLOSE_TIMEOUT)
 
     def _run(self) -> None:
         while not self._closing.is_set():

@@ -1,4 +1,4 @@
-"""What the supervisor and its workers tell each other, pickled over a socket pair that nobody else holds."""
+"""Messages between the supervisor and its workers, pickled over a socket pair that no other process holds."""
 
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -10,7 +10,7 @@ StoppedKeys = dict[KeyLocator, str]
 """Keys that do not encrypt any more, because an IV of theirs was unsafe; and why."""
 
 
-class Fault(IntEnum):
+class ExitReason(IntEnum):
     """Why a worker could not start: the exit code of `holdfast serve` (`holdfast.cli.exit_codes` has the words)."""
 
     FAILED = 1
@@ -30,7 +30,7 @@ class Ready:
 class Failed:
     """The worker could not start, for a reason that a person can act on."""
 
-    fault: Fault
+    exit_reason: ExitReason
     reason: str
 
 
@@ -55,6 +55,15 @@ class KeyCount:
 
 
 @dataclass(frozen=True, slots=True)
+class ThreadReport:
+    """A thread that must not end: how often it failed and was restarted, and whether it runs well now."""
+
+    name: str
+    failures: int
+    well: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A worker's counters since its start, and its gauges. Also the sign that its event loop turns.
 
@@ -70,6 +79,8 @@ class Report:
     encryptions: list[KeyCount] = field(default_factory=list)
     credentials_used: dict[str, float] = field(default_factory=dict)
     stranded: bool = False
+    threads: list[ThreadReport] = field(default_factory=list)
+    messages_lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)

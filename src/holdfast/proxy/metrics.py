@@ -5,7 +5,7 @@ pays for Prometheus, and no file outlives a worker.
 """
 
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import HTTPServer
@@ -33,9 +33,13 @@ class Fleet:
     reports: dict[int, Report] = field(default_factory=dict)
     retired: dict[tuple[str, str, str], Row] = field(default_factory=dict)
     retired_lines_lost: int = 0
+    retired_messages_lost: int = 0
+    retired_thread_failures: Counter[str] = field(default_factory=Counter)
     workers_ready: int = 0
     workers_wanted: int = 0
     replaced: int = 0
+    supervisor_failures: int = 0
+    messages_lost: int = 0
     reloads: dict[str, int] = field(default_factory=lambda: {"applied": 0, "refused": 0})
     certificate_expires: float | None = None
     encryption_limits: dict[str, int] = field(default_factory=dict)
@@ -67,6 +71,8 @@ class Fleet:
             if report is not None:
                 merge(self.retired, report.rows)
                 self.retired_lines_lost += report.event_lines_lost
+                self.retired_messages_lost += report.messages_lost
+                self.retired_thread_failures.update({thread.name: thread.failures for thread in report.threads})
 
 
 class FleetCollector(Collector):
@@ -110,6 +116,17 @@ class FleetCollector(Collector):
         yield CounterMetricFamily(
             "holdfast_workers_replaced", "Workers that died or hung and were replaced.", value=fleet.replaced
         )
+        yield CounterMetricFamily(
+            "holdfast_messages_lost",
+            "Messages that could not be written to standard error.",
+            value=fleet.messages_lost + fleet.retired_messages_lost + sum(r.messages_lost for r in reports),
+        )
+        yield CounterMetricFamily(
+            "holdfast_supervisor_failures",
+            "Steps of the supervisor that failed and were tried again.",
+            value=fleet.supervisor_failures,
+        )
+        yield from _threads(reports, fleet.retired_thread_failures)
         reloads = CounterMetricFamily(
             "holdfast_configuration_reloads", "Configurations loaded while running.", labels=["result"]
         )
@@ -137,6 +154,27 @@ def serve_metrics(address: Address, fleet: Fleet, *, now: Callable[[], float]) -
         raise CannotListen(
             f"cannot serve metrics on {address.host} port {address.port}: {error.strerror or error}"
         ) from None
+
+
+def _threads(reports: list[Report], retired_failures: Mapping[str, int]) -> Iterator[Metric]:
+    failures = Counter(retired_failures)
+    unwell: Counter[str] = Counter()
+    for report in reports:
+        for thread in report.threads:
+            failures[thread.name] += thread.failures
+            unwell[thread.name] += not thread.well
+    down = GaugeMetricFamily(
+        "holdfast_threads_unwell", "Workers in which this thread has ended or keeps failing.", labels=["thread"]
+    )
+    restarts = CounterMetricFamily(
+        "holdfast_thread_failures", "Times that a thread failed and was restarted.", labels=["thread"]
+    )
+    for name, count in unwell.items():
+        down.add_metric([name], count)
+    for name, count in failures.items():
+        restarts.add_metric([name], count)
+    yield down
+    yield restarts
 
 
 def _requests(rows: Iterable[Row]) -> Iterator[Metric]:

@@ -26,6 +26,7 @@ from holdfast.proxy.notify import say
 from holdfast.proxy.overload import Admission
 from holdfast.proxy.tally import Tally
 from holdfast.proxy.tls import TlsUnusable, build_context
+from holdfast.threads import LivingThread
 
 
 @dataclass(slots=True)
@@ -72,7 +73,7 @@ class Parts:
             )
             feed.start()
             undo.pop_all()
-        event_log = EventLog(sink, ckr_name=ckr.name, worker=worker)
+        event_log = EventLog(sink, ckr_name=ckr.name, worker=worker, on_warning=partial(say, "error"))
         event_log.start()
         credentials_used: dict[str, float] = {}
 
@@ -102,6 +103,11 @@ class Parts:
             tls,
             credentials_used=credentials_used,
         )
+
+    @property
+    def threads(self) -> tuple[LivingThread, ...]:
+        """Those without which the worker cannot serve for long."""
+        return self.feed.thread, self.event_log.thread
 
     def refresh_tls(self) -> None:
         """New connections get the certificate as it is on disk now; an unusable one changes nothing, loudly."""

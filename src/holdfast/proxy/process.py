@@ -4,10 +4,11 @@ import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from multiprocessing.spawn import get_executable
 from threading import Thread
 
 from holdfast.config.model import Configuration
@@ -22,7 +23,13 @@ LONGEST_BACK_OFF = 5.0
 """Seconds between two attempts to start a worker that cannot."""
 _FIRST_BACK_OFF = 0.25
 _LAST_WORDS = 1.0
+_NOT_EXECUTED = 255
+"""Exit code of a spawned process whose interpreter could not be executed."""
 _SPAWN = multiprocessing.get_context("spawn")
+
+
+class CannotSpawn(Exception):
+    """The operating system does not give what another process needs; the message says what."""
 
 
 class Inbox:
@@ -68,6 +75,7 @@ class WorkerProcess:
     seen: float
     ready: bool = False
     draining_until: float | None = None
+    killed_at: float | None = None
     failure: Failed | None = None
     report: Report | None = None
 
@@ -82,14 +90,23 @@ class WorkerProcess:
     ) -> "WorkerProcess":
         """Start a process; it reports Ready or Failed. `make` is given the worker's end of the connection.
 
-        `wake` is called by another thread when there is something to receive.
+        `wake` is called by another thread when there is something to receive. Raises CannotSpawn.
         """
-        ours, theirs = _SPAWN.Pipe()
-        start = make(theirs)
-        process = _SPAWN.Process(target=run, args=(start,), name=f"holdfast-worker-{start.number}")
-        process.start()
-        theirs.close()
-        return cls(start.number, process, ours, Inbox(ours, wake), configuration, started=now, seen=now)
+        with ExitStack() as undo:
+            try:
+                ours, theirs = _SPAWN.Pipe()
+                undo.callback(ours.close)
+                with theirs:
+                    start = make(theirs)
+                    process = _SPAWN.Process(target=run, args=(start,), name=f"holdfast-worker-{start.number}")
+                    process.start()
+                undo.callback(process.kill)
+                inbox = Inbox(ours, wake)
+            except (OSError, RuntimeError) as error:
+                # Out of descriptors, processes, memory or threads.
+                raise CannotSpawn(f"a worker process cannot be started: {error}") from error
+            undo.pop_all()
+        return cls(start.number, process, ours, inbox, configuration, started=now, seen=now)
 
     def receive(self, now: float) -> None:
         """Take in what the worker has sent."""
@@ -128,6 +145,11 @@ class WorkerProcess:
             # Real-time signals have numbers only.
             named = next((known.name for known in signal.Signals if known == -code), f"signal {-code}")
             return f"was killed by {named}"
+        if code == _NOT_EXECUTED and not self.ready:
+            return (
+                f"could not run {get_executable()!r} (exit code {code}); "
+                "the service's user must be able to execute it, and its virtual environment must be whole"
+            )
         return f"ended with exit code {code}"
 
     def close(self) -> None:
@@ -147,7 +169,7 @@ class WorkerProcess:
                 self.report = message
 
 
-class Slot:
+class WorkerPlace:
     """The place of one worker: who serves, and who is about to."""
 
     def __init__(self, number: int) -> None:

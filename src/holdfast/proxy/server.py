@@ -13,7 +13,8 @@ from holdfast.proxy.connections import ConnectionTable
 from holdfast.proxy.event_log import Record
 from holdfast.proxy.http import HttpConnection
 from holdfast.proxy.listener import REST, Listener
-from holdfast.proxy.messages import HsmReport, KeyCount, Report
+from holdfast.proxy.messages import HsmReport, KeyCount, Report, ThreadReport
+from holdfast.proxy.notify import messages_lost
 from holdfast.proxy.request import Limits, Site
 from holdfast.proxy.site import ApiSite, Probes, ProbeSite
 from holdfast.xks.types import HealthStatus
@@ -88,6 +89,8 @@ class Server:
             encryptions=self._encryptions(),
             credentials_used=dict(parts.credentials_used),
             stranded=any(hsm.is_stranded() for hsm in parts.hsms.values()),
+            threads=[ThreadReport(t.name, t.failures, t.trouble() is None) for t in parts.threads],
+            messages_lost=messages_lost(),
         )
 
     def _encryptions(self) -> list[KeyCount]:
@@ -117,6 +120,7 @@ class Server:
         statuses = {name: current_status(hsm.health(), now) for name, hsm in services.hsms.items()}
         if all(status is HealthStatus.UNAVAILABLE for status in statuses.values()):
             obstacles += [f"the HSM {name} is UNAVAILABLE" for name in statuses]
+        obstacles += [trouble for thread in self._parts.threads if (trouble := thread.trouble()) is not None]
         return obstacles
 
     def _listener(self, listening: socket.socket, site: Site) -> Listener:

@@ -29,14 +29,14 @@ class WorkerStart:
     proven: bool
 
 
-def cpu_of(slot: int, slots: int) -> int | None:
-    """The CPU of one worker's slot; None where there are more workers than CPUs (docs/decisions/0010).
+def cpu_of(place: int, places: int) -> int | None:
+    """The CPU of one worker's place; None where there are more workers than CPUs (docs/decisions/0010).
 
     A worker's threads share one GIL, so they gain nothing from a second CPU, and lose by every hand-over.
     """
     # The first CPU often has the interrupts, so it comes last.
     cpus = sorted(os.sched_getaffinity(0), reverse=True)
-    return cpus[slot] if slots <= len(cpus) else None
+    return cpus[place] if places <= len(cpus) else None
 
 
 class InheritedFile:

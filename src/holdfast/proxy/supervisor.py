@@ -4,7 +4,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
@@ -15,10 +15,10 @@ from holdfast.certificate_rules import Rule, Weight, judge
 from holdfast.config.errors import ConfigurationError
 from holdfast.config.load import load
 from holdfast.config.model import Address, Configuration
-from holdfast.proxy.messages import Failed, Fault, Refresh, RefreshTls, Report, StopKeys, ToWorker
+from holdfast.proxy.messages import ExitReason, Failed, Refresh, RefreshTls, Report, StopKeys, ToWorker
 from holdfast.proxy.metrics import Fleet, serve_metrics
-from holdfast.proxy.notify import notify, say, serving
-from holdfast.proxy.process import LONGEST_BACK_OFF, Slot, WorkerProcess
+from holdfast.proxy.notify import messages_lost, notify, open_standard_streams, say, serving
+from holdfast.proxy.process import LONGEST_BACK_OFF, CannotSpawn, WorkerPlace, WorkerProcess
 from holdfast.proxy.sockets import CannotListen, bind
 from holdfast.proxy.start import InheritedFile, WorkerStart, cpu_of
 from holdfast.proxy.tls import TlsUnusable, build_context, certificate_chain, certificate_expiry
@@ -35,12 +35,13 @@ _GRACE = 5.0
 
 def serve(configuration: Configuration) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. Not to be called twice in a process: it owns the signals."""
+    open_standard_streams()
     try:
         with Supervisor(configuration) as supervisor:
             return supervisor.run()
     except (CannotListen, TlsUnusable) as error:
         say("error", str(error))
-        return Fault.CONFIGURATION
+        return ExitReason.CONFIGURATION
 
 
 class Supervisor:
@@ -50,7 +51,7 @@ class Supervisor:
         self._good: Configuration | None = None
         self._target = configuration
         self._sockets: dict[Address, list[socket.socket]] = {}
-        self._slots: list[Slot] = []
+        self._places: list[WorkerPlace] = []
         self._leaving: list[WorkerProcess] = []
         self._fleet = Fleet()
         self._metrics: tuple[Address, HTTPServer] | None = None
@@ -78,19 +79,30 @@ class Supervisor:
         while not self._finished():
             self._wait()
             now = time.monotonic()
-            self._receive(now)
-            self._bury(now)
+            self._try(self._receive, now)
+            self._try(self._bury, now)
             if self._stop_signals:
-                self._stop(now)
+                self._try(self._stop, now)
             elif self._failure is not None:
                 say("error", self._failure.reason)
-                return self._failure.fault
+                return self._failure.exit_reason
             else:
-                self._watch_files(now)
-                self._converge(now)
-            self._kill_overdue(now)
+                self._try(self._watch_files, now)
+                self._try(self._converge, now)
+            self._try(self._kill_overdue, now)
+            self._fleet.messages_lost = messages_lost()
         notify("STOPPING=1")
+        say("notice", "stopped")
         return 0
+
+    def _try(self, step: Callable[[float], None], now: float) -> None:
+        """One step of a turn. Whatever goes wrong in it is reported, and tried again with the next turn."""
+        try:
+            step(now)
+        except Exception as error:  # noqa: BLE001 (the supervisor is the only process that replaces workers)
+            self._fleet.supervisor_failures += 1
+            name = step.__name__.strip("_").replace("_", " ")
+            say("error", f"the supervisor failed to {name}, and tries again: {type(error).__name__}: {error}")
 
     # ---- beginning
 
@@ -147,13 +159,17 @@ class Supervisor:
     # ---- one turn
 
     def _wait(self) -> None:
-        wait([self._signals, *(worker.process.sentinel for worker in self._workers())], _TURN)
-        with suppress(BlockingIOError):
+        try:
+            wait([self._signals, *(worker.process.sentinel for worker in self._workers())], _TURN)
+        except (OSError, ValueError):
+            # Never a loop without a pause.
+            time.sleep(_TURN)
+        with suppress(OSError):
             self._signals.recv(4096)
 
     def _workers(self) -> Iterable[WorkerProcess]:
-        for slot in self._slots:
-            yield from (worker for worker in (slot.current, slot.successor) if worker is not None)
+        for place in self._places:
+            yield from (worker for worker in (place.current, place.successor) if worker is not None)
         yield from self._leaving
 
     def _receive(self, now: float) -> None:
@@ -163,9 +179,9 @@ class Supervisor:
                 self._stop_keys(worker.report)
                 with self._fleet.lock:
                     self._fleet.reports[worker.number] = worker.report
-        for slot in self._slots:
-            if slot.successor is not None and slot.successor.ready:
-                self._promote(slot, slot.successor, now)
+        for place in self._places:
+            if place.successor is not None and place.successor.ready:
+                self._promote(place, place.successor, now)
 
     def _stop_keys(self, report: Report) -> None:
         """What one worker may not encrypt with, no other may, and none that replaces it."""
@@ -176,15 +192,15 @@ class Supervisor:
             )
             self._tell(StopKeys({name: {key: reason}}))
 
-    def _promote(self, slot: Slot, successor: WorkerProcess, now: float) -> None:
-        if slot.current is not None:
-            self._dismiss(slot.current, now)
-        slot.current, slot.successor = successor, None
+    def _promote(self, place: WorkerPlace, successor: WorkerProcess, now: float) -> None:
+        if place.current is not None:
+            self._dismiss(place.current, now)
+        place.current, place.successor = successor, None
         if self._good is None:
             self._good = successor.configuration
             notify("READY=1")
             say("notice", serving(successor.configuration))
-        if all(s.current is not None and s.current.configuration == self._target for s in self._slots):
+        if all(s.current is not None and s.current.configuration == self._target for s in self._places):
             self._committed()
 
     def _committed(self) -> None:
@@ -202,32 +218,35 @@ class Supervisor:
         for worker in [worker for worker in self._leaving if not worker.process.is_alive()]:
             self._leaving.remove(worker)
             self._forget(worker)
-        for slot in self._slots:
-            if slot.successor is not None and not slot.successor.process.is_alive():
-                failed, slot.successor = slot.successor, None
-                self._start_failed(slot, failed, now)
-            if slot.current is not None and not slot.current.process.is_alive():
-                dead, slot.current = slot.current, None
+        for place in self._places:
+            if place.successor is not None and not place.successor.process.is_alive():
+                failed, place.successor = place.successor, None
+                self._start_failed(place, failed, now)
+            if place.current is not None and not place.current.process.is_alive():
+                dead, place.current = place.current, None
                 say("warning", f"worker {dead.process.pid} {dead.death()}; it is replaced")
-                self._fleet.replaced += 1
-                if now - dead.started > LONGEST_BACK_OFF:
-                    slot.failures = 0
-                else:
-                    slot.back_off(now)
+                self._note_death(place, dead, now)
                 self._forget(dead)
 
-    def _start_failed(self, slot: Slot, worker: WorkerProcess, now: float) -> None:
-        failure = worker.failure or Failed(Fault.FAILED, f"a worker {worker.death()} before it was ready")
+    def _note_death(self, place: WorkerPlace, dead: WorkerProcess, now: float) -> None:
+        self._fleet.replaced += 1
+        if now - dead.started > LONGEST_BACK_OFF:
+            place.failures = 0
+        else:
+            place.back_off(now)
+
+    def _start_failed(self, place: WorkerPlace, worker: WorkerProcess, now: float) -> None:
+        failure = worker.failure or Failed(ExitReason.FAILED, f"a worker {worker.death()} before it was ready")
         self._forget(worker)
-        slot.back_off(now)
+        place.back_off(now)
         if self._good is None:
             # The other workers are still trying: what one of them can do, this one may do at a second attempt.
-            if not any(slot.successor for slot in self._slots):
+            if not any(place.successor for place in self._places):
                 self._failure = failure
         elif self._target != self._good:
             self._refuse(f"the new configuration is not applied: {failure.reason}")
             self._target = self._good
-        elif failure.fault is Fault.LOGIN_REFUSED:
+        elif failure.exit_reason is ExitReason.LOGIN_REFUSED:
             self._held = True
             say("error", f"no worker is started until SIGHUP or a changed configuration: {failure.reason}")
         else:
@@ -243,28 +262,38 @@ class Supervisor:
     def _converge(self, now: float) -> None:
         """Come closer to the target: first replace the missing, then one outdated worker at a time."""
         wanted = self._target.server.workers
-        while len(self._slots) < wanted:
-            self._slots.append(Slot(len(self._slots)))
-        for slot in self._slots[wanted:]:
-            for worker in (slot.current, slot.successor):
+        while len(self._places) < wanted:
+            self._places.append(WorkerPlace(len(self._places)))
+        for place in self._places[wanted:]:
+            for worker in (place.current, place.successor):
                 if worker is not None:
                     self._dismiss(worker, now)
-        del self._slots[wanted:]
+        del self._places[wanted:]
         # Until one worker has started nobody knows that the PIN is right: tokens lock after a few refusals.
-        for slot in self._slots if self._good is not None else self._slots[:1]:
-            first = self._good is None and slot.failures == 0
-            due = first or (self._good is not None and now >= slot.retry_at and not self._held)
-            if slot.current is None and slot.successor is None and due:
-                slot.successor = self._spawn(slot, now)
-        if not any(slot.successor for slot in self._slots):
-            for slot in self._slots:
-                if not self._held and slot.wants_successor(self._target, now):
-                    slot.successor = self._spawn(slot, now)
+        for place in self._places if self._good is not None else self._places[:1]:
+            first = self._good is None and place.failures == 0
+            due = first or (self._good is not None and now >= place.retry_at and not self._held)
+            if place.current is None and place.successor is None and due:
+                self._start_successor(place, now)
+        if not any(place.successor for place in self._places):
+            for place in self._places:
+                if not self._held and place.wants_successor(self._target, now):
+                    self._start_successor(place, now)
                     break
         self._fleet.workers_wanted = wanted
-        self._fleet.workers_ready = sum(slot.current is not None for slot in self._slots)
+        self._fleet.workers_ready = sum(place.current is not None for place in self._places)
 
-    def _spawn(self, slot: Slot, now: float) -> WorkerProcess:
+    def _start_successor(self, place: WorkerPlace, now: float) -> None:
+        try:
+            place.successor = self._spawn(place, now)
+        except CannotSpawn as error:
+            place.back_off(now)
+            if self._good is None:
+                self._failure = Failed(ExitReason.FAILED, str(error))
+            else:
+                say("warning", f"{error}; it is tried again")
+
+    def _spawn(self, place: WorkerPlace, now: float) -> WorkerProcess:
         self._spawned += 1
         number, target = self._spawned, self._target
         server = target.server
@@ -277,7 +306,7 @@ class Supervisor:
                 health=self._sockets[server.health_listen] if server.health_listen else [],
                 turn_file=InheritedFile(self._turn_file.fileno()),
                 control=control,
-                cpu=cpu_of(slot.number, len(self._slots)),
+                cpu=cpu_of(place.number, len(self._places)),
                 stopped=self._fleet.stopped,
                 proven=target == self._good,
             )
@@ -296,9 +325,18 @@ class Supervisor:
     def _kill_overdue(self, now: float) -> None:
         for worker in self._workers():
             reason = worker.overdue(now)
-            if reason is not None and worker.process.is_alive():
+            if reason is not None and worker.killed_at is None and worker.process.is_alive():
                 say("warning", f"worker {worker.process.pid} is killed: {reason}")
+                worker.killed_at = now
                 worker.process.kill()
+        for place in self._places:
+            stuck = place.current
+            if stuck is not None and stuck.killed_at is not None and now - stuck.killed_at > _GRACE:
+                # As in a driver that never returns: the kernel kills it when it does.
+                say("warning", f"worker {stuck.process.pid} does not end although it was killed; it is replaced")
+                place.current = None
+                self._leaving.append(stuck)
+                self._note_death(place, stuck, now)
 
     # ---- new configurations
 
@@ -327,6 +365,14 @@ class Supervisor:
             if fresh == self._target:
                 self._tell(refresh)
                 self._note_certificate()
+                if isinstance(refresh, Refresh):
+                    say(
+                        "notice",
+                        "SIGHUP: the configuration is unchanged; the TLS files, the event log's name and the"
+                        " HSMs' keys are read again",
+                    )
+            else:
+                say("notice", f"the configuration {fresh.path} has changed: one worker after the other is replaced")
             self._target = fresh
             self._watch.watch(watched_files(fresh))
         notify("READY=1")
@@ -363,12 +409,14 @@ class Supervisor:
         if not self._stopping:
             self._stopping = True
             notify("STOPPING=1")
+            timeout = self._target.server.drain_timeout
+            say("notice", f"stopping: running requests have {timeout:g} s to end")
             self._close_sockets(keep=())
-            for slot in self._slots:
-                for worker in (slot.current, slot.successor):
+            for place in self._places:
+                for worker in (place.current, place.successor):
                     if worker is not None:
                         self._dismiss(worker, now)
-            self._slots.clear()
+            self._places.clear()
         if self._stop_signals > 1:
             self._kill_all()
 

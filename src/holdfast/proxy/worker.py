@@ -18,7 +18,7 @@ import uvloop
 from holdfast.catalog.errors import CatalogError
 from holdfast.config.errors import ConfigurationError
 from holdfast.ekm.faults import EkmFault, LoginRefused
-from holdfast.proxy.messages import Drain, Failed, Fault, Ready, Refresh, RefreshTls, StopKeys
+from holdfast.proxy.messages import Drain, ExitReason, Failed, Ready, Refresh, RefreshTls, StopKeys
 from holdfast.proxy.parts import Parts
 from holdfast.proxy.reporter import Reporter
 from holdfast.proxy.server import Server
@@ -45,7 +45,7 @@ def run(start: WorkerStart) -> None:
             start.configuration, turn_file=start.turn_file.descriptor, worker=start.number, proven=start.proven
         )
     except (EkmFault, CatalogError, ConfigurationError, TlsUnusable, OSError) as error:
-        start.control.send(Failed(_fault_of(error), str(error)))
+        start.control.send(Failed(_exit_reason_of(error), str(error)))
         sys.exit(1)
     parts.stop_keys(start.stopped)
     # What exists now lives for ever: the cycle collector need not walk it again and again.
@@ -67,18 +67,18 @@ def bind_to_cpu(cpu: int) -> None:
         os.sched_setaffinity(0, {cpu})
 
 
-def _fault_of(error: Exception) -> Fault:
+def _exit_reason_of(error: Exception) -> ExitReason:
     match error:
         case LoginRefused():
-            return Fault.LOGIN_REFUSED
+            return ExitReason.LOGIN_REFUSED
         case EkmFault():
-            return Fault.HSM
+            return ExitReason.HSM
         case CatalogError():
-            return Fault.CATALOG
+            return ExitReason.CATALOG
         case TlsUnusable() | ConfigurationError():
-            return Fault.CONFIGURATION
+            return ExitReason.CONFIGURATION
         case _:
-            return Fault.FAILED
+            return ExitReason.FAILED
 
 
 class _Worker:
@@ -134,12 +134,17 @@ class _Worker:
         self._refreshing.add(task)
         task.add_done_callback(self._refreshing.discard)
 
+    def _report(self) -> None:
+        # Where a hanging worker hangs: function names only, no values. Without a thread for it, or without standard
+        # error, there is no such help, and that is no reason to end.
+        with suppress(OSError, RuntimeError, ValueError):
+            faulthandler.dump_traceback_later(_HANGS)
+        self._reporter.send(self._server.report())
+
     def _tick(self, due: float) -> None:
         now = time.monotonic()
         self._parts.admission.lag = max(0.0, now - due)
         self._ticks += 1
         if self._ticks % _REPORT_EVERY == 0:
-            # Who finds a worker killed for hanging asks where it hung: function names only, no values.
-            faulthandler.dump_traceback_later(_HANGS)
-            self._reporter.send(self._server.report())
+            self._report()
         self._loop.call_later(_TICK, self._tick, now + _TICK)

@@ -1,0 +1,92 @@
+"""Messages to the operator, whatever becomes of standard error."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from holdfast.proxy import notify
+from holdfast.proxy.notify import REPEATS_WRITTEN, Messages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pytest
+
+PIPE = 16384
+
+
+@contextmanager
+def pipe() -> Iterator[tuple[int, int]]:
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE)
+    try:
+        yield reading, writing
+    finally:
+        for descriptor in (reading, writing):
+            try:
+                os.close(descriptor)
+            except OSError:
+                continue
+
+
+def test_a_message_is_a_line_with_its_level() -> None:
+    with pipe() as (reading, writing):
+        Messages(writing).say("notice", "serving")
+        assert os.read(reading, PIPE) == b"holdfast: notice: serving\n"
+
+
+def test_nothing_is_raised_when_nobody_reads_the_pipe_any_more() -> None:
+    with pipe() as (reading, writing):
+        os.close(reading)
+        messages = Messages(writing)
+        messages.say("notice", "serving")
+        assert messages.lost == 1
+
+
+def test_nothing_is_raised_on_a_full_disk_or_a_closed_descriptor() -> None:
+    with open("/dev/full", "wb", buffering=0) as full:  # noqa: PTH123 (a device)
+        messages = Messages(full.fileno())
+        messages.say("notice", "one")
+        assert messages.lost == 1
+    messages.say("notice", "two")
+    assert messages.lost == 2
+
+
+def test_a_reader_that_does_not_read_stops_nobody_and_later_hears_how_much_was_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(notify, "_PATIENCE", 1)
+    with pipe() as (reading, writing):
+        messages = Messages(writing)
+        for number in range(100):
+            messages.say("warning", f"{number} {'x' * 1000}")
+        written = os.read(reading, 2 * PIPE)
+        lost = messages.lost
+        assert 80 < lost < 100
+        messages.say("warning", "read again")
+        assert os.read(reading, PIPE).splitlines() == [
+            b"holdfast: warning: %d messages before this one could not be written" % lost,
+            b"holdfast: warning: read again",
+        ]
+    assert re.fullmatch(rb"(holdfast: warning: [0-9]+ x{1000}\n)+", written)
+
+
+def test_the_same_message_is_written_a_few_times_and_then_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with pipe() as (reading, writing):
+        messages = Messages(writing)
+        for _ in range(270):
+            messages.say("warning", "worker 1 hangs")
+        assert os.read(reading, PIPE).splitlines() == [b"holdfast: warning: worker 1 hangs"] * REPEATS_WRITTEN
+        now = 61.0
+        messages.say("notice", "another")
+        assert os.read(reading, PIPE).splitlines() == [
+            b"holdfast: warning: worker 1 hangs (267 more times)",
+            b"holdfast: notice: another",
+        ]
