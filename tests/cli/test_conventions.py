@@ -1,6 +1,7 @@
 """Data on standard output, talk on standard error, exit codes that are documented, help that is quick."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,21 +77,66 @@ def test_every_admin_error_has_a_code_of_its_own() -> None:
     assert len(codes) == len(set(codes)) == 6
 
 
-def test_missing_configuration_says_where_it_looked(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_missing_configuration_says_where_it_looked(run: Run) -> None:
     done = run("keystore", "list")
     assert done.code == ExitCode.CONFIGURATION
-    assert "holdfast.toml" in done.err
-    assert "/etc/holdfast/holdfast.toml" in done.err
+    assert "/etc/holdfast/holdfast.toml does not exist" in done.err
+    assert "--config or HOLDFAST_CONFIG" in done.err
 
 
-def test_configuration_in_the_working_directory_is_found(
+def test_configuration_in_the_working_directory_is_not_used_but_pointed_at(
     run: Run, catalog_only: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """CWE-427: else whoever can write to the directory that an administrator is in chooses catalog and library."""
     monkeypatch.chdir(catalog_only.parent)
-    assert run("keystore", "list", "--json").ok().json == []
+    done = run("keystore", "list", "--json")
+    assert done.code == ExitCode.CONFIGURATION
+    assert "--config holdfast.toml" in done.err
+    assert run("keystore", "list", "--json", "--config", "holdfast.toml").ok().json == []
+
+
+@pytest.mark.parametrize(
+    "command", ["keystore list", "keystore block --all --yes", "key create demo k", "doctor", "serve", "init"]
+)
+def test_configuration_that_others_can_change_is_refused_by_every_command(
+    run: Run, catalog_only: Path, command: str
+) -> None:
+    catalog_only.chmod(0o666)
+    done = run(*command.split(), "--config", catalog_only)
+    assert (done.code, done.out) == (ExitCode.CONFIGURATION, "")
+    assert f"`chmod go-w {catalog_only}`" in done.err
+
+
+@pytest.mark.parametrize("command", ["key create prod k", "serve"])
+def test_library_that_others_can_change_is_not_loaded(run: Run, catalog_only: Path, command: str) -> None:
+    run("keystore", "create", "prod", "--config", catalog_only).ok()
+    library = catalog_only.with_name("library.so")
+    library.touch()
+    library.chmod(0o666)
+    text = re.sub('library = ".*"', f'library = "{library}"', catalog_only.read_text())
+    catalog_only.write_text(text)
+    done = run(*command.split(), "--config", catalog_only)
+    assert done.code == ExitCode.CONFIGURATION
+    assert f"{library} is not loaded" in done.err
+
+
+def test_every_command_that_changes_names_the_configuration_and_catalog(run: Run, catalog_only: Path) -> None:
+    named = f"Configuration {catalog_only}, catalog sqlite:///"
+    for command in ("keystore create prod", "credential issue prod", "keystore block prod --yes"):
+        assert run(*command.split(), "--config", catalog_only).ok().err.startswith(named)
+    for command in ("keystore list", "credential list", "keystore config prod", "keystore show prod", "key list"):
+        assert named not in run(*command.split(), "--config", catalog_only).ok().err
+
+
+def test_next_steps_name_the_configuration_where_it_would_not_be_found(
+    run: Run, catalog_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = f" --config {catalog_only}"
+    for command in ("keystore create prod", "credential issue prod"):
+        told = run(*command.split(), "--config", catalog_only).ok().err
+        assert all(step.endswith(flag) for step in re.findall("`(holdfast [^`]*)`", told))
+    monkeypatch.setenv("HOLDFAST_CONFIG", str(catalog_only))
+    assert flag not in run("keystore", "create", "other").ok().err
 
 
 def test_configuration_from_the_environment_is_found(

@@ -13,7 +13,7 @@ from holdfast.admin.plans import Usage, moment, retire_plan
 from holdfast.catalog.reads import CredentialRow
 from holdfast.cli import output
 from holdfast.cli.confirm import confirm
-from holdfast.cli.options import ConfigOption, JsonOption, YesOption, installation
+from holdfast.cli.options import ConfigOption, Installation, JsonOption, YesOption, installation
 from holdfast.cli.tables import table
 from holdfast.xks.types import AccessKeyId
 
@@ -55,7 +55,7 @@ def issue(
     with installation(config) as here:
         if reference is not None and access_key_id is not None:
             here.catalog.reference_credential(keystore, AccessKeyId.parse(access_key_id), reference)
-            _say_issued(keystore, access_key_id, secret=None, as_json=as_json)
+            _say_issued(here, keystore, access_key_id, secret=None, as_json=as_json)
             return
         identity, secret = new_credential()
         if output_file is not None:
@@ -71,7 +71,7 @@ def issue(
         if output_file is not None:
             output.say(f"Wrote the secret access key to {output_file}.")
         _say_issued(
-            keystore, str(identity), secret=secret.reveal().decode() if show_secret else None, as_json=as_json
+            here, keystore, str(identity), secret=secret.reveal().decode() if show_secret else None, as_json=as_json
         )
 
 
@@ -83,7 +83,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List credentials, retired ones too, and when each was last used."""
-    with installation(config) as here:
+    with installation(config, changes=False) as here:
         rows = here.catalog.credentials(keystore)
     if as_json:
         output.json([_as_json(row) for row in rows])
@@ -128,7 +128,7 @@ def retire(
         output.json(_as_json(row))
 
 
-def _say_issued(keystore: str, access_key_id: str, *, secret: str | None, as_json: bool) -> None:
+def _say_issued(here: Installation, keystore: str, access_key_id: str, *, secret: str | None, as_json: bool) -> None:
     shown = {} if secret is None else {"secret_access_key": secret}
     if as_json:
         output.json({"keystore": keystore, "access_key_id": access_key_id, **shown})
@@ -137,7 +137,8 @@ def _say_issued(keystore: str, access_key_id: str, *, secret: str | None, as_jso
     output.data(f"access key id: {access_key_id}")
     if secret is not None:
         output.data(f"secret access key: {secret}")
-    output.say(f"Next: `holdfast keystore config {keystore} --output FILE` writes what the KMS console takes.")
+    config = here.command(f"keystore config {keystore} --output FILE")
+    output.say(f"Next: `{config}` writes what the KMS console takes.")
 
 
 def _as_json(row: CredentialRow) -> dict[str, Any]:

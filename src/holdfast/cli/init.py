@@ -38,7 +38,9 @@ def init(
     if directory is None:
         configuration = read_configuration(config)
         with closing(create_catalog(configuration, now=output.utc_now)):
-            output.say("The catalog is ready.")
+            output.say(
+                f"Configuration {configuration.path}, catalog {configuration.catalog.url}: the catalog is ready."
+            )
         if as_json:
             output.json({"configuration": str(configuration.path), "catalog": configuration.catalog.url})
         return

@@ -83,7 +83,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List the external keys, as the catalog has them; the HSM is not asked."""
-    with installation(config) as here:
+    with installation(config, changes=False) as here:
         rows = here.catalog.keys(keystore)
         totals = here.catalog.encryption_totals()
     if as_json:
@@ -114,7 +114,7 @@ def show(
     keystore: KeystoreArgument, key: KeyArgument, *, config: ConfigOption = None, as_json: JsonOption = False
 ) -> None:
     """Show one external key, as the catalog has it."""
-    with installation(config) as here:
+    with installation(config, changes=False) as here:
         row = _as_json(find_key(here.catalog, keystore, key), here.catalog.encryption_totals())
     if as_json:
         output.json(row)

@@ -50,13 +50,14 @@ def create(
             output.json(_as_json(row, here))
             return
         output.say(f"Created the keystore {name!r} at {row.prefix.xks_proxy_uri_path}.")
-        output.say(f"Next: `holdfast key create {name} KEY-ID`, then `holdfast credential issue {name}`.")
+        create, issue = here.command(f"key create {name} KEY-ID"), here.command(f"credential issue {name}")
+        output.say(f"Next: `{create}`, then `{issue}`.")
 
 
 @app.command("list")
 def list_(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """List the keystores."""
-    with installation(config) as here:
+    with installation(config, changes=False) as here:
         rows = [_as_json(row, here) for row in here.catalog.keystores()]
     if as_json:
         output.json(rows)
@@ -81,7 +82,7 @@ def list_(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
 @app.command()
 def show(name: NameArgument, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show one keystore."""
-    with installation(config) as here:
+    with installation(config, changes=False) as here:
         row = _as_json(find_keystore(here.catalog, name), here)
     if as_json:
         output.json(row)
@@ -136,7 +137,7 @@ def config_(
 
     It is the specification's XKS proxy configuration file, and holds the secret access key.
     """
-    with installation(config) as here:
+    with installation(config, changes=False) as here:
         url = endpoint or PLACEHOLDER
         connection = connection_of(here.catalog, name, url, access_key_id=access_key_id)
     if output_file is None:

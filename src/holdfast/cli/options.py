@@ -1,5 +1,7 @@
 """Options that many commands share, and what they open: the configuration and its catalog."""
 
+import os
+import shlex
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -11,19 +13,20 @@ import typer
 from holdfast.admin.catalogs import open_catalog
 from holdfast.admin.errors import Invalid
 from holdfast.catalog.store import Catalog
-from holdfast.cli.output import utc_now
+from holdfast.cli.output import say, utc_now
 from holdfast.config.load import parse
 from holdfast.config.model import Configuration
+from holdfast.config.text import read_text
 
-DEFAULT_PLACES = (Path("holdfast.toml"), Path("/etc/holdfast/holdfast.toml"))
-"""Where the configuration is looked for, in this order, when neither --config nor HOLDFAST_CONFIG names it."""
+DEFAULT_PLACE = Path("/etc/holdfast/holdfast.toml")
+"""The configuration when neither --config nor HOLDFAST_CONFIG names one; never one of the working directory."""
 
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
         "--config",
         envvar="HOLDFAST_CONFIG",
-        help="The configuration file. Without it ./holdfast.toml, then /etc/holdfast/holdfast.toml.",
+        help=f"The configuration file. Default: {DEFAULT_PLACE}.",
         show_default=False,
     ),
 ]
@@ -38,6 +41,17 @@ class Installation:
     configuration: Configuration
     catalog: Catalog
 
+    def command(self, line: str) -> str:
+        """What to type for `holdfast LINE` on this installation, for a person to copy."""
+        return f"holdfast {line}{config_flag(self.configuration.path)}"
+
+
+def config_flag(path: Path) -> str:
+    """` --config PATH`, to end a command that is shown; empty where `path` is found without it."""
+    if path == DEFAULT_PLACE or str(path) == os.environ.get("HOLDFAST_CONFIG"):
+        return ""
+    return f" --config {shlex.quote(str(path))}"
+
 
 def configuration_path(named: Path | None) -> Path:
     """The configuration file to use. Raises Invalid where there is none."""
@@ -47,30 +61,32 @@ def configuration_path(named: Path | None) -> Path:
                 f"there is no configuration file {named}", hint="`holdfast init --directory DIR` makes one."
             )
         return named
-    for place in DEFAULT_PLACES:
-        if place.is_file():
-            return place
-    raise Invalid(
-        f"no configuration file: neither {' nor '.join(map(str, DEFAULT_PLACES))} exists",
-        hint="Name it with --config or HOLDFAST_CONFIG, or make one with `holdfast init --directory DIR`.",
-    )
+    if DEFAULT_PLACE.is_file():
+        return DEFAULT_PLACE
+    here = Path("holdfast.toml")
+    hint = "Name it with --config or HOLDFAST_CONFIG, or make one with `holdfast init --directory DIR`."
+    if here.is_file():
+        hint = f"Is it the one of this directory? Name it: --config {here}"
+    raise Invalid(f"no configuration file: {DEFAULT_PLACE} does not exist", hint=hint)
 
 
 def read_configuration(named: Path | None) -> Configuration:
-    """The configuration. Its TLS files and PINs are not touched: blocking a keystore must not need them."""
+    """The configuration. Its TLS files and PINs are not touched: blocking a keystore must not need them.
+
+    Raises Invalid, or ConfigurationError for a file that is wrong or that others can change.
+    """
     path = configuration_path(named)
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Invalid(
-            f"{path} cannot be read: {error}", hint="Run this as the user that the proxy runs as, or as root."
-        ) from None
-    return parse(text, path)
+    return parse(read_text(path, language="TOML"), path)
 
 
 @contextmanager
-def installation(named: Path | None) -> Iterator[Installation]:
-    """The configuration and its catalog, closed at the end."""
+def installation(named: Path | None, *, changes: bool = True) -> Iterator[Installation]:
+    """The configuration and its catalog, closed at the end.
+
+    A command that `changes` something says first of which installation: a wrong one would be changed in silence.
+    """
     configuration = read_configuration(named)
     with closing(open_catalog(configuration, now=utc_now)) as catalog:
+        if changes:
+            say(f"Configuration {configuration.path}, catalog {configuration.catalog.url}")
         yield Installation(configuration, catalog)

@@ -32,7 +32,7 @@ def prove(
     as_json: JsonOption = False,
 ) -> None:
     """Encrypt and decrypt once over the wire, as KMS does, with a credential of the catalog."""
-    with installation(config) as here:
+    with installation(config, changes=False) as here:
         url = endpoint or local_endpoint(here.configuration)
         connection = connection_of(
             here.catalog, keystore, url, access_key_id=credential_in_use(here.catalog, keystore)

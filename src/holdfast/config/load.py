@@ -25,6 +25,7 @@ from holdfast.config.model import (
 from holdfast.config.policies import parse_policies, read_policies
 from holdfast.config.reference import Absent, Key, Table
 from holdfast.config.text import read_text
+from holdfast.config.trust import distrust_library
 from holdfast.ekm.settings import HsmSettings, LoginMode
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -33,11 +34,14 @@ _ANYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 (compared, not bound)
 
 
 def load(path: Path) -> Configuration:
-    """The configuration in `path`; its TLS files can be read, its policies are valid. Raises ConfigurationError."""
+    """The configuration in `path`. Raises ConfigurationError.
+
+    Its TLS files can be read, its policies are valid, and nobody else can change it or the libraries it names.
+    """
     text = read_text(path, language="TOML")
     reader = _Reader(text, path)
     configuration = reader.configuration()
-    reader.check_readable(configuration.tls)
+    reader.check_files(configuration)
     if configuration.authorization is None:
         return configuration
     authorization = read_policies(configuration.authorization.policies)
@@ -92,8 +96,9 @@ class _Reader:
             hsms={name: _hsm(name, hsm) for name, hsm in hsms.items()},
         )
 
-    def check_readable(self, tls: Tls | None) -> None:
-        """Raises ConfigurationError for TLS files that cannot be opened."""
+    def check_files(self, configuration: Configuration) -> None:
+        """Raises ConfigurationError for TLS files that cannot be opened and libraries that others can change."""
+        tls = configuration.tls
         for name in ("certificate", "private_key", "client_ca"):
             file: Path | None = None if tls is None else getattr(tls, name)
             if file is None:
@@ -102,6 +107,9 @@ class _Reader:
                 file.open("rb").close()
             except OSError as error:
                 self._problem(("tls", name), f"`{name}` in [tls]: {file} cannot be read: {error.strerror}")
+        for name, table in configuration.hsms.items():
+            if why := distrust_library(table.settings.library):
+                self._problem(("hsm", name, "library"), f"`library` in [hsm.{name}] {why}")
         self._raise_problems()
 
     def _refuse_unknown_tables(self) -> None:

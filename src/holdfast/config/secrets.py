@@ -1,15 +1,21 @@
-"""Reads what the configuration refers to, as late as possible: in the process that needs it."""
+"""Looks at what the configuration refers to, as late as possible: in the process that needs it."""
 
 from dataclasses import replace
 
 from holdfast.catalog.errors import SecretMissing
 from holdfast.config.errors import ConfigurationError, Problem
 from holdfast.config.model import HsmTable
+from holdfast.config.trust import distrust_library
 from holdfast.ekm.settings import HsmSettings
 
 
 def resolve(table: HsmTable) -> HsmSettings:
-    """The HSM's settings with its PIN read. Raises ConfigurationError; its text never holds the PIN."""
+    """The HSM's settings with its PIN read, for a process that will load its library.
+
+    Raises ConfigurationError, also for a library that others can change. Its text never holds the PIN.
+    """
+    if why := distrust_library(table.settings.library):
+        raise ConfigurationError(f"[hsm.{table.settings.name}]", (Problem(None, f"the library {why}"),))
     if table.pin is None:
         return table.settings
     try:
