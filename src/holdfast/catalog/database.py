@@ -15,6 +15,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from holdfast.catalog import schema
 from holdfast.catalog.errors import AlreadyExists, CatalogError, Refused, SchemaMismatch, Unavailable
+from holdfast.catalog.ownership import give_to_owner_of, make_directory
 
 _SQLITE_BUSY = 5.0
 """Seconds that SQLite waits for another process's write to end."""
@@ -181,9 +182,13 @@ def create_sqlite_file(path: Path) -> None:
     Raises Unavailable.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(path.parent)
         with suppress(FileExistsError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            try:
+                give_to_owner_of(path.parent, descriptor)
+            finally:
+                os.close(descriptor)
         with closing(_open_sqlite(path)) as connection:
             # SQLite gives the -wal and -shm files the mode of the database itself.
             connection.execute("PRAGMA journal_mode = WAL")

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from holdfast.catalog.errors import SecretMissing
+from holdfast.catalog.ownership import give_to_owner_of, make_directory
 from holdfast.catalog.secret_reference import SecretReference, Source
 from holdfast.xks.errors import XksError
 from holdfast.xks.types import AccessKeyId, SecretAccessKey
@@ -22,11 +23,12 @@ class SecretFiles:
         """Write the secret durably: after this returns a power loss does not lose it. Raises SecretMissing."""
         path = self._path(access_key_id)
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(self._directory)
             # What a crash left behind has no row in the catalog: nobody was ever told that secret.
             path.unlink(missing_ok=True)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
+                give_to_owner_of(self._directory, file.fileno())
                 file.write(secret.reveal() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())

@@ -88,5 +88,6 @@ def installation(named: Path | None, *, changes: bool = True) -> Iterator[Instal
     configuration = read_configuration(named)
     with closing(open_catalog(configuration, now=utc_now)) as catalog:
         if changes:
-            say(f"Configuration {configuration.path}, catalog {configuration.catalog.url}")
+            url, version = configuration.catalog.url, catalog.version()
+            say(f"Configuration {configuration.path}, catalog {url}, version {version}")
         yield Installation(configuration, catalog)
