@@ -114,6 +114,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
                 2: True,
                 3: label.encode(),
                 0x102: key_id,
+                0x103: True,
                 0x161: length,
             }
             inspector._cryptoki.generate_key(session, 0x1080, template | {0x104: True, 0x105: True})

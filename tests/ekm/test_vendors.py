@@ -158,7 +158,7 @@ def test_a_token_without_gcm_is_named(site: Site, start: Start) -> None:
 
 
 def test_a_login_on_an_accelerator_is_refused_with_the_remedy(site: Site, start: Start, control: ShimControl) -> None:
-    with pytest.raises(LoginRefused, match='set login = "none"'):
+    with pytest.raises(LoginRefused, match='Set login = "none"'):
         start(site.shim_settings("nshield", login=LoginMode.USER))
     assert control.calls()["C_Login"] == 1
 

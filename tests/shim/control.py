@@ -55,6 +55,8 @@ _RANDOM_REPEAT: Final = 8
 _RANDOM_ZERO: Final = 16
 _OUTPUT_CORRUPT: Final = 1
 _OUTPUT_SHORT: Final = 2
+_FIND_NOTHING: Final = 4
+_ATTRIBUTE_LONG: Final = 8
 _MAGIC: Final = b"HFSHIM01"
 
 
@@ -366,11 +368,19 @@ class ShimControl:
 
     def corrupt_output(self, on: bool) -> None:  # noqa: FBT001
         """Flip the lowest bit of the first byte that C_Encrypt returns."""
-        self._control.output_faults = _OUTPUT_CORRUPT * on
+        self._set_output_fault(_OUTPUT_CORRUPT, on)
 
     def short_output(self, on: bool) -> None:  # noqa: FBT001
         """Make C_Encrypt return one byte less: of the IV where that is appended, else of the tag."""
-        self._control.output_faults = _OUTPUT_SHORT * on
+        self._set_output_fault(_OUTPUT_SHORT, on)
+
+    def find_nothing(self, on: bool) -> None:  # noqa: FBT001
+        """Make C_FindObjects succeed without an object, as SoftHSM does when it cannot open its files."""
+        self._set_output_fault(_FIND_NOTHING, on)
+
+    def long_attributes(self, on: bool) -> None:  # noqa: FBT001
+        """Make C_GetAttributeValue succeed with a ulValueLen that is 1 MiB longer than the value."""
+        self._set_output_fault(_ATTRIBUTE_LONG, on)
 
     # ---- counters
 
@@ -443,6 +453,10 @@ class ShimControl:
 
     def _rule(self, function: str) -> _Rule:
         return self._control.rules[0 if function == ANY else 1 + FUNCTIONS.index(function)]
+
+    def _set_output_fault(self, fault: int, on: bool) -> None:  # noqa: FBT001
+        faults = self._control.output_faults
+        self._control.output_faults = faults | fault if on else faults & ~fault
 
     def _set_iv_fault(self, fault: int, on: bool) -> None:  # noqa: FBT001
         faults = self._control.iv_faults

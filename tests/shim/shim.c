@@ -427,6 +427,8 @@ static CK_RV shim_C_GetAttributeValue(CK_SESSION_HANDLE hSession, CK_OBJECT_HAND
     if (rv == CKR_OK)
         rv = settings.personality == NSHIELD ? nshield_attributes(call.session, hObject, pTemplate, ulCount)
                                              : real->C_GetAttributeValue(hSession, hObject, pTemplate, ulCount);
+    if (rv == CKR_OK && ulCount == 1 && (atomic_load(&control->output_faults) & ATTRIBUTE_LONG) != 0)
+        pTemplate->ulValueLen += 1u << 20; /* more than there was room for, and no error */
     return leave(&call, rv);
 }
 
@@ -448,6 +450,8 @@ static CK_RV shim_C_FindObjects(CK_SESSION_HANDLE hSession, CK_OBJECT_HANDLE *ph
     if (rv == CKR_OK)
         rv = settings.personality == NSHIELD ? nshield_find(call.session, phObject, ulMax, pulCount)
                                              : real->C_FindObjects(hSession, phObject, ulMax, pulCount);
+    if (rv == CKR_OK && (atomic_load(&control->output_faults) & FIND_NOTHING) != 0)
+        *pulCount = 0; /* as SoftHSM does when it cannot open its files */
     return leave(&call, rv);
 }
 

@@ -38,7 +38,7 @@ const char *shim_environment(const char *name); /* an unset and an empty variabl
 
 enum { LOST_KEEPS_SESSIONS = 1, LOST_NEEDS_REINIT = 2 };                  /* lost_flags */
 enum { IV_REPEAT = 1, IV_ZERO = 2, IV_UNCHANGED = 4, RANDOM_REPEAT = 8, RANDOM_ZERO = 16 }; /* iv_faults */
-enum { OUTPUT_CORRUPT = 1, OUTPUT_SHORT = 2 };                            /* output_faults */
+enum { OUTPUT_CORRUPT = 1, OUTPUT_SHORT = 2, FIND_NOTHING = 4, ATTRIBUTE_LONG = 8 }; /* output_faults */
 #define FOREVER 0xFFFFFFFFu
 
 /* Rule 0 is for every function, rule 1+n for function n. */

@@ -26,14 +26,10 @@ INVALID_KEY_USAGE = "InvalidKeyUsageException"
 UNSUPPORTED = "UnsupportedOperationException"
 THROTTLING = "ThrottlingException"
 TIMEOUT = "DependencyTimeoutException"
-KEY_NOT_FOUND = "KeyNotFoundException"
 VENDOR = 0x81000071
 
 # hsm-facts, section 6: the code of C_Encrypt or C_Decrypt, and what Encrypt and Decrypt say.
 KEPT = {
-    **dict.fromkeys((0x40, 0x41, 0x42, 0x20, 0xC0), (INTERNAL, INVALID_CIPHERTEXT)),
-    # Spec, "Encrypt": a size that the key manager does not support.
-    0x21: (UNSUPPORTED, INVALID_CIPHERTEXT),
     **dict.fromkeys((0x71, 0x07), (INTERNAL, INTERNAL)),
     **dict.fromkeys((0x68, 0x63, 0x62), (INVALID_KEY_USAGE, INVALID_KEY_USAGE)),
     **dict.fromkeys((0x70, 0x54), (UNSUPPORTED, UNSUPPORTED)),
@@ -41,8 +37,11 @@ KEPT = {
     0x203: ("InvalidStateException", "InvalidStateException"),
 }
 """The session goes on; the health is not in doubt."""
+BAD_CIPHERTEXT = (0x40, 0x41, 0x42, 0x20, 0x21, 0xC0)
+"""Of C_Decrypt; what C_Encrypt means with them is a refusal."""
 GONE = {
-    **dict.fromkeys((0x60, 0x82), KEY_NOT_FOUND),
+    # The key is found each time: no key is missing, the HSM does not work.
+    **dict.fromkeys((0x60, 0x82), TIMEOUT),
     **dict.fromkeys((0xB3, 0xB0, 0x90, 0x101), INTERNAL),
 }
 """Tried again once: what happens once is no error."""
@@ -127,7 +126,62 @@ def test_a_refused_call_is_told_and_keeps_its_session(kept: ProxyServer, ckr: in
         assert shim_of(kept).calls()["C_OpenSession"] == sessions
 
 
-@pytest.mark.parametrize("ckr", [ckr for ckr, (_, decrypt) in KEPT.items() if decrypt == INVALID_CIPHERTEXT], ids=hex)
+@pytest.mark.parametrize("ckr", BAD_CIPHERTEXT, ids=hex)
+def test_a_good_ciphertext_is_called_bad_only_if_everything_else_still_opens(doubted: ProxyServer, ckr: int) -> None:
+    with doubted.caller() as caller:
+        sealed = sealed_by(doubted, caller)
+        shim_of(doubted).fail("C_Decrypt", ckr, times=1)
+        assert caller.decrypt(sealed).status == 200
+        assert failing(doubted, caller, sealed, "C_Decrypt", ckr).error in (INTERNAL, TIMEOUT)
+        doubted.eventually(lambda: caller.decrypt(sealed).status == 200, within=2, what="a Decrypt is answered")
+
+
+@pytest.mark.parametrize("ckr", BAD_CIPHERTEXT, ids=hex)
+def test_a_ciphertext_is_called_bad_if_it_alone_does_not_open_twice(kept: ProxyServer, ckr: int) -> None:
+    with kept.caller() as caller:
+        sealed = caller.encrypt(b"before")
+        sessions = shim_of(kept).calls()["C_OpenSession"]
+        shim_of(kept).fail("C_Decrypt", ckr, times=2)
+        assert caller.decrypt(sealed).error == INVALID_CIPHERTEXT
+        assert caller.decrypt(sealed).status == 200
+        assert shim_of(kept).calls()["C_OpenSession"] == sessions
+
+
+@pytest.mark.parametrize("ckr", BAD_CIPHERTEXT, ids=hex)
+def test_a_refusal_of_c_encrypt_keeps_its_session(kept: ProxyServer, ckr: int) -> None:
+    with kept.caller() as caller:
+        sealed = caller.encrypt(b"before")
+        sessions = shim_of(kept).calls()["C_OpenSession"]
+        # Spec, "Encrypt": a size that the key manager does not support.
+        expected = UNSUPPORTED if ckr == 0x21 else INTERNAL
+        assert failing(kept, caller, sealed, "C_Encrypt", ckr).error == expected
+        assert caller.encrypt(b"after").status == 200
+        assert shim_of(kept).calls()["C_OpenSession"] == sessions
+
+
+@pytest.mark.parametrize("ckr", [0x05, 0x06, 0x62, 0x63, 0x68, 0x54, 0x70, 0x203], ids=hex)
+@pytest.mark.parametrize("function", ["C_EncryptInit", "C_Encrypt", "C_DecryptInit", "C_Decrypt"])
+def test_what_happens_once_is_no_error(replaced: ProxyServer, function: str, ckr: int) -> None:
+    with replaced.caller() as caller:
+        sealed = caller.encrypt(b"before")
+        shim_of(replaced).fail(function, ckr, times=1)
+        reply = caller.encrypt(b"again") if function.startswith("C_Encrypt") else caller.decrypt(sealed)
+        assert reply.status == 200
+        assert shim_of(replaced).failures_left(function) == 0
+
+
+def test_a_module_that_shows_nothing_does_not_make_keys_missing(doubted: ProxyServer) -> None:
+    with doubted.caller() as caller:
+        sealed = sealed_by(doubted, caller)
+        shim_of(doubted).find_nothing(True)
+        shim_of(doubted).close_sessions()
+        for reply in (caller.decrypt(sealed), caller.encrypt(b"seen"), caller.encrypt(b"never seen", key="key-2")):
+            assert reply.error in (TIMEOUT, INTERNAL)
+        shim_of(doubted).find_nothing(False)
+        doubted.eventually(lambda: caller.decrypt(sealed).status == 200, within=5, what="a Decrypt is answered")
+
+
+@pytest.mark.parametrize("ckr", BAD_CIPHERTEXT, ids=hex)
 def test_before_the_ciphertext_was_looked_at_it_is_not_to_blame(kept: ProxyServer, ckr: int) -> None:
     with kept.caller() as caller:
         sealed = caller.encrypt(b"before")

@@ -236,6 +236,13 @@ HSM = Table(
             "CKM_ number of AES-GCM, as in 0x1087. Left out: as the profile says.",
         ),
         Key(
+            "allow_extractable",
+            kinds.Flag(),
+            False,
+            "Serve keys that are extractable, not sensitive or imported, so that copies may exist outside the HSM."
+            " Without it they are refused.",
+        ),
+        Key(
             "read_write_sessions",
             kinds.Flag(),
             Absent.NONE,

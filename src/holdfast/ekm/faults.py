@@ -28,6 +28,10 @@ class KeyAmbiguous(EkmFault):
     """More than one object matches: nobody can say which one a ciphertext needs."""
 
 
+class KeyUntrusted(EkmFault):
+    """The object found is not the key that was registered, or it may leave the HSM and the settings forbid that."""
+
+
 class KeyUsageRefused(EkmFault):
     """The key's attributes, type or size do not permit the operation."""
 

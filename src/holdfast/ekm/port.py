@@ -12,10 +12,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class KeyLocator:
-    """How a key is found: CKA_LABEL, and CKA_ID where the label alone is not unique (None: not looked at)."""
+    """How a key is found, and how it proves itself.
+
+    `label` is its CKA_LABEL, `id` its CKA_ID (None: not looked at). `canary` (IV, ciphertext, tag) was sealed under
+    it at registration; None: there is none yet, so the HSM makes one.
+    """
 
     label: str
     id: bytes | None = None
+    canary: bytes | None = field(default=None, compare=False, repr=False)
 
 
 class Sealed(NamedTuple):

@@ -35,8 +35,9 @@ class TokenSelector:
 class HsmSettings:
     """One `[hsm.NAME]` table, with its PIN read. None means: as the profile says.
 
-    `health_key` is the CKA_LABEL of the AES-256 key that start-up and health probes use. `environment` is set
-    in the process before the module is loaded. `initialize_string` is what NSS softokn takes through C_Initialize
+    `allow_extractable`: serve keys of which a copy may exist outside the HSM. `health_key` is the CKA_LABEL of the
+    AES-256 key that start-up and health probes use. `environment` is set in the process before the module is loaded.
+    `initialize_string` is what NSS softokn takes through C_Initialize
     (`configdir='sql:/path' certPrefix='' keyPrefix='' secmod='' flags=noModDB`); no other module wants one.
     """
 
@@ -58,3 +59,4 @@ class HsmSettings:
     read_write_sessions: bool | None = None
     probe_interval: float = 10.0
     initialize_string: str | None = None
+    allow_extractable: bool = False

@@ -8,6 +8,7 @@ from holdfast.xks.errors import ErrorName, XksError
 NAMES: dict[type[Exception], ErrorName] = {
     faults.KeyNotFound: ErrorName.KEY_NOT_FOUND,
     faults.KeyAmbiguous: ErrorName.INTERNAL,
+    faults.KeyUntrusted: ErrorName.INTERNAL,
     faults.KeyUsageRefused: ErrorName.INVALID_KEY_USAGE,
     faults.CiphertextRejected: ErrorName.INVALID_CIPHERTEXT,
     faults.MechanismUnsupported: ErrorName.UNSUPPORTED_OPERATION,

@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 
 from holdfast.ekm.faults import EkmFault, HsmBusy, HsmUnavailable, LoginRefused, ModuleFailed
+from holdfast.ekm.pkcs11 import ckr
 from holdfast.ekm.pkcs11.connection import Connection
 from holdfast.ekm.pkcs11.cryptoki import CkrError
 from holdfast.ekm.pkcs11.health import RETRY, HealthMonitor
@@ -34,9 +35,18 @@ class Pkcs11Hsm:
     """One HSM in one worker process. `run` belongs to the event loop; everything else may be called anywhere.
 
     `wait_for_token` in seconds: how long `start` waits for a token that is not there yet (a card, a service).
+    `canary_made` gets the canary of each key that was registered without one, `key_stopped` each key that this
+    process has stopped for an unsafe IV, and why. Both are called on HSM threads and must not block.
     """
 
-    def __init__(self, settings: HsmSettings, *, wait_for_token: float = 10.0) -> None:
+    def __init__(
+        self,
+        settings: HsmSettings,
+        *,
+        wait_for_token: float = 10.0,
+        canary_made: Callable[[KeyLocator, bytes], None] | None = None,
+        key_stopped: Callable[[KeyLocator, str], None] | None = None,
+    ) -> None:
         self._settings = settings
         self._profile = profile_of(settings)
         self._wait_for_token = wait_for_token
@@ -44,7 +54,8 @@ class Pkcs11Hsm:
         self._absence = "the HSM has not been started, or was stopped"
         self._stopping = Event()
         self._starter: Thread | None = None
-        self._guard = IvGuard()
+        self._guard = IvGuard(key_stopped)
+        self._canary_made = canary_made
 
     @property
     def aad_framing(self) -> AadFraming:
@@ -57,9 +68,10 @@ class Pkcs11Hsm:
         try:
             module = Module.acquire(settings.library, self._profile.environment, settings.initialize_string)
         except CkrError as error:
-            raise fault_of(error, HsmUnavailable) from None
+            fault = fault_of(error)
+            raise HsmUnavailable(f"{fault.message}. {self._profile.set_up}", cause=fault.cause) from None
         try:
-            connection = Connection(module, self._settings, self._profile, self._guard)
+            connection = Connection(module, self._settings, self._profile, self._guard, self._canary_made)
             self._connect(connection)
             self._serve(connection)
         except BaseException:
@@ -95,7 +107,8 @@ class Pkcs11Hsm:
                     raise ModuleFailed(missing.message) from None
                 Event().wait(_LOOK_AGAIN)
             except CkrError as error:
-                raise fault_of(error, HsmUnavailable) from None
+                fault = fault_of(error)
+                raise HsmUnavailable(f"{fault.message}. {ckr.advice(error.ckr)}", cause=fault.cause) from None
             else:
                 return
 
@@ -190,6 +203,19 @@ class Pkcs11Hsm:
     def stop_key(self, key: KeyLocator, reason: str) -> None:
         """The key does not encrypt any more: another worker has seen an unsafe IV."""
         self._guard.stopped.setdefault(key, reason)
+
+    def release_key(self, key: KeyLocator) -> None:
+        """Forget a stop that the catalog has taken over: from now on the catalog decides."""
+        self._guard.stopped.pop(key, None)
+
+    def untrusted_keys(self) -> dict[KeyLocator, str]:
+        """The keys that are refused (not the registered ones, or they may leave the HSM), each with the reason."""
+        return {} if self._started is None else self._started[0].handles.untrusted
+
+    def token_serial(self) -> str:
+        """The serial number of the token in use; empty where it has none, or before `start`."""
+        token = None if self._started is None else self._started[0].token
+        return "" if token is None else token.serial
 
     def stop(self) -> None:
         """As `Hsm.stop`. Takes up to a few seconds if a C_ call does not return."""

@@ -1,11 +1,13 @@
 """What the sessions of one HSM share: the module, the token, the login, the handles, the IV guard."""
 
+from collections.abc import Callable
 from threading import Lock
+from time import monotonic
 
-from holdfast.ekm.faults import EkmFault, IvUnsafe, KeyUsageRefused
+from holdfast.ekm.faults import EkmFault, HsmUnavailable, IvUnsafe, KeyUsageRefused
 from holdfast.ekm.pkcs11.cryptoki import CkrError, TokenInfo
 from holdfast.ekm.pkcs11.gcm import GcmChannel
-from holdfast.ekm.pkcs11.handles import Handles
+from holdfast.ekm.pkcs11.handles import Handles, find_one
 from holdfast.ekm.pkcs11.iv import IvGuard, IvOutcome
 from holdfast.ekm.pkcs11.iv_probe import probe_iv
 from holdfast.ekm.pkcs11.login import Login
@@ -19,38 +21,51 @@ from holdfast.ekm.settings import HsmSettings
 class Connection:
     """A token in a module. Methods block; they raise CkrError and EkmFault.
 
-    `generation` grows when every session must be opened anew. `canary` was sealed under the health key when
-    the IV was probed. `guard` looks at the IVs of requests, `probe_guard` at those of probes: a key that a
-    request has stopped stays stopped, while each probe finds out anew. The anchor session is held open for ever:
-    a token whose last session closes logs out, and SoftHSM's last close races with another thread's open
-    (SoftHSM #464).
+    `session_round` grows when every session must be opened again. `health_canary` was sealed under the health key
+    when the IV was probed. `proven_since` is when the last probe that succeeded began (monotonic seconds).
+    `canary_made` gets the canaries of keys that have none yet; None: no canaries are made. It must not block.
+
+    `guard` looks at the IVs of requests, `probe_guard` at those of probes: a key that a request has stopped stays
+    stopped, while each probe starts afresh. The anchor session stays open: a token whose last session closes logs
+    out, and SoftHSM's last close races with another thread's open (SoftHSM #464).
     """
 
-    def __init__(self, module: Module, settings: HsmSettings, profile: Profile, guard: IvGuard) -> None:
+    def __init__(
+        self,
+        module: Module,
+        settings: HsmSettings,
+        profile: Profile,
+        guard: IvGuard,
+        canary_made: Callable[[KeyLocator, bytes], None] | None = None,
+    ) -> None:
         self.module = module
         self.cryptoki = module.cryptoki
         self.profile = profile
-        self.handles = Handles(module.cryptoki)
+        self.handles = Handles()
         self.guard = guard
         self.probe_guard = IvGuard()
         self.health_key = KeyLocator(settings.health_key)
-        self.generation = 0
-        self.canary: Sealed | None = None
+        self.allow_extractable = settings.allow_extractable
+        self.canary_made = canary_made
+        self.proven_since = monotonic()
+        self.session_round = 0
+        self.health_canary: Sealed | None = None
         self.token: TokenInfo | None = None
         self._settings = settings
         self._login = Login(module.cryptoki, profile, settings.pin)
         self._anchor: tuple[int, int] | None = None
         self._connect_lock = Lock()
         self._connected_epoch: int | None = None
+        self._last_epoch: int | None = None
 
     def invalidate(self) -> None:
-        """Every session is void, and the next `ensure` connects anew."""
+        """Every session is void, and the next `ensure` connects again."""
         self._connected_epoch = None
-        self.generation += 1
+        self.session_round += 1
 
     def renew_sessions(self) -> None:
-        """Every session is opened anew before its next use; token, login and handles stay."""
-        self.generation += 1
+        """Every session is opened again before its next use; token, login and handles stay."""
+        self.session_round += 1
 
     def ensure(self) -> None:
         """Find the token, check the mechanism, log in, open the anchor session, probe the IV.
@@ -64,10 +79,11 @@ class Connection:
                 self._connect()
 
     def _connect(self) -> None:
-        # No session opens before the probe has passed: nothing may encrypt with an IV that nobody looked at.
+        # No session opens before the probe has passed: nothing may encrypt with an IV that was not looked at.
         self._connected_epoch = None
         epoch = self.module.epoch
-        self.handles.clear()
+        self.handles.clear(new_epoch=epoch != self._last_epoch)
+        self._last_epoch = epoch
         token = choose_token(self.cryptoki, self._settings.token)
         require_gcm(self.cryptoki, token.slot, self.profile)
         self.token = token
@@ -75,11 +91,16 @@ class Connection:
         anchor = self.open_session()
         self._anchor = (epoch, anchor)
         self._probe_iv(anchor)
-        self.generation += 1
+        self.session_round += 1
         self._connected_epoch = epoch
 
     def _probe_iv(self, session: int) -> None:
-        found = self.handles.find(session, self.health_key)
+        version = self.handles.version
+        found = find_one(self.cryptoki, session, self.health_key)
+        if found.unread:
+            raise HsmUnavailable(
+                f"the token does not tell {' and '.join(found.unread)} of the health key {self.health_key.label!r}"
+            )
         if not (found.encrypts and found.decrypts and found.is_aes_256):
             raise KeyUsageRefused(
                 f"the health key {self.health_key.label!r} is {found.attributes.key_spec} and permits "
@@ -87,11 +108,13 @@ class Connection:
             )
         probe = probe_iv(GcmChannel(self.cryptoki, session, self.profile), found.handle, self.profile)
         if probe.outcome is not IvOutcome.SAFE:
-            raise IvUnsafe(f"this HSM is not served: {probe.sentence}. `holdfast doctor` shows the probe")
-        self.canary = probe.sealed
+            raise IvUnsafe(f"this HSM is not served: {probe.sentence}. `holdfast doctor` tries the other settings")
+        self.health_canary = probe.sealed
+        found.confirmed.add(None)
+        self.handles.keep(self.health_key, found, version)
 
     def open_session(self) -> int:
-        """A new session's handle, logged in as the settings say. Raises LoginRefused, for ever once refused."""
+        """A new session's handle, logged in as the settings say. Raises LoginRefused, always once refused."""
         assert self.token is not None  # noqa: S101 (`_connect` has set it)
         session = self.cryptoki.open_session(self.token.slot, read_write=self.profile.read_write_sessions)
         try:
@@ -104,7 +127,7 @@ class Connection:
         return session
 
     def close_session(self, session: int, epoch: int) -> None:
-        """Close, whatever the module says. A handle of an older epoch may be somebody else's now: left alone."""
+        """Close, whatever the module says. A handle of an older epoch may be another session's now: left alone."""
         if epoch == self.module.epoch:
             try:
                 self.cryptoki.close_session(session)
@@ -112,7 +135,7 @@ class Connection:
                 return  # gone already, or the device is: nothing is left to close
 
     def keep_anchor(self) -> None:
-        """Open the anchor session anew if it is gone: pulling the last card closes every session (nShield)."""
+        """Open the anchor session again if it is gone: pulling the last card closes every session (nShield)."""
         with self._connect_lock:
             if self._connected_epoch != self.module.epoch or self._anchor is None:
                 return
@@ -122,7 +145,7 @@ class Connection:
                 self._anchor = (self.module.epoch, self.open_session())
 
     def disconnect(self) -> None:
-        """Close the anchor session; the library need not spare this HSM any more."""
+        """Close the anchor session; the library need not spare this HSM."""
         self.module.forget_hsm(self)
         self._drop_anchor()
 

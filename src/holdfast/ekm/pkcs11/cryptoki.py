@@ -14,6 +14,7 @@ from cffi import FFI
 from holdfast.ekm.faults import ModuleFailed
 from holdfast.ekm.pkcs11 import ckr
 from holdfast.ekm.pkcs11._declarations import DECLARATIONS, FUNCTIONS
+from holdfast.ekm.pkcs11.ckr import Ckr
 from holdfast.ekm.pkcs11.constants import (
     CKF_LOGIN_REQUIRED,
     CKF_OS_LOCKING_OK,
@@ -36,6 +37,8 @@ _ULONG_POINTER: Final = "CK_ULONG *"
 _ULONG_BYTES: Final = ffi.sizeof("CK_ULONG")
 _FIND_BATCH: Final = 64
 _LONGEST_ATTRIBUTE: Final = 4096
+_ATTRIBUTE_ABSENT: Final = (Ckr.ATTRIBUTE_SENSITIVE, Ckr.ATTRIBUTE_TYPE_INVALID, Ckr.BUFFER_TOO_SMALL)
+"""Normal answers for an attribute that an object does not have or does not show."""
 
 
 class CkrError(Exception):
@@ -137,11 +140,11 @@ class Cryptoki:
         arguments = ffi.new("CK_C_INITIALIZE_ARGS *", {"flags": CKF_OS_LOCKING_OK, "pReserved": self._reserved})
         self._bind(None)
         value = self.C_Initialize(arguments)
-        if value == ckr.CANT_LOCK:
+        if value == Ckr.CANT_LOCK:
             arguments.flags = 0
             value = self.C_Initialize(arguments)
             self._bind(Lock())
-        if not (again and value == ckr.CRYPTOKI_ALREADY_INITIALIZED):
+        if not (again and value == Ckr.CRYPTOKI_ALREADY_INITIALIZED):
             _check("C_Initialize", value)
 
     def finalize(self) -> None:
@@ -226,7 +229,7 @@ class Cryptoki:
     def login(self, session: int, pin: Secret) -> None:
         """C_Login as the user; CKR_USER_ALREADY_LOGGED_IN is success."""
         value = self.C_Login(session, CKU_USER, pin.reveal(), len(pin.reveal()))
-        if value != ckr.USER_ALREADY_LOGGED_IN:
+        if value != Ckr.USER_ALREADY_LOGGED_IN:
             _check("C_Login", value)
 
     # ---- objects
@@ -273,7 +276,8 @@ class Cryptoki:
             return None
         _check("C_GetAttributeValue", result)
         length = attribute.ulValueLen
-        return None if length == UNAVAILABLE_INFORMATION else bytes(ffi.buffer(value, length))
+        # A longer value than there was room for is an error that the module did not report.
+        return bytes(ffi.buffer(value, length)) if length <= room else None
 
     def generate_key(self, session: int, mechanism: int, template: Mapping[int, bytes | bool | int]) -> int:
         """C_GenerateKey: the key's handle."""
@@ -288,17 +292,13 @@ class Cryptoki:
         _check("C_DestroyObject", self.C_DestroyObject(session, handle))
 
 
-# CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_TYPE_INVALID, CKR_BUFFER_TOO_SMALL: normal answers (hsm-facts, section 6).
-_ATTRIBUTE_ABSENT: Final = (0x011, 0x012, 0x150)
-
-
 def _check(function: str, value: int) -> None:
-    if value != ckr.OK:
+    if value != Ckr.OK:
         raise CkrError(function, value)
 
 
 def _absent(*_arguments: object) -> int:
-    return 0x054  # CKR_FUNCTION_NOT_SUPPORTED
+    return Ckr.FUNCTION_NOT_SUPPORTED
 
 
 def _serialised(function: Callable[..., int], lock: Lock) -> Callable[..., int]:

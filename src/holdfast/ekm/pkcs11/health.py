@@ -90,15 +90,20 @@ class HealthMonitor:
     def judgement(self) -> tuple[HealthStatus, str]:
         """The latest probe, and what the pool shows now."""
         stopped = len(self._connection.guard.stopped)
-        if self.status is HealthStatus.UNAVAILABLE or (self.status is HealthStatus.DEGRADED and not stopped):
+        untrusted = len(self._connection.handles.untrusted)
+        if self.status is HealthStatus.UNAVAILABLE or (
+            self.status is HealthStatus.DEGRADED and not (stopped or untrusted)
+        ):
             return self.status, self.reason
         if self._pool.refusal is not None:
             return HealthStatus.UNAVAILABLE, self._pool.refusal.message
-        blemish = self._blemish(stopped)
-        return (HealthStatus.DEGRADED if blemish else HealthStatus.ACTIVE), blemish
+        defect = self._defect(stopped, untrusted)
+        return (HealthStatus.DEGRADED if defect else HealthStatus.ACTIVE), defect
 
-    def _blemish(self, stopped: int) -> str:
+    def _defect(self, stopped: int, untrusted: int) -> str:
         """What is wrong with an HSM that answers its probe, or nothing."""
+        if untrusted:
+            return f"{untrusted} keys are refused: they are not the registered ones, or may leave the HSM"
         if stopped:
             return f"{stopped} keys do not encrypt any more: an IV of theirs was unsafe"
         if self._pool.quarantined:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from holdfast.ekm.faults import ModuleFailed, NativeCall
-from holdfast.ekm.pkcs11 import ckr
+from holdfast.ekm.pkcs11.ckr import Ckr
 from holdfast.ekm.pkcs11.cryptoki import CkrError, Cryptoki, ffi
 from holdfast.xks.secret import Secret
 
@@ -58,5 +58,5 @@ def _set_user_pin(module: Cryptoki, table: Any, slot: int, *, so_pin: Secret, pi
 
 
 def _check(function: str, value: int) -> None:
-    if value != ckr.OK:
+    if value != Ckr.OK:
         raise CkrError(function, value)

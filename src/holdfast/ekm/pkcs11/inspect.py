@@ -10,6 +10,7 @@ from typing import Final, Self, TypeVar
 from holdfast.ekm import faults
 from holdfast.ekm.faults import EkmFault
 from holdfast.ekm.pkcs11 import ckr
+from holdfast.ekm.pkcs11.canary import CANARY_AAD, CANARY_TEXT, canary_opens
 from holdfast.ekm.pkcs11.constants import (
     CKA_CLASS,
     CKA_EXTRACTABLE,
@@ -31,7 +32,7 @@ from holdfast.ekm.pkcs11.constants import (
 from holdfast.ekm.pkcs11.cryptoki import CkrError, LibraryInfo, TokenInfo
 from holdfast.ekm.pkcs11.gcm import GcmChannel
 from holdfast.ekm.pkcs11.handles import FoundHandle, find_one, read_key, template_of
-from holdfast.ekm.pkcs11.iv import BadIv
+from holdfast.ekm.pkcs11.iv import BadIv, IvGuard
 from holdfast.ekm.pkcs11.iv_probe import IvProbe, probe_iv
 from holdfast.ekm.pkcs11.login import Login
 from holdfast.ekm.pkcs11.module import Module
@@ -222,6 +223,22 @@ class Inspector:
         session = self._open()
         return _translated(lambda: find_one(self._cryptoki, session, locator))
 
+    # ---- key confirmation
+
+    def seal_canary(self, locator: KeyLocator) -> bytes:
+        """A canary of the key: one encryption. Raises IvUnsafe if the module's IV is not one."""
+        handle = self._find(locator).handle
+        iv, sealed = _translated(lambda: self._channel.encrypt(handle, CANARY_TEXT, CANARY_AAD))
+        _translated(lambda: IvGuard().check(locator, iv, self._profile.iv_length))
+        return iv + sealed
+
+    def canary_opens(self, locator: KeyLocator, canary: bytes) -> bool:
+        """Whether the key found is the one under which the canary was sealed."""
+        found = self._find(locator)
+        return found.decrypts and _translated(
+            lambda: canary_opens(self._channel, found.handle, canary, self._profile)
+        )
+
     # ---- probes
 
     def round_trip(self, locator: KeyLocator, *, plaintext_bytes: int = 4300, aad_bytes: int = 8192) -> None:
@@ -249,9 +266,9 @@ class Inspector:
         except CkrError as error:
             ambiguous = self._profile.ambiguous_bad_tag
             found = ckr.verdict(error.function, error.ckr, ambiguous_bad_tag=ambiguous)
-            expected = found in (ckr.Verdict.CIPHERTEXT, ckr.Verdict.CIPHERTEXT_PERHAPS)
+            expected = found in (ckr.Verdict.CIPHERTEXT, ckr.Verdict.CIPHERTEXT_LENGTH)
             return BadTag(error.ckr, ckr.name(error.ckr), expected)
-        return BadTag(ckr.OK, "CKR_OK: the module accepted a wrong tag", expected=False)
+        return BadTag(ckr.Ckr.OK, "CKR_OK: the module accepted a wrong tag", expected=False)
 
 
 _MOST_KEYS: Final = 10_000

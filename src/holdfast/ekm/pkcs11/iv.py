@@ -1,6 +1,7 @@
 """IV safety while serving: AES-GCM under one key with one IV twice gives away the plaintexts and the tag key."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from enum import StrEnum
 from threading import Lock
 from typing import Final, NoReturn
@@ -40,10 +41,14 @@ class BadIv(Exception):
 
 
 class IvGuard:
-    """Looks at every IV of one HSM in this process. A key in `stopped` does not encrypt again; the value says why."""
+    """Looks at every IV of one HSM in this process. A key in `stopped` does not encrypt again; the value says why.
 
-    def __init__(self) -> None:
+    `on_stop` is called once for each key that this guard stops itself. It must not block.
+    """
+
+    def __init__(self, on_stop: Callable[[KeyLocator, str], None] | None = None) -> None:
         self._lock = Lock()
+        self._on_stop = on_stop
         self._recent: OrderedDict[KeyLocator, OrderedDict[bytes, None]] = OrderedDict()
         self.stopped: dict[KeyLocator, str] = {}
 
@@ -79,7 +84,8 @@ class IvGuard:
 
     def stop(self, key: KeyLocator, reason: str) -> NoReturn:
         """Raises IvUnsafe, from now on for every encryption under the key."""
-        self.stopped.setdefault(key, reason)
+        if self.stopped.setdefault(key, reason) is reason and self._on_stop is not None:
+            self._on_stop(key, reason)
         raise IvUnsafe(f"{reason}. {_REMEDY}")
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from holdfast.ekm.pkcs11 import ckr
+from holdfast.ekm.pkcs11.ckr import Ckr, Verdict, verdict
 from holdfast.ekm.pkcs11.cryptoki import CkrError
 from holdfast.ekm.pkcs11.gcm import TAG_BYTES, GcmChannel
 from holdfast.ekm.pkcs11.iv import BadIv, IvOutcome
@@ -13,7 +13,8 @@ from holdfast.ekm.settings import IvMode
 
 PROBE_TEXT: Final = b"holdfast probe"
 PROBE_AAD: Final = b"holdfast probe, not a KMS request"
-_PARAMETERS_REFUSED: Final = (ckr.MECHANISM_PARAM_INVALID, ckr.ARGUMENTS_BAD)
+_NOT_ABOUT_THE_IV: Final = (Verdict.DEVICE, Verdict.SESSION_GONE, Verdict.BUSY, Verdict.KEY_GONE)
+_PARAMETERS_REFUSED: Final = (Ckr.MECHANISM_PARAM_INVALID, Ckr.ARGUMENTS_BAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,9 @@ def probe_iv(channel: GcmChannel, key: int, profile: Profile) -> IvProbe:
 def _decrypts(channel: GcmChannel, key: int, iv: bytes, output: bytes) -> bool:
     try:
         return channel.decrypt(key, iv, output, PROBE_AAD) == PROBE_TEXT
-    except CkrError:
+    except CkrError as error:
+        if verdict(error.function, error.ckr, ambiguous_bad_tag=frozenset()) in _NOT_ABOUT_THE_IV:
+            raise
         return False
 
 

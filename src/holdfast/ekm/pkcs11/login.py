@@ -5,12 +5,15 @@ from typing import Final, NoReturn
 
 from holdfast.ekm.faults import LoginRefused, NativeCall
 from holdfast.ekm.pkcs11 import ckr
-from holdfast.ekm.pkcs11.ckr import Verdict, verdict
+from holdfast.ekm.pkcs11.ckr import Ckr, Verdict, verdict
 from holdfast.ekm.pkcs11.constants import CKS_RO_PUBLIC_SESSION, CKS_RW_PUBLIC_SESSION
 from holdfast.ekm.pkcs11.cryptoki import CkrError, Cryptoki, TokenInfo
 from holdfast.ekm.pkcs11.profile import Profile
 from holdfast.ekm.settings import LoginMode
 from holdfast.xks.secret import Secret
+
+_MAY_WORK_LATER: Final = (Verdict.DEVICE, Verdict.SESSION_GONE, Verdict.BUSY)
+_NO_LOGIN: Final = (Ckr.FUNCTION_NOT_SUPPORTED, Ckr.USER_TYPE_INVALID)
 
 
 class Login:
@@ -52,22 +55,16 @@ class Login:
 
     def _refuse_if_final(self, error: CkrError) -> None:
         found = verdict(error.function, error.ckr, ambiguous_bad_tag=frozenset())
-        if found in _MAY_WORK_LATER or error.ckr in (ckr.GENERAL_ERROR, ckr.FUNCTION_FAILED):
+        if found in _MAY_WORK_LATER or error.ckr in (Ckr.GENERAL_ERROR, Ckr.FUNCTION_FAILED):
             return
-        remedy = (
-            "correct the PIN and restart"
-            if found is Verdict.LOGIN
-            else 'set login = "none" if this token has no login (an nShield accelerator slot: module-protected keys)'
-        )
+        no_login = 'Set login = "none" if this token has no login (an nShield accelerator slot).'
+        remedy = no_login if error.ckr in _NO_LOGIN else ckr.advice(error.ckr)
         self._refuse(
             f"the token refused the login: {ckr.name(error.ckr)}. It is not tried again, so that the token does not "
-            f"lock: {remedy}",
+            f"lock. {remedy}",
             NativeCall(error.function, error.ckr),
         )
 
     def _refuse(self, message: str, cause: NativeCall | None = None) -> NoReturn:
         self._refused = LoginRefused(message, cause=cause)
         raise LoginRefused(message, cause=cause)
-
-
-_MAY_WORK_LATER: Final = (Verdict.DEVICE, Verdict.SESSION_GONE, Verdict.BUSY)

@@ -1,6 +1,7 @@
 """One probe of the HSM, and the steps that bring a lost one back."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Final, TypeVar
 
@@ -12,6 +13,8 @@ from holdfast.ekm.pkcs11.session import Session, fault_of
 
 T = TypeVar("T")
 
+_KEYS_PER_PROBE: Final = 16
+"""Canaries opened in one probe: a tenth of a second where a decryption takes 5 ms."""
 _GATE: Final = 1.0
 _PATIENCE: Final = 0.2
 _RELOAD_PATIENCE: Final = 2.0
@@ -24,8 +27,9 @@ class Prober:
         self._connection = connection
         self._module = connection.module
         self._presence = self._module.presence()
-        # What fails here is judged by the caller; nobody needs to be told to probe.
+        # What fails here is judged by the caller; a further probe needs no request.
         self._session = Session(connection, lambda _: None, connection.probe_guard)
+        self._turn = 0
 
     def probe(self, *, reload: bool) -> str:
         """Encrypt and decrypt under the health key, after recovery if need be; a remark, or nothing.
@@ -33,12 +37,29 @@ class Prober:
         Raises EkmFault while the HSM is of no use.
         """
         remark = self._reload() if reload else ""
+        began = monotonic()
         try:
             remark = self._inside(self._round_trip) or remark
         except (HsmUnavailable, ModuleFailed, KeyNotFound):
+            began = monotonic()
             remark = self._recover() or remark
         self._module.is_well(self._connection)
+        self._connection.proven_since = began
+        self._inside(self._confirm_keys)
         return remark
+
+    def _confirm_keys(self) -> None:
+        """Have some of the keys in use open their canaries, in turn; and those that were refused, once more."""
+        handles = self._connection.handles
+        used = handles.confirmed()
+        turn = [used[(self._turn + i) % len(used)] for i in range(min(_KEYS_PER_PROBE, len(used)))]
+        self._turn += len(turn)
+        refused = [key for key in handles.untrusted if key.canary is not None]
+        for key in (*turn, *refused[:_KEYS_PER_PROBE]):
+            # What does not open is remembered with the handles; a device that fails is for the next probe.
+            with suppress(EkmFault):
+                self._session.prepare()
+                self._session.confirm(key)
 
     def close(self) -> None:
         """Close the session, if the module is not being initialised anew."""
@@ -48,7 +69,7 @@ class Prober:
         self._module.forget(self._presence)
 
     def _recover(self) -> str:
-        """New sessions and a new login; then the module anew."""
+        """New sessions and a new login; then another C_Initialize."""
         epoch = self._module.epoch
         self._connection.invalidate()
         try:
@@ -83,10 +104,10 @@ class Prober:
         try:
             sealed = session.encrypt(key, PROBE_TEXT, PROBE_AAD)
         except IvUnsafe:
-            # The next probe finds out anew: an HSM whose health key is stopped would never be probed again.
+            # The next probe tries again: an HSM whose health key stayed stopped would never be probed again.
             reason = self._connection.probe_guard.release(key)
             # Decrypt goes on: keys whose ciphertexts exist must stay readable.
-            canary = self._connection.canary
+            canary = self._connection.health_canary
             if canary is None:
                 raise
             sealed, remark = canary, f"the HSM's IVs are not safe: {reason}"
@@ -100,7 +121,7 @@ class Prober:
 
     def _inside(self, work: Callable[[], T]) -> T:
         if not self._module.enter(self._presence, monotonic() + _GATE):
-            raise HsmUnavailable("the module is being initialised anew")
+            raise HsmUnavailable("the module is being initialized again")
         try:
             return work()
         finally:

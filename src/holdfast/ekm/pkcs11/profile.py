@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Final
 
 from holdfast.ekm.faults import ModuleFailed
-from holdfast.ekm.pkcs11 import ckr
+from holdfast.ekm.pkcs11.ckr import Ckr
 from holdfast.ekm.pkcs11.constants import CKM_AES_GCM
 from holdfast.ekm.settings import HsmSettings, IvMode, LoginMode
 from holdfast.xks.aad import AadFraming
@@ -19,7 +19,7 @@ class Profile:
     `iv_length` in bytes; `iv_bits`: whether ulIvBits is told (CloudHSM wants 0). `ambiguous_bad_tag`: the
     CKR_ values that may mean a wrong tag, and may mean that the module failed. `data_limit`: bytes of
     plaintext or AAD, None for no known limit. `device_error_may_pass`: CKR_DEVICE_ERROR may be throttling.
-    `private_keys`: whether new keys get CKA_PRIVATE true.
+    `private_keys`: whether new keys get CKA_PRIVATE true. `set_up`: what to check when the module does not start.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Profile:
     data_limit: int | None = None
     device_error_may_pass: bool = False
     private_keys: bool = True
+    set_up: str = "Check the module's configuration and that the vendor's service runs, as the vendor describes."
 
 
 PROFILES: Final = MappingProxyType(
@@ -47,18 +48,29 @@ PROFILES: Final = MappingProxyType(
                 IvMode.PROXY,
                 AadFraming.SPEC,
                 # SoftHSM up to 2.6.1; 2.7.0 says CKR_ENCRYPTED_DATA_INVALID.
-                ambiguous_bad_tag=frozenset({ckr.GENERAL_ERROR}),
+                ambiguous_bad_tag=frozenset({Ckr.GENERAL_ERROR}),
+                set_up="Check that SOFTHSM2_CONF in `environment` names SoftHSM's configuration file, and that the"
+                " `directories.tokendir` in it exists and is readable by this user.",
             ),
             Profile(
                 "nshield",
                 IvMode.HSM_IN_PLACE,
                 AadFraming.DIGEST,
                 environment=MappingProxyType({"CKNFAST_LOADSHARING": "1"}),
-                ambiguous_bad_tag=frozenset({ckr.FUNCTION_FAILED}),
+                ambiguous_bad_tag=frozenset({Ckr.FUNCTION_FAILED}),
                 # An accelerator slot holds no private objects.
                 private_keys=False,
+                set_up="Check that the hardserver runs (`enquiry` shows it and its modules), that this user is in the"
+                " group nfast, and that the files of the Security World are in /opt/nfast/kmdata/local.",
             ),
-            Profile("luna", IvMode.HSM_APPENDED, AadFraming.DIGEST, iv_length=16),
+            Profile(
+                "luna",
+                IvMode.HSM_APPENDED,
+                AadFraming.DIGEST,
+                iv_length=16,
+                set_up="Check that Luna's client is configured for this user: the file Chrystoki.conf, the client's"
+                " certificate and the partition assigned to it.",
+            ),
             Profile(
                 "cloudhsm",
                 IvMode.HSM_IN_PLACE,
@@ -66,13 +78,15 @@ PROFILES: Final = MappingProxyType(
                 iv_bits=False,
                 data_limit=16 * 1024,
                 device_error_may_pass=True,
-                ambiguous_bad_tag=frozenset({ckr.FUNCTION_FAILED}),
+                ambiguous_bad_tag=frozenset({Ckr.FUNCTION_FAILED}),
+                set_up="Check that the CloudHSM client is configured with the cluster's address; a cluster of one HSM"
+                " needs --disable-key-availability-check.",
             ),
             Profile(
                 "generic",
                 IvMode.PROXY,
                 AadFraming.SPEC,
-                ambiguous_bad_tag=frozenset({ckr.FUNCTION_FAILED, ckr.GENERAL_ERROR}),
+                ambiguous_bad_tag=frozenset({Ckr.FUNCTION_FAILED, Ckr.GENERAL_ERROR}),
             ),
         )
     }

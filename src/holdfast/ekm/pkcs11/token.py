@@ -3,10 +3,13 @@
 from typing import Final
 
 from holdfast.ekm.faults import MechanismUnsupported, ModuleFailed
+from holdfast.ekm.pkcs11.ckr import Ckr
 from holdfast.ekm.pkcs11.constants import CKF_DECRYPT, CKF_ENCRYPT
 from holdfast.ekm.pkcs11.cryptoki import CkrError, Cryptoki, TokenInfo
 from holdfast.ekm.pkcs11.profile import Profile
 from holdfast.ekm.settings import TokenSelector
+
+_MECHANISM_MISSING: Final = (Ckr.MECHANISM_INVALID, Ckr.FUNCTION_NOT_SUPPORTED)
 
 
 class TokenMissing(Exception):
@@ -56,9 +59,6 @@ def require_gcm(cryptoki: Cryptoki, slot: int, profile: Profile) -> None:
             f"the token does not encrypt and decrypt with mechanism {number} (AES-GCM is 0x1087): its firmware is "
             f"too old, a security policy switched it off, or it needs `mechanism` set to the vendor's own number"
         )
-
-
-_MECHANISM_MISSING: Final = (0x070, 0x054)  # CKR_MECHANISM_INVALID, CKR_FUNCTION_NOT_SUPPORTED
 
 
 def _matches(token: TokenInfo, selector: TokenSelector) -> bool:
