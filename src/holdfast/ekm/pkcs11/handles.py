@@ -1,5 +1,6 @@
 """Key handles, found once per module epoch: C_FindObjects walks every object of the token."""
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from threading import Lock
 from time import monotonic
@@ -61,6 +62,7 @@ class Handles:
         self._found: dict[KeyLocator, FoundHandle] = {}
         self._missing: dict[KeyLocator, float] = {}
         self._untrusted: dict[KeyLocator, _Untrusted] = {}
+        self._watched: dict[KeyLocator, KeyLocator] = {}
         self._seen: set[KeyLocator] = set()
         self._vanished: dict[KeyLocator, float] = {}
         self._lock = Lock()
@@ -87,6 +89,8 @@ class Handles:
             if version == self.version:
                 self._found[key] = found
                 self._seen.add(key)
+                if key.canary is not None:
+                    self._watched[key] = key
                 self._untrusted.pop(key, None)
                 self._vanished.pop(key, None)
 
@@ -107,15 +111,17 @@ class Handles:
                 self._seen.clear()
                 self._vanished.clear()
 
-    def confirmed(self) -> list[KeyLocator]:
-        """The keys that have opened a canary, each with its canary, in the order in which they were found."""
+    def watched(self) -> list[KeyLocator]:
+        """The keys that have opened their canary in this process, for the probe; also after `forget` and `clear`."""
         with self._lock:
-            return [
-                KeyLocator(key.label, key.id, canary)
-                for key, found in self._found.items()
-                for canary in tuple(found.confirmed)
-                if canary is not None
-            ]
+            return list(self._watched.values())
+
+    def retain(self, registered: AbstractSet[KeyLocator]) -> None:
+        """Forget what is known of keys that are not registered any more."""
+        with self._lock:
+            for known in (self._found, self._watched, self._untrusted):
+                for key in known.keys() - registered:
+                    del known[key]
 
     # ---- keys that were not found
 
@@ -125,6 +131,7 @@ class Handles:
             if len(self._missing) > _MISSING_KEPT:
                 self._missing.clear()
             self._missing[key] = monotonic() + _NOT_FOUND_FOR
+            self._watched.pop(key, None)
 
     def vanished_at(self, key: KeyLocator) -> float | None:
         """When a key that this process has used was not found any more; None for a key that it never found."""

@@ -51,7 +51,7 @@ class Prober:
     def _confirm_keys(self) -> None:
         """Have some of the keys in use open their canaries, in turn; and those that were refused, once more."""
         handles = self._connection.handles
-        used = handles.confirmed()
+        used = handles.watched()
         turn = [used[(self._turn + i) % len(used)] for i in range(min(_KEYS_PER_PROBE, len(used)))]
         self._turn += len(turn)
         refused = [key for key in handles.untrusted if key.canary is not None]
