@@ -54,8 +54,6 @@ missing_packages() {
   # `make run` prints a curl line that must work as printed.
   command -v curl > /dev/null || echo curl
   [[ $kind == run ]] || missing_tools
-  # Only CI insists on promtool: its package also starts a Prometheus, which nobody wants on a machine of their own.
-  [[ $kind == run || -z ${CI:-} ]] || command -v promtool > /dev/null || echo prometheus
 }
 
 # What the tests and benchmarks call: a file or command, and the package that has it.
@@ -88,19 +86,75 @@ install_packages() {
   if [[ $(id -u) != 0 ]]; then
     if ! command -v sudo > /dev/null || { [[ ! -t 0 ]] && ! sudo -n true 2> /dev/null; }; then
       say "these packages are missing, and this is neither root nor able to use sudo. As root run:"
-      say "  apt-get install $*"
+      say "  apt-get install --no-install-recommends $*"
+      [[ " $* " != *" postgresql "* ]] ||
+        say "postgresql also starts a database server, unless $postgresql_settings says: create_main_cluster = false"
       exit 1
     fi
     as_root=(sudo)
   fi
   say "installing $*"
-  "${as_root[@]}" apt-get update -qq
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" > /dev/null
+  local log
+  log=$(mktemp)
+  if ! "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive settings="$postgresql_settings" \
+    bash -euc "$as_root_install" - "$@" > "$log" 2>&1; then
+    cat "$log" >&2
+    rm "$log"
+    say "these packages could not be installed (the output of apt is above): $*"
+    say "They come from the distribution's archive. Check the network; behind a proxy or with a mirror, set up apt for it."
+    exit 1
+  fi
+  rm "$log"
+  [[ " $* " != *" postgresql "* ]] ||
+    say "PostgreSQL's programs are installed for the tests; no database server was created or started"
+}
+
+# Debian's package postgresql creates and starts a database server, also at each boot, unless this file says otherwise. The
+# tests need only the programs. Afterwards the file is restored, so that other PostgreSQL packages install as usual.
+postgresql_settings=/etc/postgresql-common/createcluster.conf
+as_root_install='
+  restore() {
+    if [[ -e $settings.kept ]]; then mv "$settings.kept" "$settings"
+    elif [[ -e $settings.ucf-dist ]]; then mv "$settings.ucf-dist" "$settings"
+    else rm -f "$settings"
+    fi
+  }
+  if [[ " $* " == *" postgresql "* ]]; then
+    mkdir -p "${settings%/*}"
+    trap restore EXIT
+    [[ ! -e $settings ]] || cp --preserve "$settings" "$settings.kept"
+    echo "create_main_cluster = false" > "$settings"
+  fi
+  apt-get update -qq
+  apt-get install -qq -y --no-install-recommends "$@"
+'
+
+# The tests of the alert rules need only promtool. Installing its package would start a Prometheus, so it is unpacked.
+unpack_promtool() {
+  [[ ! -x .venv/bin/promtool ]] && ! command -v promtool > /dev/null && command -v apt-get > /dev/null || return 0
+  local folder
+  folder=$(mktemp -d)
+  chmod 755 "$folder"
+  say "unpacking promtool"
+  # Until Debian 12 it is in the package prometheus, later in one of its own.
+  if (
+    cd "$folder"
+    apt-get download -qq promtool || apt-get download -qq prometheus
+    dpkg-deb --extract ./*.deb .
+  ) > "$folder/log" 2>&1 && [[ -x $folder/usr/bin/promtool ]]; then
+    install "$folder/usr/bin/promtool" .venv/bin/promtool
+  else
+    say "promtool cannot be downloaded, so the tests of the alert rules will be skipped: $(tail -n 1 "$folder/log")"
+  fi
+  rm -r "$folder"
 }
 
 mapfile -t packages < <(missing_packages | tr ' ' '\n' | sort -u)
 [[ ${#packages[@]} == 0 ]] || install_packages "${packages[@]}"
-[[ $current == no ]] || exit 0
+if [[ $current == yes ]]; then
+  [[ $kind == run ]] || unpack_promtool
+  exit 0
+fi
 
 python=$(find_python)
 if [[ -z $python ]]; then
@@ -116,8 +170,14 @@ if [[ ! -x .venv/bin/python ]] || ! .venv/bin/python -c 'import sys, pip; sys.ex
 fi
 say "installing the locked dependencies ($kind)"
 pip=(.venv/bin/python -m pip --quiet --disable-pip-version-check)
-"${pip[@]}" install --require-hashes -r "${locked[$kind]}"
-"${pip[@]}" install --require-hashes -r requirements/build.txt
+if ! { "${pip[@]}" install --require-hashes -r "${locked[$kind]}" &&
+  "${pip[@]}" install --require-hashes -r requirements/build.txt; }; then
+  say "the locked dependencies could not be installed (the output of pip is above)."
+  say "They come from the Python package index. Check the network; behind a proxy set https_proxy, with a mirror"
+  say "PIP_INDEX_URL. The lock has wheels for Python 3.11 to 3.14: PYTHON=/path/to/python3.13 $0 chooses one."
+  exit 1
+fi
 # The build tools are installed, with hashes, so nothing unlocked is fetched to build the package.
 "${pip[@]}" install --no-deps --no-build-isolation --editable .
+[[ $kind == run ]] || unpack_promtool
 stamp_of "$kind" > ".venv/.bootstrap-$kind"

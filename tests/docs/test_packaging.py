@@ -1,7 +1,12 @@
-"""The systemd unit permits what the proxy does."""
+"""The systemd unit permits what the proxy does; the sdist holds what is in git, and nothing else."""
 
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
+import pytest
+from hatchling.builders.sdist import SdistBuilder
 from tests.docs.pages import ROOT
 
 _UNIT = (ROOT / "packaging/holdfast.service").read_text()
@@ -30,3 +35,46 @@ def test_the_credential_that_the_unit_loads_is_the_one_that_the_examples_name() 
     for example in (ROOT / "examples").glob("*.toml"):
         named = set(re.findall(r'pin = \{ credential = "([^"]+)"', example.read_text()))
         assert named <= loaded, example.name
+
+
+def _sdist(root: Path) -> set[str]:
+    return {file.relative_path for file in SdistBuilder(str(root)).recurse_included_files()}
+
+
+def test_the_sdist_has_what_is_in_git() -> None:
+    """But for the settings of git, docker and CI themselves."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no checkout")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
+    tracked = {path for path in listed.stdout.splitlines() if (ROOT / path).exists() and not path.startswith(".")}
+    assert tracked - _sdist(ROOT) == set()
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "sealed.json",
+        "prod.json",
+        "prod.credential.json",
+        "ca.pem",
+        "holdfast.toml",
+        "notes",
+        "secrets/A",
+        "var/demo/pin",
+    ],
+)
+def test_a_file_that_a_person_left_in_the_checkout_is_not_published(tmp_path: Path, file: str) -> None:
+    for name in ("pyproject.toml", ".gitignore", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    left = tmp_path / file
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.write_text("secret")
+    assert _sdist(tmp_path) >= {"README.md"}
+    assert file not in _sdist(tmp_path)
+
+
+def test_a_container_is_built_from_named_files_only() -> None:
+    """`COPY .` of packaging/Containerfile sends what .dockerignore lets through."""
+    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert lines[0] == "*"
+    assert {line[0] for line in lines[1:-1]} == {"!"}
