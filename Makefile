@@ -17,8 +17,12 @@ run: ## serve over HTTPS with keys in SoftHSM, prove it works, say what to do ne
 develop:
 	@scripts/bootstrap.sh develop
 
+.PHONY: quick
+quick: develop ## before each commit: the tests that need no running server (about a minute on 2 cores)
+	@scripts/test.sh quick
+
 .PHONY: test
-test: develop ## the whole suite: unit, HSM, server, conformance, stress, and the built wheel
+test: develop ## the whole suite: unit, HSM, server, conformance, stress, and the built wheel (several minutes)
 	@scripts/test.sh
 
 .PHONY: lint
