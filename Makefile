@@ -33,7 +33,7 @@ lint: develop ## ruff, mypy (strict), import-linter
 	$(BIN)/lint-imports --no-logo
 
 .PHONY: docs
-docs: develop ## write the reference pages that are generated from the code (docs/reference)
+docs: develop ## the documentation as a site, in site/
 	@scripts/docs.sh
 
 .PHONY: demo

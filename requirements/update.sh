@@ -9,3 +9,4 @@ lock pyproject.toml --extra postgresql -o requirements/runtime.txt
 lock pyproject.toml requirements/dev.in --all-extras -o requirements/dev.txt
 lock requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 lock pyproject.toml requirements/fuzz.in -c requirements/dev.txt -o requirements/fuzz.txt
+lock requirements/docs.in -o requirements/docs.txt

@@ -1,4 +1,4 @@
-"""How the code reads: size, excuses, promises (style.md, "Checks worth having")."""
+"""How the code reads: size, excuses, promises (CONTRIBUTING.md)."""
 
 import re
 import subprocess

@@ -54,8 +54,9 @@ class Command:
 
 
 def pages() -> list[Path]:
-    """README.md and every page below docs/, those that `make docs` generates among them."""
-    return [ROOT / "README.md", *sorted({*(ROOT / "docs").rglob("*.md"), *_GENERATED})]
+    """The pages of the root, and every page below docs/, those that `make docs` generates among them."""
+    root = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+    return [*root, *sorted({*(ROOT / "docs").rglob("*.md"), *_GENERATED})]
 
 
 @cache

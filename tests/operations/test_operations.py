@@ -271,7 +271,7 @@ def test_what_is_returned_is_what_the_trial_decrypts(
 
 
 def by_awss_sample(proxy: Proxy, aad: bytes | None, metadata: bytes | None) -> dict[str, Any]:
-    """What AWS's sample proxy returns, its AAD written out as in hsm-facts, section 1.1."""
+    """What AWS's sample proxy returns, its AAD written out as in docs/hsm-notes.md, 1.1."""
     digest = b"" if aad is None else sha256(aad).digest()
     covered = len(aad or b"").to_bytes(2, "big") + digest + bytes([len(metadata or b"")]) + (metadata or b"")
     key = locator_of(proxy.keystore.keys["key-1"].generations[1])

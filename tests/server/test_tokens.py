@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.server
 
 FIRST, SECOND = 492971157, 492971159
-"""Slots of two accelerators without load-sharing; the serials are their ESNs (hsm-facts, 1.2)."""
+"""Slots of two accelerators without load-sharing; the serials are their ESNs (docs/hsm-notes.md, 1.2)."""
 UNSHARED = {"load_sharing": False}
 LOGIN_REFUSED = 12
 

@@ -3,7 +3,7 @@
  * which parameter structure is wanted, and what a bad tag is called.
  *
  * Everything here that is derived from public documents is *emulated, not
- * verified on hardware* (sources: hsm-facts.md sections 1.1 and 2).
+ * verified on hardware* (sources: docs/hsm-notes.md, 1.1 and 2).
  */
 #include <pthread.h>
 #include <string.h>

@@ -3,7 +3,7 @@
  * ordinary SoftHSM tokens.
  *
  * Everything here is derived from public documents, published logs and source
- * code (hsm-facts.md sections 1.2, 1.3 and 1.5): *emulated, not verified on
+ * code (docs/hsm-notes.md, 1.2, 1.3 and 1.5): *emulated, not verified on
  * hardware*.  Where no source gives a return code, the comment says "chosen".
  */
 #include <stdio.h>

@@ -28,7 +28,7 @@ THROTTLING = "ThrottlingException"
 TIMEOUT = "DependencyTimeoutException"
 VENDOR = 0x81000071
 
-# hsm-facts, section 6: the code of C_Encrypt or C_Decrypt, and what Encrypt and Decrypt say.
+# docs/hsm-notes.md, section 3: the code of C_Encrypt or C_Decrypt, and what Encrypt and Decrypt say.
 KEPT = {
     **dict.fromkeys((0x71, 0x07), (INTERNAL, INTERNAL)),
     **dict.fromkeys((0x68, 0x63, 0x62), (INVALID_KEY_USAGE, INVALID_KEY_USAGE)),

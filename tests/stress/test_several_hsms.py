@@ -26,7 +26,7 @@ pytestmark = pytest.mark.server
 OTHER = "other"
 OTHER_KEY = "other-key"
 FIRST_SLOT, SECOND_SLOT = 492971157, 492971159
-"""The accelerators of two modules without load-sharing (hsm-facts, 1.2)."""
+"""The accelerators of two modules without load-sharing (docs/hsm-notes.md, 1.2)."""
 TIMEOUT = (503, "DependencyTimeoutException")
 
 

@@ -78,7 +78,7 @@ def test_the_length_is_big_endian() -> None:
     ],
 )
 def test_the_aad_of_awss_sample(aad: bytes | None, metadata: bytes, expected: str) -> None:
-    """hsm-facts, section 1.1: an absent AAD adds nothing, an empty one is hashed."""
+    """docs/hsm-notes.md, 1.1: an absent AAD adds nothing, an empty one is hashed."""
     assert aws_sample_hsm_aad(aad, metadata).hex() == expected
 
 

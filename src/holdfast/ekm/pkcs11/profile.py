@@ -1,4 +1,4 @@
-"""What is known of each vendor's module, as data. Sources: hsm-facts.md, sections 1, 2 and 6."""
+"""What is known of each vendor's module, as data. Sources: docs/hsm-notes.md."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
