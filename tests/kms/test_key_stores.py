@@ -353,7 +353,13 @@ def test_an_external_key_store_needs_them_all(kms: Any, missing: str) -> None:
     assert error_of(create_store, kms=kms, **{missing: None})[0] == "ValidationException"
 
 
-def test_cloudhsm_key_stores_are_left_out_by_name(kms: Any) -> None:
-    name, message = error_of(create_store, kms=kms, CustomKeyStoreType="AWS_CLOUDHSM")
-    assert name == "UnsupportedOperationException"
-    assert "AWS_CLOUDHSM" in message
+def test_there_are_no_cloudhsm_clusters(kms: Any) -> None:
+    assert error_of(create_store, kms=kms, CustomKeyStoreType="AWS_CLOUDHSM")[0] == "ValidationException"
+    cluster = {
+        "CloudHsmClusterId": "cluster-2a23b4cdefgh",
+        "TrustAnchorCertificate": "x",
+        "KeyStorePassword": "password",
+    }
+    name, message = error_of(kms.create_custom_key_store, CustomKeyStoreName="hsm", **cluster)
+    assert name == "CloudHsmClusterNotFoundException"
+    assert "cluster-2a23b4cdefgh" in message

@@ -15,10 +15,9 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from tests.kms.clients import LocalKms, error_of
 
-from holdfast.kms.api import MAX_BODY, OPERATIONS
+from holdfast.kms.api import MAX_BODY
 from holdfast.kms.callers import Caller, authenticate
 from holdfast.kms.errors import KmsException
-from holdfast.kms.service_model import service_model
 from holdfast.xks.secret import Secret
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
@@ -157,20 +156,6 @@ def test_a_secret_is_not_repeated_in_a_validation_error(kms: Any) -> None:
     )
     assert "rawSecretAccessKey" in message
     assert "do-not-repeat-me" not in message
-
-
-def test_every_operation_left_out_says_so_by_name(kms: Any) -> None:
-    left_out = sorted(set(service_model().operation_names) - set(OPERATIONS))
-    assert "Sign" in left_out
-    for name in left_out:
-        method = next(python for python, wire in kms.meta.method_to_api_mapping.items() if wire == name)
-        code, message = error_of(getattr(kms, method))
-        assert code == "UnsupportedOperationException"
-        assert message.startswith(f"{name} is not part of")
-
-
-def test_every_operation_that_is_served_is_in_the_service_model() -> None:
-    assert set(OPERATIONS) <= set(service_model().operation_names)
 
 
 @contextmanager

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.kms import aliases, cryptographic, key_stores, keys, tags
+from holdfast.kms import aliases, cryptographic, grants, key_stores, keys, other_keys, rotation, tags
 from holdfast.kms.call import Call, Output, Service
 from holdfast.kms.callers import Caller, authenticate
-from holdfast.kms.errors import KmsException, unsupported
+from holdfast.kms.errors import KmsException
 from holdfast.kms.gateway import XksNote
 from holdfast.kms.service_model import encode_output, operation_of, parse_input
 
@@ -22,34 +22,60 @@ OPERATIONS: dict[str, Callable[[Call, Service], Awaitable[Output]]] = {
     "ConnectCustomKeyStore": key_stores.connect,
     "CreateAlias": aliases.create,
     "CreateCustomKeyStore": key_stores.create,
+    "CreateGrant": grants.create,
     "CreateKey": keys.create,
+    "Decapsulate": other_keys.of_another_usage,
     "Decrypt": cryptographic.decrypt,
     "DeleteAlias": aliases.delete,
     "DeleteCustomKeyStore": key_stores.delete,
+    "DeleteImportedKeyMaterial": other_keys.of_imported_keys,
+    "DeriveSharedSecret": other_keys.of_another_usage,
     "DescribeCustomKeyStores": key_stores.describe,
     "DescribeKey": keys.describe,
     "DisableKey": keys.disable,
+    "DisableKeyRotation": rotation.disable,
     "DisconnectCustomKeyStore": key_stores.disconnect,
     "EnableKey": keys.enable,
+    "EnableKeyRotation": rotation.enable,
+    "Encapsulate": other_keys.of_another_usage,
     "Encrypt": cryptographic.encrypt,
     "GenerateDataKey": cryptographic.generate_data_key,
+    "GenerateDataKeyPair": cryptographic.generate_data_key_pair,
+    "GenerateDataKeyPairWithoutPlaintext": cryptographic.generate_data_key_pair_without_plaintext,
     "GenerateDataKeyWithoutPlaintext": cryptographic.generate_data_key_without_plaintext,
+    "GenerateMac": other_keys.of_another_usage,
     "GenerateRandom": cryptographic.generate_random,
+    "GetKeyLastUsage": keys.last_usage,
     "GetKeyPolicy": keys.get_policy,
+    "GetKeyRotationStatus": rotation.status,
+    "GetParametersForImport": other_keys.of_imported_keys,
+    "GetPublicKey": other_keys.of_asymmetric_keys,
+    "ImportKeyMaterial": other_keys.of_imported_keys,
     "ListAliases": aliases.list_aliases,
+    "ListGrants": grants.list_grants,
     "ListKeyPolicies": keys.list_policies,
+    "ListKeyRotations": rotation.list_rotations,
     "ListKeys": keys.list_keys,
     "ListResourceTags": tags.list_tags,
+    "ListRetirableGrants": grants.list_retirable,
     "PutKeyPolicy": keys.put_policy,
     "ReEncrypt": cryptographic.re_encrypt,
+    "ReplicateKey": other_keys.of_multi_region_keys,
+    "RetireGrant": grants.retire,
+    "RevokeGrant": grants.revoke,
+    "RotateKeyOnDemand": rotation.on_demand,
     "ScheduleKeyDeletion": keys.schedule_deletion,
+    "Sign": other_keys.of_another_usage,
     "TagResource": tags.tag,
     "UntagResource": tags.untag,
     "UpdateAlias": aliases.update,
     "UpdateCustomKeyStore": key_stores.update,
     "UpdateKeyDescription": keys.update_description,
+    "UpdatePrimaryRegion": other_keys.of_multi_region_keys,
+    "Verify": other_keys.of_another_usage,
+    "VerifyMac": other_keys.of_another_usage,
 }
-"""What this KMS does; every other operation of the service model is UnsupportedOperationException."""
+"""Every operation of the service model."""
 
 _log = logging.getLogger(__name__)
 
@@ -108,8 +134,6 @@ class Api:
         event.principal_arn = caller.principal_arn
         model = operation_of(headers.get("x-amz-target", ""))
         event.operation = model.name
-        if model.name not in OPERATIONS:
-            raise unsupported(model.name)
         values = parse_input(model, body)
         event.key_id = _named_key(values)
         self._service.state.expire(now.timestamp())

@@ -1,7 +1,7 @@
 """One API call, and what its operation works with."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -38,7 +38,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What every operation works with."""
+    """What every operation works with. `started` is in POSIX seconds; `last_uses` is by key id, and not stored."""
 
     settings: Settings
     state: State
@@ -46,6 +46,8 @@ class Service:
     connections: Connections
     now: Callable[[], datetime]
     random: Callable[[int], bytes]
+    started: float
+    last_uses: dict[str, "Use"] = field(default_factory=dict)
 
     def arn(self, resource: str) -> str:
         """The ARN of `key/...` or `alias/...`."""
@@ -56,11 +58,28 @@ class Service:
         return self.now().timestamp()
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """The last successful cryptographic operation with a key. `at` is in POSIX seconds."""
+
+    operation: str
+    at: float
+    request_id: str
+
+
 Output = Mapping[str, Any]
 
 
-def page(call: Call, items: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """The items from `Marker` on, at most `Limit` (100), and the `Truncated` and `NextMarker` members.
+def stop_dry_run(call: Call) -> None:
+    """Raises KmsException(DryRunOperationException) if nothing but a dry run was asked for."""
+    if call.input.get("DryRun"):
+        raise KmsException(
+            "DryRunOperationException", "The request would have succeeded, but the DryRun option is set."
+        )
+
+
+def page(call: Call, items: list[str], *, limit: int = 100) -> tuple[list[str], dict[str, Any]]:
+    """The items from `Marker` on, at most `Limit` (default `limit`), and the members `Truncated` and `NextMarker`.
 
     A marker is the item that comes next. Raises KmsException(InvalidMarkerException).
     """
@@ -69,6 +88,6 @@ def page(call: Call, items: list[str]) -> tuple[list[str], dict[str, Any]]:
         if marker not in items:
             raise KmsException("InvalidMarkerException", "The marker is not one that this operation gave.")
         start = items.index(marker)
-    end = start + call.input.get("Limit", 100)
+    end = start + call.input.get("Limit", limit)
     more = end < len(items)
     return items[start:end], {"Truncated": more, "NextMarker": items[end] if more else None}

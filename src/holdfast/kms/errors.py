@@ -1,5 +1,7 @@
 """Refusals in AWS KMS's own shapes."""
 
+from typing import Final
+
 from holdfast.kms.proxy_client import ProxyFailure
 from holdfast.xks.kms_errors import KMS_ERRORS, OperationGroup
 
@@ -20,14 +22,31 @@ def validation_error(message: str) -> KmsException:
 
 
 def unsupported(what: str) -> KmsException:
-    """What is not part of this local KMS, by its name."""
+    """What CreateKey of this local KMS leaves out, by its name."""
     return KmsException("UnsupportedOperationException", f"{what} is not part of the local KMS of Holdfast.")
+
+
+COMMON: Final = frozenset(
+    (
+        "AccessDeniedException",
+        "IncompleteSignatureException",
+        "InvalidSignatureException",
+        "MissingAuthenticationTokenException",
+        "NotAuthorizedException",
+        "SerializationException",
+        "ThrottlingException",
+        "UnknownOperationException",
+        "UnrecognizedClientException",
+        "ValidationException",
+    )
+)
+"""Exceptions that every operation may raise, which the service model does not list."""
 
 
 def of_failure(failure: ProxyFailure, group: OperationGroup) -> KmsException:
     """The exception that KMS raises in `group` for a proxy's failure (spec, "Error codes", KMS Considerations).
 
-    The proxy's own `errorMessage` is never repeated: KMS logs it.
+    It never holds the proxy's own `errorMessage`, which KMS only logs.
     """
     row = KMS_ERRORS[failure.reason]
     return KmsException(row.exception_in(group), row.message)

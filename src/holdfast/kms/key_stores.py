@@ -7,7 +7,7 @@ from typing import Any
 
 from holdfast.kms import vpc
 from holdfast.kms.call import Call, Output, Service, page
-from holdfast.kms.errors import KmsException, of_failure, unsupported, validation_error
+from holdfast.kms.errors import KmsException, of_failure, validation_error
 from holdfast.kms.proxy_client import ProxyFailure
 from holdfast.kms.records import CONNECTED, DISCONNECTED, DISCONNECTING, FAILED, PUBLIC, VPC, Key, KeyStore, date
 from holdfast.xks.kms_errors import ConnectionErrorCode, OperationGroup
@@ -29,7 +29,7 @@ async def create(call: Call, service: Service) -> Output:
     """CreateCustomKeyStore. A public endpoint must answer a health call now, a VPC one when it is connected."""
     given = call.input
     if given.get("CustomKeyStoreType", "AWS_CLOUDHSM") != "EXTERNAL_KEY_STORE":
-        raise unsupported("CustomKeyStoreType AWS_CLOUDHSM")
+        raise _no_cloudhsm(given)
     _refuse_cloudhsm(given)
     for name in _REQUIRED:
         if name not in given:
@@ -235,6 +235,17 @@ def _refuse_cloudhsm(given: Mapping[str, Any]) -> None:
     for name in _CLOUDHSM:
         if name in given:
             raise validation_error(f"{name} is not valid for a key store of type EXTERNAL_KEY_STORE.")
+
+
+def _no_cloudhsm(given: Mapping[str, Any]) -> KmsException:
+    # The model lists no UnsupportedOperationException here.
+    for name in _CLOUDHSM:
+        if name not in given:
+            return validation_error(f"{name} is required for a key store of type AWS_CLOUDHSM.")
+    return KmsException(
+        "CloudHsmClusterNotFoundException",
+        f"There is no CloudHSM cluster {given['CloudHsmClusterId']}: the local KMS of Holdfast has none.",
+    )
 
 
 def _entry(store: KeyStore) -> Output:

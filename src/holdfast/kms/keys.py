@@ -7,15 +7,14 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from holdfast.kms import tags
+from holdfast.kms import aws_managed, policies, tags
 from holdfast.kms.call import Call, Output, Service, page
 from holdfast.kms.errors import KmsException, of_failure, unsupported, validation_error
-from holdfast.kms.key_lookup import key_of, key_or_alias, key_state
+from holdfast.kms.key_lookup import key_of, key_or_alias, key_state, origin_of
 from holdfast.kms.key_stores import of_id as store_of_id
 from holdfast.kms.proxy_client import ProxyFailure
 from holdfast.kms.records import CONNECTED, Key, KeyStore, date
-from holdfast.xks.encoding import decode_json_object
-from holdfast.xks.errors import XksError
+from holdfast.kms.rotation import material_id
 from holdfast.xks.kms_errors import Failure, OperationGroup
 from holdfast.xks.types import KeyStatus
 
@@ -30,7 +29,7 @@ async def create(call: Call, service: Service) -> Output:
     given = call.input
     _require_symmetric(given)
     policy = given.get("Policy", _default_policy(service))
-    _require_policy(policy)
+    policies.require(policy, call, service)
     new_tags = tags.parse(given.get("Tags", []))
     store = await _external(call, service)
     key = Key(
@@ -48,8 +47,9 @@ async def create(call: Call, service: Service) -> Output:
 
 
 async def describe(call: Call, service: Service) -> Output:
-    """DescribeKey."""
-    return {"KeyMetadata": _metadata(key_or_alias(call.input["KeyId"], service), service)}
+    """DescribeKey. It makes the AWS managed key of a predefined alias (service model)."""
+    aws_managed.create_if_predefined(call.input["KeyId"], service)
+    return {"KeyMetadata": _metadata(key_or_alias(call, service), service)}
 
 
 async def list_keys(call: Call, service: Service) -> Output:
@@ -60,19 +60,19 @@ async def list_keys(call: Call, service: Service) -> Output:
 
 async def enable(call: Call, service: Service) -> Output:
     """EnableKey."""
-    service.state.put(replace(_changeable(call, service), enabled=True))
+    service.state.put(replace(key_of(call, service), enabled=True))
     return {}
 
 
 async def disable(call: Call, service: Service) -> Output:
     """DisableKey."""
-    service.state.put(replace(_changeable(call, service), enabled=False))
+    service.state.put(replace(key_of(call, service), enabled=False))
     return {}
 
 
 async def schedule_deletion(call: Call, service: Service) -> Output:
     """ScheduleKeyDeletion: 7 to 30 days."""
-    key = _changeable(call, service)
+    key = key_of(call, service)
     days = call.input.get("PendingWindowInDays", _DEFAULT_WINDOW)
     if not _SHORTEST_WINDOW <= days <= _LONGEST_WINDOW:
         raise validation_error(f"PendingWindowInDays is {_SHORTEST_WINDOW} to {_LONGEST_WINDOW} days.")
@@ -88,44 +88,61 @@ async def schedule_deletion(call: Call, service: Service) -> Output:
 
 async def cancel_deletion(call: Call, service: Service) -> Output:
     """CancelKeyDeletion: the key comes back disabled."""
-    key = key_of(call.input["KeyId"], service)
-    if key.deletion_date is None:
-        raise _invalid_state(key, service, "is not pending deletion.")
+    key = key_of(call, service)
     service.state.put(replace(key, deletion_date=None, enabled=False))
     return {"KeyId": service.arn(f"key/{key.id}")}
 
 
+async def last_usage(call: Call, service: Service) -> Output:
+    """GetKeyLastUsage, since this process began."""
+    key = key_of(call, service)
+    use = service.last_uses.get(key.id)
+    return {
+        "KeyId": service.arn(f"key/{key.id}"),
+        "KeyLastUsage": {}
+        if use is None
+        else {"Operation": use.operation, "Timestamp": date(use.at), "KmsRequestId": use.request_id},
+        "TrackingStartDate": date(max(service.started, key.created)),
+        "KeyCreationDate": date(key.created),
+    }
+
+
 async def update_description(call: Call, service: Service) -> Output:
     """UpdateKeyDescription."""
-    service.state.put(replace(_changeable(call, service), description=call.input["Description"]))
+    service.state.put(replace(key_of(call, service), description=call.input["Description"]))
     return {}
 
 
 async def put_policy(call: Call, service: Service) -> Output:
     """PutKeyPolicy: stored, and given back; this KMS does not evaluate it."""
     _require_policy_name(call)
-    _require_policy(call.input["Policy"])
-    service.state.put(replace(_changeable(call, service), policy=call.input["Policy"]))
+    policies.require(call.input["Policy"], call, service)
+    service.state.put(replace(key_of(call, service), policy=call.input["Policy"]))
     return {}
 
 
 async def get_policy(call: Call, service: Service) -> Output:
     """GetKeyPolicy."""
     _require_policy_name(call)
-    return {"Policy": key_of(call.input["KeyId"], service).policy, "PolicyName": _POLICY_NAME}
+    return {"Policy": key_of(call, service).policy, "PolicyName": _POLICY_NAME}
 
 
 async def list_policies(call: Call, service: Service) -> Output:
     """ListKeyPolicies: there is one, `default`."""
-    key_of(call.input["KeyId"], service)
+    key_of(call, service)
     names, paging = page(call, [_POLICY_NAME])
     return {"PolicyNames": names, **paging}
 
 
 def _require_symmetric(given: Mapping[str, Any]) -> None:
-    for name, only in (("KeySpec", "SYMMETRIC_DEFAULT"), ("CustomerMasterKeySpec", "SYMMETRIC_DEFAULT")):
-        if given.get(name, only) != only:
-            raise unsupported(f"{name} {given[name]}")
+    for name in ("KeySpec", "CustomerMasterKeySpec"):
+        if given.get(name, "SYMMETRIC_DEFAULT") == "SYMMETRIC_DEFAULT":
+            continue
+        if "KeyUsage" not in given:
+            raise validation_error(
+                "You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys."
+            )
+        raise unsupported(f"{name} {given[name]}")
     if given.get("KeyUsage", "ENCRYPT_DECRYPT") != "ENCRYPT_DECRYPT":
         raise validation_error(f"KeyUsage {given['KeyUsage']} is not compatible with KeySpec SYMMETRIC_DEFAULT.")
     if given.get("MultiRegion"):
@@ -133,7 +150,7 @@ def _require_symmetric(given: Mapping[str, Any]) -> None:
 
 
 async def _external(call: Call, service: Service) -> KeyStore | None:
-    """The external key store that the new key shall be in, after all of KMS's checks; None for an ordinary key."""
+    """The external key store of the new key, after all of KMS's checks; None for an ordinary key."""
     given = call.input
     match given.get("Origin", "AWS_KMS"):
         case "EXTERNAL_KEY_STORE":
@@ -188,17 +205,6 @@ def _invalid_external_key(property_: str, must: str, found: str, value: object) 
     )
 
 
-def _changeable(call: Call, service: Service) -> Key:
-    key = key_of(call.input["KeyId"], service)
-    if key.deletion_date is not None:
-        raise _invalid_state(key, service, "is pending deletion.")
-    return key
-
-
-def _invalid_state(key: Key, service: Service, because: str) -> KmsException:
-    return KmsException("KMSInvalidStateException", f"{service.arn(f'key/{key.id}')} {because}")
-
-
 def _metadata(key: Key, service: Service) -> Output:
     state = key_state(key, service)
     external = key.key_store_id is not None
@@ -212,13 +218,14 @@ def _metadata(key: Key, service: Service) -> Output:
         "KeyUsage": "ENCRYPT_DECRYPT",
         "KeyState": state,
         "DeletionDate": date(key.deletion_date),
-        "Origin": "EXTERNAL_KEY_STORE" if external else "AWS_KMS",
+        "Origin": origin_of(key),
         "CustomKeyStoreId": key.key_store_id,
-        "KeyManager": "CUSTOMER",
+        "KeyManager": "AWS" if key.aws_service else "CUSTOMER",
         "CustomerMasterKeySpec": "SYMMETRIC_DEFAULT",
         "KeySpec": "SYMMETRIC_DEFAULT",
         "EncryptionAlgorithms": ["SYMMETRIC_DEFAULT"],
         "MultiRegion": False,
+        "CurrentKeyMaterialId": None if external else material_id(key.material),
         "XksKeyConfiguration": {"Id": key.xks_key_id} if external else None,
     }
 
@@ -232,13 +239,6 @@ def _default_policy(service: Service) -> str:
         "Resource": "*",
     }
     return json.dumps({"Version": "2012-10-17", "Id": "key-default-1", "Statement": [statement]})
-
-
-def _require_policy(policy: str) -> None:
-    try:
-        decode_json_object(policy.encode())
-    except XksError:
-        raise KmsException("MalformedPolicyDocumentException", "The key policy is not a JSON object.") from None
 
 
 def _require_policy_name(call: Call) -> None:

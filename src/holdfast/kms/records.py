@@ -1,4 +1,4 @@
-"""What KMS remembers. Times are POSIX seconds."""
+"""What KMS stores. Times are POSIX seconds."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -44,7 +44,11 @@ class KeyStore:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A KMS key. `material` is KMS's own: 32 bytes, kept in clear, as befits a test double."""
+    """A KMS key. `material` is KMS's own: 32 bytes, stored unencrypted, since this is a test double.
+
+    `rotation_period` is in days; None means that automatic rotation is not enabled. `aws_service` is the service
+    that an AWS managed key belongs to.
+    """
 
     id: str
     created: float
@@ -55,6 +59,9 @@ class Key:
     deletion_date: float | None = None
     key_store_id: str | None = None
     xks_key_id: str | None = None
+    rotation_period: int | None = None
+    rotation_since: float | None = None
+    aws_service: str | None = None
 
     def __repr__(self) -> str:
         return f"<key {self.id}>"
@@ -77,6 +84,35 @@ class Tag:
     key_id: str
     name: str
     value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """A rotation of a key on demand: the first, second and so on. `replaced` is the key material before it."""
+
+    key_id: str
+    number: int
+    date: float
+    replaced: bytes
+
+    def __repr__(self) -> str:
+        return f"<rotation {self.number} of key {self.key_id}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A grant. `operations` are separated by spaces, `constraints` is a JSON object."""
+
+    id: str
+    key_id: str
+    created: float
+    name: str | None
+    grantee: str | None
+    grantee_service: str | None
+    retiring: str | None
+    retiring_service: str | None
+    operations: str
+    constraints: str
 
 
 def date(seconds: float | None) -> datetime | None:

@@ -39,7 +39,9 @@ def application(settings: Settings, callers: Mapping[str, Caller], emit: Callabl
         state = State(settings.data)
         gateway = Gateway(settings, metrics, now=_now, clock=time.monotonic)
         connections = Connections(settings, state, gateway)
-        app.state.api = Api(Service(settings, state, gateway, connections, _now, os.urandom), callers)
+        app.state.api = Api(
+            Service(settings, state, gateway, connections, _now, os.urandom, started=_now().timestamp()), callers
+        )
         connections.start()
         try:
             yield

@@ -1,4 +1,4 @@
-"""KMS's API as botocore's service model states it: AWS JSON 1.1 in, checked values; values in, AWS JSON 1.1 out."""
+"""KMS's API as botocore's service model states it: request bodies become checked values, results become bodies."""
 
 import json
 import re
@@ -37,6 +37,11 @@ def operation_of(target: str) -> OperationModel:
     if prefix != model.metadata["targetPrefix"] or name not in model.operation_names:
         raise KmsException("UnknownOperationException", "")
     return model.operation_model(name)
+
+
+def errors_of(operation: str) -> frozenset[str]:
+    """The exceptions that the service model lists for an operation."""
+    return frozenset(shape.name for shape in service_model().operation_model(operation).error_shapes)
 
 
 def parse_input(operation: OperationModel, body: bytes) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""KMS's memory in SQLite: a file that lasts, or nothing but this process."""
+"""What KMS stores, in SQLite: in a file, or in the memory of this process."""
 
 import os
 import sqlite3
@@ -6,11 +6,11 @@ from dataclasses import astuple, fields
 from pathlib import Path
 from typing import TypeVar
 
-from holdfast.kms.records import Alias, Key, KeyStore, Tag
+from holdfast.kms.records import Alias, Grant, Key, KeyStore, Rotation, Tag
 from holdfast.xks.kms_errors import ConnectionErrorCode
 
-Record = KeyStore | Key | Alias | Tag
-_R = TypeVar("_R", KeyStore, Key, Alias, Tag)
+Record = KeyStore | Key | Alias | Tag | Rotation | Grant
+_R = TypeVar("_R", KeyStore, Key, Alias, Tag, Rotation, Grant)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS key_store (
@@ -22,25 +22,44 @@ CREATE TABLE IF NOT EXISTS key_store (
 CREATE TABLE IF NOT EXISTS key (
     id TEXT PRIMARY KEY, created REAL NOT NULL, description TEXT NOT NULL, policy TEXT NOT NULL,
     material BLOB NOT NULL, enabled INTEGER NOT NULL, deletion_date REAL,
-    key_store_id TEXT REFERENCES key_store (id), xks_key_id TEXT, UNIQUE (key_store_id, xks_key_id));
+    key_store_id TEXT REFERENCES key_store (id), xks_key_id TEXT, rotation_period INTEGER, rotation_since REAL,
+    aws_service TEXT, UNIQUE (key_store_id, xks_key_id));
 CREATE TABLE IF NOT EXISTS alias (
     name TEXT PRIMARY KEY, key_id TEXT NOT NULL REFERENCES key (id) ON DELETE CASCADE,
     created REAL NOT NULL, updated REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS tag (
     key_id TEXT NOT NULL REFERENCES key (id) ON DELETE CASCADE, name TEXT NOT NULL, value TEXT NOT NULL,
     PRIMARY KEY (key_id, name));
+CREATE TABLE IF NOT EXISTS rotation (
+    key_id TEXT NOT NULL REFERENCES key (id) ON DELETE CASCADE, number INTEGER NOT NULL, date REAL NOT NULL,
+    replaced BLOB NOT NULL, PRIMARY KEY (key_id, number));
+CREATE TABLE IF NOT EXISTS "grant" (
+    id TEXT PRIMARY KEY, key_id TEXT NOT NULL REFERENCES key (id) ON DELETE CASCADE, created REAL NOT NULL,
+    name TEXT, grantee TEXT, grantee_service TEXT, retiring TEXT, retiring_service TEXT, operations TEXT NOT NULL,
+    constraints TEXT NOT NULL);
 """
-_TABLES: dict[type, str] = {KeyStore: "key_store", Key: "key", Alias: "alias", Tag: "tag"}
+_ADDED = {"key": {"rotation_period": "INTEGER", "rotation_since": "REAL", "aws_service": "TEXT"}}
+"""Columns that a file of an earlier version may lack."""
+_TABLES: dict[type, str] = {
+    KeyStore: "key_store",
+    Key: "key",
+    Alias: "alias",
+    Tag: "tag",
+    Rotation: "rotation",
+    Grant: '"grant"',
+}
 _PRIMARY_KEYS: dict[type, tuple[str, ...]] = {
     KeyStore: ("id",),
     Key: ("id",),
     Alias: ("name",),
     Tag: ("key_id", "name"),
+    Rotation: ("key_id", "number"),
+    Grant: ("id",),
 }
 
 
 class State:
-    """Records by type, each call a transaction of its own. For one thread at a time."""
+    """Records by type; each call is one transaction. For one thread at a time."""
 
     def __init__(self, directory: Path | None) -> None:
         if directory is None:
@@ -52,6 +71,14 @@ class State:
         self._database = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         self._database.execute("PRAGMA foreign_keys = ON")
         self._database.executescript(_SCHEMA)
+        self._add_columns()
+
+    def _add_columns(self) -> None:
+        for table, added in _ADDED.items():
+            there = {row[1] for row in self._database.execute(f"PRAGMA table_info({table})")}
+            for column, kind in added.items():
+                if column not in there:
+                    self._database.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
 
     def close(self) -> None:
         """Closes the database."""
@@ -64,24 +91,24 @@ class State:
         keys = _PRIMARY_KEYS[kind]
         updates = ", ".join(f"{name} = excluded.{name}" for name in names if name not in keys)
         self._database.execute(
-            f"INSERT INTO {_TABLES[kind]} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) "  # noqa: S608 (names of our own)
+            f"INSERT INTO {_TABLES[kind]} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) "  # noqa: S608 (the names are constants of this module)
             f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {updates}",
             astuple(record),
         )
 
     def delete(self, record: Record) -> None:
-        """Deletes a record, with its aliases and tags."""
+        """Deletes a record, and what belongs to it."""
         kind = type(record)
         keys = _PRIMARY_KEYS[kind]
         where = " AND ".join(f"{key} = ?" for key in keys)
         values = [getattr(record, key) for key in keys]
-        self._database.execute(f"DELETE FROM {_TABLES[kind]} WHERE {where}", values)  # noqa: S608 (names of our own)
+        self._database.execute(f"DELETE FROM {_TABLES[kind]} WHERE {where}", values)  # noqa: S608 (the names are constants of this module)
 
     def select(self, kind: type[_R], **equal: object) -> list[_R]:
         """The records whose columns have these values, in the order of their primary keys."""
         where = " AND ".join(f"{column} = ?" for column in equal) or "TRUE"
         rows = self._database.execute(
-            f"SELECT {', '.join(_columns(kind))} FROM {_TABLES[kind]} WHERE {where} "  # noqa: S608 (names of our own)
+            f"SELECT {', '.join(_columns(kind))} FROM {_TABLES[kind]} WHERE {where} "  # noqa: S608 (the names are constants of this module)
             f"ORDER BY {', '.join(_PRIMARY_KEYS[kind])}",
             list(equal.values()),
         )

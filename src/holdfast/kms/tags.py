@@ -13,14 +13,14 @@ MAX_TAGS = 50
 
 async def tag(call: Call, service: Service) -> Output:
     """TagResource: adds tags, replaces the values of those there."""
-    key = key_of(call.input["KeyId"], service)
+    key = key_of(call, service)
     put(key, parse(call.input["Tags"]), service)
     return {}
 
 
 async def untag(call: Call, service: Service) -> Output:
     """UntagResource."""
-    key = key_of(call.input["KeyId"], service)
+    key = key_of(call, service)
     for name in call.input["TagKeys"]:
         service.state.delete(Tag(key.id, name, ""))
     return {}
@@ -28,9 +28,9 @@ async def untag(call: Call, service: Service) -> Output:
 
 async def list_tags(call: Call, service: Service) -> Output:
     """ListResourceTags."""
-    key = key_of(call.input["KeyId"], service)
+    key = key_of(call, service)
     values = {each.name: each.value for each in service.state.select(Tag, key_id=key.id)}
-    names, paging = page(call, list(values))
+    names, paging = page(call, list(values), limit=50)
     return {"Tags": [{"TagKey": name, "TagValue": values[name]} for name in names], **paging}
 
 
@@ -41,6 +41,8 @@ def parse(given: Sequence[Mapping[str, str]]) -> dict[str, str]:
         raise KmsException("TagException", "A tag key appears twice.")
     if any(name.lower().startswith("aws:") for name in values):
         raise KmsException("TagException", "A tag key may not begin with aws:")
+    if len(values) > MAX_TAGS:
+        raise KmsException("TagException", "Too many tags")
     return values
 
 
