@@ -52,8 +52,8 @@ def test_what_lies_between_policies_and_is_no_cedar_is_a_mistake_of_the_whole_te
         ('permit(principal, action == Action::"Sign", resource);', 2, 'unrecognized action `Action::"Sign"`'),
         ('permit(principal, action == Action::"GetHealthStatus", resource);', 2, "unrecognized action"),
         ("permit(principal == ?principal, action, resource);", 2, "is a template"),
-        ('permit(principal, action, resource == ExternalKey::"orders");', 2, '`"orders"` is no external key'),
-        ('permit(principal, action, resource == ExternalKey::"a/b/c");', 2, '`"a/b/c"` is no external key'),
+        ('permit(principal, action, resource == ExternalKey::"orders");', 2, '`"orders"` is not an external key'),
+        ('permit(principal, action, resource == ExternalKey::"a/b/c");', 2, '`"a/b/c"` is not an external key'),
     ],
 )
 def test_a_mistake_has_its_line_and_its_reason(text: str, line: int, words: str) -> None:

@@ -1,6 +1,6 @@
 """The settings file of AWS's sample XKS proxy (aws-samples/aws-kms-xks-proxy, version 3), read as values.
 
-Unknown settings are left alone: that proxy ignores them too.
+Unknown settings are ignored, as that proxy does.
 """
 
 import re
@@ -19,7 +19,7 @@ from holdfast.xks.errors import XksError
 from holdfast.xks.types import AccessKeyId, ExternalKeyId, SecretAccessKey, UriPathPrefix
 
 _PLACEHOLDERS = ("replaceme", "pleasereplace")
-"""What stands in that proxy's example files where a real value belongs, in lower case."""
+"""Placeholders in that proxy's example files, in lower case."""
 
 _REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}")
 """As the catalog takes it."""
@@ -99,7 +99,7 @@ class SamplePkcs11(msgspec.Struct, frozen=True):
 
 
 class SampleLogger(msgspec.Struct, frozen=True):
-    """`[pkcs11_logger]`: a module between that proxy and the HSM's, which writes down each call."""
+    """`[pkcs11_logger]`: a module between that proxy and the HSM's, which logs each call."""
 
     library: str = msgspec.field(name="PKCS11_LOGGER_LIBRARY_PATH", default="")
 
@@ -119,7 +119,7 @@ class SampleCapabilities(msgspec.Struct, frozen=True):
 
     @property
     def iv_mode(self) -> IvMode:
-        """Who makes the IV: the proxy, or the HSM in a buffer of zeros, or the HSM behind the tag."""
+        """Who makes the IV: the proxy; the HSM, into a buffer of zeros; or the HSM, after the tag."""
         if not self.can_generate_iv:
             return IvMode.PROXY
         return IvMode.HSM_IN_PLACE if self.is_zero_iv_required else IvMode.HSM_APPENDED
@@ -149,7 +149,7 @@ class SampleSettings(msgspec.Struct, frozen=True):
 
     @property
     def library(self) -> str:
-        """The HSM vendor's module: the one behind the logging module, where one stands between."""
+        """The HSM vendor's module: if there is a logging module, the one behind it."""
         logged = "pkcs11-logger" in PurePath(self.pkcs11.module).name and self.pkcs11_logger.library
         return self.pkcs11_logger.library if logged else self.pkcs11.module
 
@@ -224,7 +224,7 @@ def _check_store(store: SampleKeyStore) -> None:
 
 
 def _refuse_sharing(stores: list[SampleKeyStore]) -> None:
-    """Of two key stores that share a name here, one's keys would be served to the other's callers."""
+    """Two key stores with one name here would serve each other's callers."""
     for position, store in enumerate(stores):
         for earlier in stores[:position]:
             both = f"the key stores {earlier.uri_path_prefix!r} and {store.uri_path_prefix!r}"
@@ -237,7 +237,7 @@ def _refuse_sharing(stores: list[SampleKeyStore]) -> None:
             if store.sigv4_access_key_id == earlier.sigv4_access_key_id:
                 raise Invalid(
                     f"{both} have one sigv4_access_key_id, which here names one credential of one keystore",
-                    hint="Give one of them a credential of its own, in that proxy and in KMS, then run this again.",
+                    hint="Give one of them another credential, in that proxy and in KMS, then run this again.",
                 )
 
 

@@ -191,13 +191,13 @@ class Migration:
         yield "KMS needs no change if this proxy answers at the same host name: path, credential and keys stay."
         yield f"{self.source} holds the PIN and the secret access keys in the clear: delete it when you are done."
         if not settings.security.is_tls_enabled:
-            yield "That proxy speaks plain HTTP, so this one will too: something before it must end TLS."
+            yield "That proxy uses plain HTTP, so this one will too: something in front of it must terminate TLS."
         if not settings.security.is_sigv4_auth_enabled:
-            yield "is_sigv4_auth_enabled = false has no counterpart: Holdfast always demands the signature."
+            yield "is_sigv4_auth_enabled = false has no counterpart: Holdfast always requires the signature."
         if settings.security.secondary_auth:
             yield (
                 f"secondary_auth = {settings.security.secondary_auth!r} is not translated: until you write the same"
-                " in Cedar and name the file in [authorization], whoever KMS lets use a KMS key can."
+                " in Cedar and name the file in [authorization], KMS's key policies alone decide who can use a key."
             )
         if settings.library != settings.pkcs11.module:
             yield f"The logging module {settings.pkcs11.module} is left out: Holdfast logs each C_ failure itself."
@@ -293,7 +293,7 @@ class Migration:
         return max(1, min(_SESSIONS, self.settings.pkcs11.session_pool_max_size // 2))
 
     def _pings(self) -> bool:
-        """That proxy answers GET /ping over plain HTTP on a port of its own only while it speaks TLS."""
+        """That proxy answers GET /ping over plain HTTP on a separate port, but only if it uses TLS."""
         server = self.settings.server
         return self.settings.security.is_tls_enabled and server.port_http_ping != server.port
 

@@ -1,4 +1,4 @@
-"""What is known of a request when it is decided, in the words of the schema."""
+"""What a decision can use of a request, with the names of the schema."""
 
 from typing import Any, NamedTuple
 
@@ -80,7 +80,7 @@ class Facts(NamedTuple):
 
 
 def _of_arn(text: str, part: int) -> str:
-    """A part of `arn:partition:service:region:account:resource`; empty if this is no ARN, which nobody promises."""
+    """A part of `arn:partition:service:region:account:resource`; empty if the text is not an ARN."""
     parts = text.split(":", _PARTS - 1)
     return parts[part] if len(parts) == _PARTS and parts[0] == "arn" else ""
 

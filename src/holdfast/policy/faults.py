@@ -1,10 +1,10 @@
-"""What can be wrong with policies, and what they can refuse. `operations` translates for the wire."""
+"""Faults of policies. `operations` maps them to errors of the wire."""
 
 from dataclasses import dataclass
 
 
 class AccessDenied(Exception):
-    """The policies do not let this caller do this. The text is for the operator and names the policy."""
+    """The policies deny the request. The text is for the operator and names the policy."""
 
 
 @dataclass(frozen=True, slots=True)

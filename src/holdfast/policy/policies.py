@@ -1,4 +1,4 @@
-"""A version of the policies: parsed and validated once, asked for each request."""
+"""One version of the policies: parsed and validated once, evaluated for each request."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from holdfast.policy.facts import Facts
 
 MAX_CACHED = 4_096
-"""Decisions that are kept; on top of that the least recently used one is made anew when it is asked for."""
+"""Decisions in the cache. Beyond that the least recently used one is dropped."""
 _ENGINE_NAME = re.compile(r"`policy([0-9]+)`")
 """Cedar numbers the policies of a text from 0."""
 _NOT_EVALUATED = "denied because the policies could not be evaluated"
 
 
 class Decision(NamedTuple):
-    """`denial` is None if the request is allowed, else the reason in words for the operator.
+    """`denial` is None if the request is allowed, else the reason, for the operator.
 
-    `policies` are the names of those that decided: that permit, or that forbid. A default deny has none.
+    `policies` names the policies that decided: those that permit, or those that forbid. A default deny has none.
     """
 
     policies: tuple[str, ...]
@@ -32,7 +32,7 @@ class Decision(NamedTuple):
 
 
 class Policies:
-    """The decisions made under one version; another version is another object."""
+    """The policies of one version, with the decisions already made. A new version is a new object."""
 
     def __init__(self, text: str, policies: tuple[Policy, ...], cedarpy: ModuleType) -> None:
         self.policies = policies
@@ -42,7 +42,7 @@ class Policies:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises PoliciesInvalid with every mistake: no Cedar, not of our schema, or ambiguous."""
+        """Raises PoliciesInvalid with every mistake: not Cedar, not valid by the schema, or ambiguous."""
         import cedarpy  # noqa: PLC0415 (15 MB and 0.1 s at start, for installations that have policies only)
 
         return cls(text, read(text, cedarpy), cedarpy)
@@ -51,14 +51,14 @@ class Policies:
         """The decision; never raises. Equal facts are evaluated once."""
         try:
             return self._cached(facts)
-        except Exception as error:  # noqa: BLE001 (whatever the engine stumbles over, nobody gets in by it)
+        except Exception as error:  # noqa: BLE001 (no fault of the engine may allow a request)
             return Decision((), f"{_NOT_EVALUATED}: {type(error).__name__}")
 
     def _evaluate(self, facts: Facts) -> Decision:
         result = self._cedarpy.is_authorized(facts.request(), self._policy_set, facts.entities())
         errors = result.diagnostics.errors
         if errors:
-            # Cedar passes over a policy that fails, a forbid too. Here nothing is allowed until it is mended.
+            # Cedar ignores a policy that fails, even a forbid. Here every request is denied until it is repaired.
             failed = self._names(number for error in errors for number in _ENGINE_NAME.findall(error))
             said = "; ".join(_ENGINE_NAME.sub(lambda match: self._names([match[1]])[0], error) for error in errors)
             return Decision(failed, f"{_NOT_EVALUATED}: {said}")

@@ -1,4 +1,4 @@
-"""Reads a policy text, and says everything that is wrong with it at once."""
+"""Reads a policy text and reports every mistake in it at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _EMPTY = "holds no policy, so everything would be denied; if you mean it: forbid(principal, action, resource);"
-_NOT_A_KEY = '`"{}"` is no external key: write ExternalKey::"KEYSTORE/EXTERNAL-KEY-ID"'
+_NOT_A_KEY = '`"{}"` is not an external key: write ExternalKey::"KEYSTORE/EXTERNAL-KEY-ID"'
 _UNSURE = re.compile("optional attribute `([A-Za-z]+)` in context")
 
 
@@ -29,7 +29,7 @@ class Policy(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What people find it by: the `@id`, or the line."""
+        """The name for people: the `@id`, or else the line."""
         return self.id or f"line {self.line}"
 
 
@@ -40,7 +40,7 @@ def read(text: str, cedarpy: ModuleType) -> tuple[Policy, ...]:
         raise PoliciesInvalid((Mistake(None, _EMPTY),))
     reader = _Reader(cedarpy)
     policies = tuple(reader.policy(statement) for statement in statements)
-    # What is no Cedar cannot be validated.
+    # Text that is not Cedar cannot be validated.
     reader.raise_mistakes()
     reader.validate(text, statements)
     reader.check_names(statements, policies)
@@ -56,7 +56,7 @@ class _Reader:
         self._mistakes: dict[Mistake, None] = {}
 
     def policy(self, statement: Statement) -> Policy:
-        """The policy; nothing but its line if it is none."""
+        """The policy. If it is not one, only its line."""
         broken = Policy(None, statement.line, frozenset())
         try:
             parsed = msgspec.json.decode(self._cedarpy.policies_to_json_str(statement.text))
@@ -74,11 +74,11 @@ class _Reader:
         return Policy(policy.get("annotations", {}).get("id") or None, statement.line, entities)
 
     def validate(self, text: str, statements: list[Statement]) -> None:
-        """Hold the text to the schema. Cedar tells a mistake anew for each action that it concerns."""
+        """Validate the text against the schema. Cedar reports a mistake once for each action that it concerns."""
         actions: dict[tuple[int, str], list[str]] = {}
         for error in self._cedarpy.validate_policies(text, SCHEMA).errors:
             if not error.policy_id:
-                # What the engine takes for no white space, and `split` does, lies in no policy.
+                # Cedar and `split` disagree about some Unicode white space; such text belongs to no policy.
                 self._mistakes[Mistake(None, f"is not Cedar: {error.error}")] = None
                 return
             said = error.error.removeprefix(f"for policy `{error.policy_id}`, ")
@@ -92,7 +92,7 @@ class _Reader:
             self._mistake(statements[number], said + where + hint)
 
     def check_names(self, statements: list[Statement], policies: tuple[Policy, ...]) -> None:
-        """Hold the policies to what their names promise: one policy for each `@id`, one keystore for each key."""
+        """Check names: each `@id` belongs to one policy, and each external key is written with its keystore."""
         seen: dict[str, int] = {}
         for statement, policy in zip(statements, policies, strict=True):
             if policy.id in seen:

@@ -29,7 +29,7 @@ type Use = {
   awsSourceVpce?: String,
 };
 
-// KMS names no KMS key when it creates one or describes one.
+// KMS does not name a KMS key when it creates or describes one.
 type Look = {
   kmsOperation: String,
   kmsKeyArn?: String,

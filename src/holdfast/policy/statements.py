@@ -1,4 +1,4 @@
-"""Where each policy of a Cedar text stands: the engine says what is wrong, but not on which line."""
+"""The line of each policy in a Cedar text: the engine reports what is wrong, but not on which line."""
 
 import re
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Statement:
     text: str
 
     def line_of(self, message: str) -> int:
-        """The line of what the message puts in backticks, if that stands in the policy once; else its first line."""
+        """The line of what the message quotes in backticks, if the policy contains it once; else its first line."""
         for quoted in re.findall("`([^`]+)`", message):
             if self.text.count(quoted) == 1:
                 return self.line + self.text.count("\n", 0, self.text.index(quoted))
@@ -22,7 +22,7 @@ class Statement:
 
 
 def split(text: str) -> list[Statement]:
-    """The policies in their order; a rest without its semicolon counts as one. Comments between them are dropped."""
+    """The policies in their order, without the comments between them. A last one may lack its semicolon."""
     found = []
     start: int | None = None
     for token in _TOKEN.finditer(text):

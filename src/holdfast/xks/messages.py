@@ -1,7 +1,10 @@
 """Bodies of the four operations, in both directions.
 
 The proxy parses requests and writes responses; the local KMS and the checker do the reverse. Unknown fields
-are ignored (the spec reserves the right to add them), known ones are held to their types and lengths.
+are ignored (the spec reserves the right to add them), known ones must have the right types and lengths.
+
+A body with Base64 fields has two classes: one as JSON has it, one with bytes. A single class that decodes Base64 in a
+msgspec hook was measured: 6 us slower to parse and 3 us slower to write, of some 90 us per request.
 """
 
 from collections.abc import Mapping

@@ -9,7 +9,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """`name` stands in ARNs (`arn:<name>:kms:...`); `dns_suffix` ends the host names of its services."""
+    """`name` is part of ARNs (`arn:<name>:kms:...`); the host names of its services end in `dns_suffix`."""
 
     name: str
     dns_suffix: str

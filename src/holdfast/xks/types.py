@@ -1,4 +1,4 @@
-"""Values of the XKS Proxy API. One that exists is valid."""
+"""Values of the XKS Proxy API. Each is checked when it is made."""
 
 import re
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class ExternalKeyId:
 
 @dataclass(frozen=True, slots=True)
 class UriPathPrefix:
-    """The optional path prefix before `/kms/xks/v1`: empty, or segments each opened by a slash.
+    """The optional path prefix before `/kms/xks/v1`: empty, or segments that each begin with a slash.
 
     Spec, "API operations": `XksProxyUriPath` (prefix and the 11 characters of `/kms/xks/v1`) is at most
     128 characters of a-z, A-Z, 0-9, slash, dash and underscore.
@@ -74,13 +74,13 @@ class UriPathPrefix:
         if not cls._GRAMMAR.fullmatch(text):
             raise XksError(
                 ErrorName.INVALID_URI_PATH,
-                "a path prefix is empty, or a slash and then A-Z a-z 0-9 _ - with single slashes between",
+                "a path prefix is empty, or segments of A-Z a-z 0-9 _ - that each begin with a single slash",
             )
         return cls(text)
 
     @property
     def xks_proxy_uri_path(self) -> str:
-        """The `XksProxyUriPath` that KMS is told."""
+        """The `XksProxyUriPath` to configure in KMS."""
         return f"{self.value}/kms/xks/v1"
 
     def __str__(self) -> str:
