@@ -4,13 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from tests.catalog import children
 from tests.catalog.conftest import now
 from tests.catalog.samples import ID, OTHER_ID, OTHER_SECRET, PREFIX, SECRET
 
-from holdfast.catalog.errors import CatalogError, NotFound, SecretMissing, Unavailable
+from holdfast.catalog.errors import CatalogError, NotFound, Refused, SecretMissing, Unavailable
 from holdfast.catalog.secret_reference import SecretReference, Source
 from holdfast.catalog.store import Catalog
+from holdfast.catalog.view import View
 from holdfast.xks.types import AccessKeyId
 
 
@@ -118,13 +120,13 @@ def test_a_link_in_place_of_the_file_is_replaced_and_not_followed(
 def test_secrets_are_read_from_the_environment_and_from_systemd(
     main: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    main.reference_credential("main", ID, "env:HOLDFAST_TEST_SECRET")
-    main.reference_credential("main", OTHER_ID, "credential:kms-secret")
+    main.reference_credential("main", ID, "env:HOLDFAST_SECRET_TEST")
+    main.reference_credential("main", OTHER_ID, "credential:holdfast-secret-kms")
     assert live(main) == {}
     assert len(main.snapshot().unreadable) == 2
-    monkeypatch.setenv("HOLDFAST_TEST_SECRET", SECRET.reveal().decode())
+    monkeypatch.setenv("HOLDFAST_SECRET_TEST", SECRET.reveal().decode())
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    (tmp_path / "kms-secret").write_bytes(OTHER_SECRET.reveal() + b"\n")
+    (tmp_path / "holdfast-secret-kms").write_bytes(OTHER_SECRET.reveal() + b"\n")
     assert live(main) == {ID.value: SECRET, OTHER_ID.value: OTHER_SECRET}
 
 
@@ -137,15 +139,17 @@ def test_a_missing_secret_leaves_the_other_credentials_serving(main: Catalog, ur
     fresh.close()
     assert list(snapshot.keystores["/main"].credentials) == [OTHER_ID.value]
     (words,) = snapshot.unreadable
-    assert f"the credential {ID} is refused until its secret is back" in words
+    assert f"the credential {ID} is refused until its secret can be read" in words
     assert f"{secrets / ID.value} cannot be read: No such file or directory" in words
 
 
 def test_a_secret_is_read_once(main: Catalog, secrets: Path) -> None:
     main.issue_credential("main", (ID, SECRET))
-    before = live(main)
+    view = View()
+    main.refresh(view)
     (secrets / ID.value).unlink()
-    assert live(main) == before
+    main.refresh(view)
+    assert [keystore.credentials for keystore in view.keystores.values()] == [{ID.value: SECRET}]
 
 
 @pytest.mark.parametrize(
@@ -166,16 +170,16 @@ def test_a_file_too_long_for_a_secret_is_not_read_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "file:", "env:", "env:A B", "credential:../etc/shadow", "credential:a/b", "http://x", "env:A\n"]
+    "reference", ["", "file:", "env:", "env:A B", "credential:../etc/shadow", "credential:a/b", "http://x", "env:A\n"]
 )
-def test_a_malformed_reference_is_refused(text: str) -> None:
+def test_a_malformed_reference_is_refused(reference: str) -> None:
     with pytest.raises(CatalogError):
-        SecretReference.parse(text)
+        SecretReference.parse(reference)
 
 
-@pytest.mark.parametrize("text", ["file:/etc/x", "env:NAME", "credential:holdfast.pin"])
-def test_a_reference_is_written_as_it_is_read(text: str) -> None:
-    assert str(SecretReference.parse(text)) == text
+@pytest.mark.parametrize("reference", ["file:/etc/x", "env:NAME", "credential:holdfast.pin"])
+def test_a_reference_is_written_as_it_is_read(reference: str) -> None:
+    assert str(SecretReference.parse(reference)) == reference
 
 
 def test_a_credential_without_systemd_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,6 +209,38 @@ def test_a_file_that_cannot_be_removed_is_told_after_the_credential_is_retired(m
 
 
 def test_a_file_that_was_never_there_is_no_hindrance_to_retiring(main: Catalog) -> None:
-    main.reference_credential("main", ID, "env:HOLDFAST_TEST_SECRET")
+    main.reference_credential("main", ID, "env:HOLDFAST_SECRET_TEST")
     main.retire_credential(ID)
     assert live(main) == {}
+
+
+FOREIGN = ["file:BBBBBBBBBBBBBBBBBBBB", "file:/etc/hostname", "file:../x", "env:PYTHON_SHA256", "credential:other"]
+
+
+@pytest.mark.parametrize("reference", FOREIGN)
+def test_who_writes_the_database_does_not_choose_the_secret(
+    main: Catalog, secrets: Path, tmp_path: Path, reference: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of these places exists, holds a well-formed secret, and is not this credential's."""
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    monkeypatch.setenv("PYTHON_SHA256", "5" * 64)
+    main.issue_credential("main", (ID, SECRET))
+    main.issue_credential("main", (OTHER_ID, OTHER_SECRET))
+    for place in (tmp_path / "other", secrets.parent / "x"):
+        place.write_text("p" * 43)
+    with main._changing() as connection:
+        connection.execute(
+            text("UPDATE credentials SET secret_ref = :reference WHERE access_key_id = :id"),
+            {"reference": reference, "id": ID.value},
+        )
+    (words,) = main.snapshot().bad_rows
+    assert words.startswith(f"the credential {ID} is refused: ")
+    assert live(main) == {OTHER_ID.value: OTHER_SECRET}
+
+
+def test_a_reference_that_would_be_refused_is_not_made(main: Catalog) -> None:
+    with pytest.raises(Refused, match="like env:HOLDFAST_SECRET_PROD, or set `reference_prefix`"):
+        main.reference_credential("main", ID, "env:PYTHON_SHA256")
+    with pytest.raises(Refused, match="like credential:holdfast-secret-prod"):
+        main.reference_credential("main", ID, "credential:other")
+    assert main.credentials(None) == []

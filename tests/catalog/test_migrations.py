@@ -148,13 +148,15 @@ def test_a_catalog_of_the_first_version_is_upgraded_with_its_rows(
             connection.execute(text("UPDATE key_generations SET encryptions_reserved = -1"))
 
 
-_ROWS = """
-    INSERT INTO keystores (id, name, prefix, blocked, created_at) VALUES (1, 'main', '/main', {no}, {now});
+_KEYS = """
     INSERT INTO external_keys (id, keystore_id, external_key_id, status, takeover, created_at)
-      VALUES (1, 1, 'good', 'ENABLED', {no}, {now}), (2, 1, 'negative', 'ENABLED', {no}, {now});
+      VALUES (1, 1, 'good', 'ENABLED', {no}, {now}), (2, 1, 'negative', 'ENABLED', {no}, {now})
+"""
+_GENERATIONS = """
     INSERT INTO key_generations (id, key_id, number, hsm, label, encryptions_reserved, created_at)
       VALUES (1, 1, 1, 'hsm', 'a', 5, {now}), (2, 2, 1, 'hsm', 'b', -4000000000, {now})
-""".split(";")
+"""
+_KEYSTORE = "INSERT INTO keystores (id, name, prefix, blocked, created_at) VALUES (1, 'main', '/main', {no}, {now})"
 
 
 def first_version(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +172,7 @@ def first_version(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         catalog = Catalog.create_or_upgrade(url, tmp_path, now=now)
     migrate.head.cache_clear()
     with catalog._writing() as connection:
-        for statement in _ROWS:
+        for statement in (_KEYSTORE, _KEYS, _GENERATIONS):
             no = "FALSE" if connection.dialect.name == "postgresql" else "0"
             connection.execute(text(statement.format(no=no, now="CURRENT_TIMESTAMP")))
     catalog.close()

@@ -45,7 +45,7 @@ CHANGES: list[Callable[[Catalog], object]] = [
     lambda catalog: catalog.set_prefix("main", UriPathPrefix("/moved")),
     lambda catalog: catalog.set_region("main", None),
     lambda catalog: catalog.issue_credential("main", (OTHER_ID, OTHER_SECRET)),
-    lambda catalog: catalog.reference_credential("main", OTHER_ID, "env:HOLDFAST_TEST_SECRET"),
+    lambda catalog: catalog.reference_credential("main", OTHER_ID, "env:HOLDFAST_SECRET_TEST"),
     lambda catalog: catalog.retire_credential(ID),
     lambda catalog: catalog.register_key("main", OTHER_KEY, hsm="hsm", label="label-2"),
     lambda catalog: catalog.set_key_status("main", KEY, KeyStatus.DISABLED),
@@ -61,7 +61,7 @@ CHANGES: list[Callable[[Catalog], object]] = [
 def test_every_change_changes_snapshot_and_version(
     filled: Catalog, change: Callable[[Catalog], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HOLDFAST_TEST_SECRET", "u" * 43)
+    monkeypatch.setenv("HOLDFAST_SECRET_TEST", "u" * 43)
     before = filled.snapshot()
     change(filled)
     after = filled.snapshot()
@@ -82,7 +82,7 @@ REFUSED: list[tuple[type[CatalogError], Callable[[Catalog], object]]] = [
     (AlreadyExists, lambda catalog: catalog.create_keystore("new", PREFIX)),
     (AlreadyExists, lambda catalog: catalog.set_prefix("spare", PREFIX)),
     (AlreadyExists, lambda catalog: catalog.issue_credential("spare", (ID, OTHER_SECRET))),
-    (AlreadyExists, lambda catalog: catalog.reference_credential("spare", ID, "env:NAME")),
+    (AlreadyExists, lambda catalog: catalog.reference_credential("spare", ID, "env:HOLDFAST_SECRET_TEST")),
     (AlreadyExists, lambda catalog: catalog.register_key("main", KEY, hsm="hsm", label="label-2")),
     (AlreadyExists, lambda catalog: catalog.register_key("main", OTHER_KEY, hsm="hsm", label="label-1")),
     (

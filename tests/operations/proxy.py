@@ -80,8 +80,9 @@ class Proxy:
     policies: Policies | None = None
     metadata: dict[str, str] = field(default_factory=METADATA.copy)
 
-    def take(self, generation: Generation) -> None:
+    async def take(self, generation: Generation, *, deadline: float) -> None:
         """The Budget protocol."""
+        del deadline
         if self.budget is not None:
             raise self.budget
         self.taken.append(generation.number)

@@ -68,22 +68,22 @@ def test_a_catalog_that_is_locked_by_a_writer_delays_no_request(nshield: ProxySe
         closing(sqlite3.connect(nshield.directory / "catalog.db", isolation_level=None)) as writer,
         nshield.caller() as caller,
     ):
+        assert caller.encrypt(b"a first use waits for its reservation").status == 200
         writer.execute("BEGIN EXCLUSIVE")
         replies = [caller.encrypt(b"not waiting") for _ in range(50)]
         writer.execute("ROLLBACK")
     assert {reply.status for reply in replies} == {200}
 
 
-def test_the_count_never_goes_back_whatever_happens_to_the_workers(serve: Serve) -> None:
+def test_the_count_is_never_below_what_was_made_whatever_happens_to_the_workers(serve: Serve) -> None:
     server = serve(workers=2, tls=False)
-    seen = [total(server)]
     made = 0
     for ending in (signal.SIGKILL, signal.SIGTERM):
         before = set(server.worker_pids())
         with server.caller() as caller:
             made += sum(caller.encrypt(b"counted").status == 200 for _ in range(30))
         server.eventually(lambda: server.metric("holdfast_workers_ready") == 2, within=20, what="two workers")
-        seen.append(total(server))
+        assert total(server) >= made
         os.kill(min(server.worker_pids()), ending)
         server.eventually(
             lambda: (
@@ -93,17 +93,25 @@ def test_the_count_never_goes_back_whatever_happens_to_the_workers(serve: Serve)
             within=20,
             what="a new worker",
         )
-        seen.append(total(server))
+        assert total(server) >= made
     assert server.process is not None
     os.killpg(server.process.pid, signal.SIGKILL)
     server.process.wait()
-    seen.append(total(server))
     server.start()
-    seen.append(total(server))
-    assert seen == sorted(seen)
-    assert seen[-1] >= made
-    # What was reserved and not used is the only error: a first block for each of five starts of a worker or so.
-    assert seen[-1] <= made + 8 * 4096
+    # What was reserved and not used is the only error: a first block for each worker that was killed.
+    assert made <= total(server) <= made + 4 * 4096
+
+
+def test_starts_and_stops_in_order_count_nothing(serve: Serve) -> None:
+    """What a clean stop leaves unused is given back, by every worker and for every key."""
+    server = serve(workers=2, tls=False)
+    made = 0
+    for _ in range(2):
+        with server.caller() as caller:
+            made += sum(caller.encrypt(b"counted").status == 200 for _ in range(10))
+        server.stop()
+        assert total(server) == made
+        server.start()
 
 
 def test_at_its_stop_a_key_only_decrypts_in_every_worker_and_after_a_restart(tmp_path: Path, tokens: Path) -> None:

@@ -9,9 +9,13 @@ from holdfast.config.model import Configuration
 
 def create_catalog(configuration: Configuration, *, now: Callable[[], datetime]) -> Catalog:
     """The configuration's catalog, its tables made or upgraded."""
-    return Catalog.create_or_upgrade(configuration.catalog.url, configuration.catalog.secrets, now=now)
+    settings = configuration.catalog
+    return Catalog.create_or_upgrade(
+        settings.url, settings.secrets, reference_prefix=settings.reference_prefix, now=now
+    )
 
 
 def open_catalog(configuration: Configuration, *, now: Callable[[], datetime]) -> Catalog:
     """The configuration's catalog, which must be of this version."""
-    return Catalog.open(configuration.catalog.url, configuration.catalog.secrets, now=now)
+    settings = configuration.catalog
+    return Catalog.open(settings.url, settings.secrets, reference_prefix=settings.reference_prefix, now=now)

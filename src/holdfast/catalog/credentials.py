@@ -43,6 +43,7 @@ class CredentialChanges(Database):
                 "a credential's own file is made by `holdfast credential issue`;"
                 " a secret kept elsewhere is referenced as env:NAME or credential:NAME"
             )
+        self._secrets.check(access_key_id, reference)
         with self._changing() as connection:
             identity = keystore_id(connection, keystore)
             _check_free(connection, access_key_id)

@@ -1,30 +1,41 @@
-"""Keeps one worker's Snapshot fresh from a thread of its own, so that no request waits for the database."""
+"""Keeps one worker's Snapshot fresh from threads of their own, so that no request waits for the database.
 
-from collections.abc import Callable
+A reader only reads: what stands still must be heard of while the database takes no writes. A writer does the rest.
+"""
+
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from datetime import datetime
+from threading import Event
+
+from msgspec import structs
 
 from holdfast.catalog.counting import EncryptionBudget
-from holdfast.catalog.snapshot import Generation, Snapshot
+from holdfast.catalog.differences import Told
+from holdfast.catalog.memory import Memory, MemoryFile
+from holdfast.catalog.snapshot import Keystore, Snapshot
 from holdfast.catalog.store import Catalog
-from holdfast.catalog.warnings import Warnings
+from holdfast.catalog.view import States, View
+from holdfast.catalog.warnings import REPEAT, Warnings
 from holdfast.threads import LivingThread
-from holdfast.xks.types import KeyStatus
 
-POLL = 0.2
+POLL = 0.15
 """Seconds between two looks at the version. A block must stop a key everywhere within a second."""
+_WRITE = 0.5
 _FLUSH = 5.0
 _HEARTBEAT = 10.0
 _RETRY_SECRETS = 5.0
 _SILENT = 1.0
+_MOST = 20
+"""Wrong rows that are named, so that a table full of them does not fill the log."""
 
 
 class CatalogFeed:
     """Polls the catalog: new snapshots, reservations of encryptions, last use of credentials, heartbeats.
 
-    `snapshot`, `used` and `stale_for` are for the event loop and never block. A catalog that is down leaves the
-    last snapshot serving for `stale_limit` seconds; after that every keystore is blocked. `on_warning` is called
-    on the feed's thread.
+    `snapshot`, `used`, `stale_for` and `write_soon` are for the event loop and never block. A catalog that is down
+    leaves the last snapshot serving for `stale_limit` seconds; after that every keystore is blocked. `on_warning` and
+    `on_notice` are called on the feed's threads; notices tell what changed.
     """
 
     def __init__(  # noqa: PLR0913 (what one worker gives it)
@@ -34,47 +45,71 @@ class CatalogFeed:
         *,
         proxy_id: str,
         stale_limit: float,
+        state: MemoryFile,
         monotonic: Callable[[], float],
         on_warning: Callable[[str], None],
+        on_notice: Callable[[str], None],
     ) -> None:
         self._catalog = catalog
         self._budget = budget
         self._proxy_id = proxy_id
         self._stale_limit = stale_limit
+        self._file = state
         self._monotonic = monotonic
         self._warnings = Warnings(on_warning, monotonic)
-        self._publish(Snapshot(0))
+        self._tell = Told(on_notice)
+        # The reader's.
+        self._view = View()
+        self._states = States(0, 0, {})
+        self._memory: Memory | None = None
         self._confirmed_at = monotonic()
-        self._unprepared: list[Generation] = []
-        self._used: dict[str, datetime] = {}
-        self._flush_at = self._heartbeat_at = self._retry_at = 0.0
-        self._stopping = False
+        self._retry_at = self._say_at = 0.0
         self._was_silent = False
-        self.thread = LivingThread("catalog-feed", self._run, on_failure=on_warning)
+        # The writer's.
+        self._used: dict[str, datetime] = {}
+        self._changes: dict[Hashable, Callable[[Catalog], object]] = {}
+        self._unsaved: Memory | None = None
+        self._fleet_size = 1
+        self._flush_at = self._heartbeat_at = 0.0
+        self._stopping = Event()
+        self.threads = (
+            LivingThread("catalog-reader", self._read, on_failure=on_warning),
+            LivingThread("catalog-writer", self._write, on_failure=on_warning),
+        )
+        self._publish()
 
     def start(self) -> None:
-        """Load the first snapshot, reserve for its enabled keys, and go on in the thread. Raises CatalogError."""
-        self._load()
-        self.thread.start()
+        """Read the first snapshot and go on in the threads. Raises CatalogError."""
+        with self._warnings.instead_of_errors("what this machine had seen of the catalog is not compared"):
+            self._memory = self._file.read()
+        self._fleet_size = self._catalog.fleet_size()
+        self._look()
+        for thread in self.threads:
+            thread.start()
 
     def stop(self) -> None:
-        """End the thread, write the last uses that are not written yet, and close the catalog.
+        """End the threads, give back what was reserved and not used, write the last uses, close the catalog.
 
-        Takes no longer than the database's own timeouts.
+        Takes no longer than the database's own timeouts. Nothing may encrypt any more.
         """
-        self._stopping = True
+        self._stopping.set()
         self._budget.low.set()
-        if self.thread.is_alive():
-            self.thread.join()
+        for thread in self.threads:
+            if thread.is_alive():
+                thread.join()
+        with self._warnings.instead_of_errors("encryptions that were reserved and not made stay counted"):
+            self._budget.give_back()
         with self._warnings.instead_of_errors("the latest uses of credentials are not recorded"):
             self._flush()
+        self._make_changes()
+        self._save_memory()
         self._catalog.close()
 
     @property
     def snapshot(self) -> Snapshot:
         """The latest snapshot; with every keystore blocked once the catalog was silent for too long.
 
-        Decided here and not in the thread, which may itself hang in the database.
+        Decided here and not in a thread, which may itself hang in the database.
         """
         return self._blocked if self.stale_for() > self._stale_limit else self._latest
 
@@ -86,68 +121,163 @@ class CatalogFeed:
         """The credential signed a request."""
         self._used[access_key_id] = at
 
-    def _run(self) -> None:
-        while not self._stopping:
+    def write_soon(self, what: Hashable, change: Callable[[Catalog], object]) -> None:
+        """Make a change in the catalog, such as `stop_generation`; again until it succeeds, also over an outage.
+
+        Of several changes with the same `what` that wait, the last one is made.
+        """
+        self._changes[what] = change
+        self._budget.low.set()
+
+    def _read(self) -> None:
+        while not self._stopping.wait(POLL):
             with self._warnings.instead_of_errors("the proxy goes on with what it last read"):
-                self._poll()
+                self._look()
             self._tell_silence()
-            self._budget.low.wait(POLL)
+
+    def _look(self) -> None:
+        """Read what stands still, then what changed."""
+        asked_at = self._monotonic()
+        # In this order: whoever wrote the file had seen its version in the catalog before.
+        self._hear_of_others()
+        states = self._catalog.states()
+        news = self._latest.fleet_size != self._fleet_size or states != self._states
+        self._states = states
+        if news:
+            self._publish()
+        retry = bool(self._view.unreadable) and asked_at >= self._retry_at
+        if states.version != self._view.version or retry:
+            self._retry_at = asked_at + _RETRY_SECRETS
+            self._refresh()
+            news = True
+        if news:
+            self._compare()
+            self._publish()
+        self._confirmed_at = asked_at
+        if news or asked_at >= self._say_at:
+            self._say_at = asked_at + REPEAT
+            self._say_what_is_wrong()
+
+    def _say_what_is_wrong(self) -> None:
+        wrong = (*self._view.bad_rows, *self._view.unreadable)
+        for text in wrong[:_MOST]:
+            self._warnings.say(text)
+        if len(wrong) > _MOST:
+            self._warnings.say(
+                f"{len(wrong) - _MOST} more rows of the catalog are wrong: `holdfast doctor` names them"
+            )
+        if self._memory is not None and self._memory.doubt is not None:
+            self._warnings.say(
+                f"ALARM: the catalog is not believed: {self._memory.doubt}. What was blocked, disabled, stopped or"
+                " retired stays so on this machine, and new credentials are refused, until a person accepts the"
+                " catalog as it is: `holdfast catalog accept`"
+            )
+
+    def _refresh(self) -> None:
+        before, version = self._view.keystores, self._view.version
+        try:
+            differences = self._catalog.refresh(self._view)
+        finally:
+            # A key's rows may be old news, a block is not.
+            self._publish()
+        self._states = self._view.states
+        if version:
+            self._tell.differences(before, self._view, differences, since=version)
+
+    def _hear_of_others(self) -> None:
+        """Take over what another worker, or a person who accepts the catalog, has written to the file."""
+        if not self._file.changed():
+            return
+        heard = self._file.read()
+        mine = self._memory
+        if heard is None or mine is None:
+            self._memory = heard or mine
+        elif mine.doubt is not None and heard.doubt is None:
+            self._memory = heard
+            self._tell.notice(f"the catalog is accepted as it is, at version {heard.version}")
+        elif heard.doubt is not None:
+            self._memory = mine.with_stricter(heard, heard.doubt)
+        elif heard.version > mine.version:
+            self._memory = heard
+        else:
+            return
+        self._publish()
+
+    def _compare(self) -> None:
+        """Doubt a catalog that went back; else remember what stands still in it."""
+        found = Memory.of(self._view)
+        memory = self._memory
+        if memory is None:
+            self._memory = found
+        else:
+            doubt = memory.doubt or memory.doubt_of(self._as_states_say(found))
+            self._memory = found if doubt is None else memory.with_stricter(found, doubt)
+        if self._memory != memory:
+            self._unsaved = self._memory
+            self._budget.low.set()
+
+    def _as_states_say(self, found: Memory) -> Memory:
+        """With the keystores open that the latest look found open, though the version is the same."""
+        opened = {
+            keystore.name
+            for identity, keystore in self._view.keystores.items()
+            if not self._states.blocked.get(identity, True)
+        }
+        return structs.replace(found, blocked=found.blocked - opened)
+
+    def _publish(self) -> None:
+        """Swap the snapshot. Whatever says that something stands still is right."""
+        keystores = self._view.keystores
+        if self._memory is not None and self._memory.doubt is not None:
+            keystores = self._memory.applied_to(keystores)
+        open_or_not = {
+            keystore.prefix.value: _blocked(keystore) if self._states.blocked.get(identity, False) else keystore
+            for identity, keystore in keystores.items()
+        }
+        self._latest = Snapshot(
+            self._view.version, open_or_not, self._fleet_size, self._view.unreadable, self._view.bad_rows
+        )
+        blocked = {prefix: _blocked(keystore) for prefix, keystore in open_or_not.items()}
+        self._blocked = replace(self._latest, keystores=blocked)
+
+    def _write(self) -> None:
+        while not self._stopping.is_set():
+            with self._warnings.instead_of_errors("keys encrypt with what is reserved for them"):
+                self._budget.refill()
+            self._make_changes()
+            self._save_memory()
+            now = self._monotonic()
+            # Each time is set before its work: what fails is tried again at its next time, not twice a second.
+            if now >= self._heartbeat_at:
+                self._heartbeat_at = now + _HEARTBEAT
+                with self._warnings.instead_of_errors("the other proxies do not hear of this one"):
+                    self._heartbeat()
+            if now >= self._flush_at:
+                self._flush_at = now + _FLUSH
+                with self._warnings.instead_of_errors("the latest uses of credentials are recorded later"):
+                    self._flush()
+            self._budget.low.wait(_WRITE)
             self._budget.low.clear()
 
-    def _poll(self) -> None:
-        now = self._monotonic()
-        if self._catalog.version() == self._latest.version:
-            self._confirmed_at = now
-        else:
-            self._load()
-        self._prepare()
-        self._budget.refill()
-        # Each time is set before its work: what fails is tried again at its next time, not five times a second.
-        if self._latest.unreadable and now >= self._retry_at:
-            self._retry_at = now + _RETRY_SECRETS
-            self._load()
-        if now >= self._heartbeat_at:
-            self._heartbeat_at = now + _HEARTBEAT
-            self._heartbeat()
-        if now >= self._flush_at:
-            self._flush_at = now + _FLUSH
-            self._flush()
+    def _make_changes(self) -> None:
+        for what, change in list(self._changes.items()):
+            with self._warnings.instead_of_errors("it is tried again"):
+                change(self._catalog)
+                if self._changes.get(what) is change:
+                    del self._changes[what]
 
-    def _load(self) -> None:
-        asked_at = self._monotonic()
-        snapshot = self._catalog.snapshot()
-        self._unprepared = [
-            key.current
-            for keystore in snapshot.keystores.values()
-            for key in keystore.keys.values()
-            if key.status is KeyStatus.ENABLED
-        ]
-        try:
-            # Before the swap: a request should not find a key that has nothing reserved.
-            self._prepare()
-        finally:
-            # In any case: the change may be a block, and a database that takes no writes must not hold it up.
-            self._publish(snapshot)
-            self._confirmed_at = asked_at
-            for text in snapshot.unreadable:
-                self._warnings.say(text)
-
-    def _prepare(self) -> None:
-        self._budget.prepare(self._unprepared)
-        self._unprepared = []
-
-    def _publish(self, snapshot: Snapshot) -> None:
-        blocked = {prefix: replace(keystore, blocked=True) for prefix, keystore in snapshot.keystores.items()}
-        self._blocked = replace(snapshot, keystores=blocked)
-        self._latest = snapshot
+    def _save_memory(self) -> None:
+        memory = self._unsaved
+        if memory is not None:
+            with self._warnings.instead_of_errors("it is tried again"):
+                if self._file.write(memory) and self._unsaved is memory:
+                    self._unsaved = None
 
     def _heartbeat(self) -> None:
         """Tell the others of this proxy, and hear of them: neither changes the version."""
         self._catalog.heartbeat(self._proxy_id)
         self._budget.refresh()
-        fleet_size = self._catalog.fleet_size()
-        if fleet_size != self._latest.fleet_size:
-            self._publish(replace(self._latest, fleet_size=fleet_size))
+        self._fleet_size = self._catalog.fleet_size()
 
     def _flush(self) -> None:
         used = self._used.copy()
@@ -164,6 +294,14 @@ class CatalogFeed:
                 " every keystore is blocked until it answers"
             )
         silent = self.stale_for() > _SILENT
+        if silent and not self._was_silent:
+            self._warnings.say(
+                f"the catalog has not answered for {_SILENT:g} s; the proxy goes on with what it last read"
+            )
         if self._was_silent and not silent:
-            self._warnings.say("the catalog answers again; the proxy serves with what it holds now")
+            self._tell.notice("the catalog answers again; the proxy serves what it holds now")
         self._was_silent = silent
+
+
+def _blocked(keystore: Keystore) -> Keystore:
+    return keystore if keystore.blocked else replace(keystore, blocked=True)

@@ -3,21 +3,27 @@
 import os
 from pathlib import Path
 
-from holdfast.catalog.errors import SecretMissing
+from holdfast.catalog.errors import Refused, SecretMissing
 from holdfast.catalog.ownership import give_to_owner_of, make_directory
 from holdfast.catalog.secret_reference import SecretReference, Source
 from holdfast.xks.errors import XksError
 from holdfast.xks.types import AccessKeyId, SecretAccessKey
 
+REFERENCE_PREFIX = "HOLDFAST_SECRET_"
+"""How the name of an environment variable or systemd credential begins that a credential may refer to by default."""
+
 
 class SecretFiles:
     """Reads and writes secret access keys. In the catalog a file of this directory is `file:ACCESS_KEY_ID`.
 
-    So the directory can move, and on each machine of a fleet it may lie elsewhere.
+    So the directory can move, and on each machine of a fleet it may lie elsewhere. Who can write to the database must
+    not choose the secret: a file is the credential's own, and a variable or systemd credential has a name that begins
+    with `reference_prefix` (letter case, and - for _, do not count).
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, reference_prefix: str) -> None:
         self._directory = directory
+        self._reference_prefix = reference_prefix
 
     def create(self, access_key_id: AccessKeyId, secret: SecretAccessKey) -> SecretReference:
         """Write the secret durably: after this returns a power loss does not lose it. Raises SecretMissing."""
@@ -48,14 +54,32 @@ class SecretFiles:
         except OSError as error:
             raise SecretMissing(f"the secret file {path} cannot be removed: {error.strerror}") from None
 
-    def read(self, reference: SecretReference) -> SecretAccessKey:
-        """The secret access key behind a reference. Raises SecretMissing, also if it is malformed."""
+    def read(self, access_key_id: AccessKeyId, reference: SecretReference) -> SecretAccessKey:
+        """The secret access key of a credential. Raises SecretMissing, also if it is malformed; Refused."""
+        self.check(access_key_id, reference)
         if reference.source is Source.FILE:
-            reference = SecretReference(Source.FILE, str(self._directory / reference.name))
+            reference = SecretReference(Source.FILE, str(self._path(access_key_id)))
         try:
             return SecretAccessKey.parse(reference.read().reveal().decode("latin-1"))
         except XksError as error:
             raise SecretMissing(f"{reference} holds no secret access key: {error.message}") from None
+
+    def check(self, access_key_id: AccessKeyId, reference: SecretReference) -> None:
+        """Raises Refused for a reference that this credential may not have."""
+        if reference.source is Source.FILE:
+            if reference.name != access_key_id.value:
+                raise Refused(
+                    f"its secret is said to lie in {reference}, and a credential's file has its own name,"
+                    f" file:{access_key_id}: retire it, and issue another one"
+                )
+        elif not _plain(reference.name).startswith(_plain(self._reference_prefix)):
+            example = self._reference_prefix + "PROD"
+            if reference.source is Source.CREDENTIAL:
+                example = example.lower().replace("_", "-")
+            raise Refused(
+                f"{reference} is not a name that a credential may refer to: give the secret a name like"
+                f" {reference.source}:{example}, or set `reference_prefix` in [catalog]"
+            )
 
     def _path(self, access_key_id: AccessKeyId) -> Path:
         return self._directory / access_key_id.value
@@ -66,3 +90,7 @@ class SecretFiles:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _plain(name: str) -> str:
+    return name.upper().replace("-", "_")

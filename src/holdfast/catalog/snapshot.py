@@ -45,7 +45,10 @@ class ExternalKey:
 
 @dataclass(frozen=True, slots=True)
 class Keystore:
-    """A path prefix, its live credentials (by access key id) and its keys (by external key id)."""
+    """A path prefix, its live credentials (by access key id) and its keys (by external key id).
+
+    `faulty`: external keys of which a row of the catalog is wrong, and what is wrong with it. They are not in `keys`.
+    """
 
     name: str
     prefix: UriPathPrefix
@@ -53,16 +56,19 @@ class Keystore:
     region: str | None
     credentials: Mapping[str, SecretAccessKey]
     keys: Mapping[str, ExternalKey]
+    faulty: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Every keystore by its path prefix, as of one catalog version. `fleet_size` counts the live proxies.
 
-    `unreadable` says, in words for the operator, which credentials are missing because their secret is.
+    In words for the operator: `unreadable` names the credentials that are refused because their secret cannot be
+    read, `bad_rows` the rows of the catalog that are wrong and what stands still because of them.
     """
 
     version: int
     keystores: Mapping[str, Keystore] = field(default_factory=dict)
     fleet_size: int = 1
     unreadable: tuple[str, ...] = ()
+    bad_rows: tuple[str, ...] = ()

@@ -1,18 +1,26 @@
 """What running proxies write: encryption counts, last use, heartbeats. None of it changes the version."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, text, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from holdfast.catalog import schema
 from holdfast.catalog.database import Database
 from holdfast.catalog.errors import NotFound
+from holdfast.catalog.rows import BadRow, count, raw
 
 LIVE = timedelta(seconds=60)
 """A proxy that was seen within this time counts as one of the fleet."""
 _FORGOTTEN = timedelta(days=1)
+_COUNTING_LOCK = 0x484F4C44434F554E
+"""PostgreSQL's name for "somebody counts encryptions": the letters HOLDCOUN."""
+_CHUNK = 500
+"""Rows asked for by their ids in one query."""
 
 
 class Use(Database):
@@ -26,26 +34,48 @@ class Use(Database):
         return totals[generation_id]
 
     def reserve(self, counts: Mapping[int, int]) -> dict[int, int]:
-        """`reserve_encryptions` for several generations in one transaction; one that is not there is left out."""
-        table = schema.key_generations
+        """`reserve_encryptions` for several generations in one transaction.
+
+        One that is not there, or of which the count in the catalog is none, is left out.
+        """
+        with self._counting() as connection:
+            known = _totals(connection, counts)
+            _add(connection, {generation: count for generation, count in counts.items() if generation in known})
+            return _totals(connection, known)
+
+    def give_back(self, counts: Mapping[int, int], *, heard: Mapping[int, int]) -> None:
+        """Take back encryptions that this worker had reserved and has not made.
+
+        Nothing is taken from a generation whose total is lower than the highest that the worker has `heard`: then an
+        older catalog was restored, and what the worker reserved may not be in it.
+        """
+        with self._counting() as connection:
+            known = _totals(connection, counts)
+            _add(
+                connection,
+                {
+                    generation: -count
+                    for generation, count in counts.items()
+                    if known.get(generation, 0) >= heard[generation]
+                },
+            )
+
+    def encryption_totals(self, generations: Collection[int] | None = None) -> dict[int, int]:
+        """The encryptions reserved so far under the HSM key of each generation, or of these, by its row."""
+        with self._reading() as connection:
+            return _totals(connection, generations)
+
+    @contextmanager
+    def _counting(self) -> Iterator[Connection]:
+        """A transaction that counts.
+
+        A total spans the keystores that share an HSM key, so reservations wait for each other; readers do not.
+        SQLite's transaction holds its one write lock already.
+        """
         with self._writing() as connection:
             if connection.dialect.name == "postgresql":
-                # A total spans the keystores that share an HSM key, so reservations wait for each other; readers
-                # do not. SQLite's transaction holds its one write lock already.
-                connection.execute(text("LOCK TABLE key_generations IN SHARE ROW EXCLUSIVE MODE"))
-            connection.execute(
-                update(table)
-                .where(table.c.id == bindparam("of"))
-                .values(encryptions_reserved=table.c.encryptions_reserved + bindparam("more")),
-                [{"of": generation, "more": count} for generation, count in sorted(counts.items())],
-            )
-            totals = _totals(connection)
-        return {generation: totals[generation] for generation in counts if generation in totals}
-
-    def encryption_totals(self) -> dict[int, int]:
-        """The encryptions reserved so far under the HSM key of every generation, by the generation's row."""
-        with self._reading() as connection:
-            return _totals(connection)
+                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _COUNTING_LOCK})
+            yield connection
 
     def record_use(self, last_used: Mapping[str, datetime]) -> None:
         """Credentials' last use, by access key id. An older time than the recorded one changes nothing."""
@@ -87,23 +117,61 @@ def live_proxies(connection: Connection, now: datetime) -> int:
     return max(1, connection.execute(count).scalar_one())
 
 
-def _totals(connection: Connection) -> dict[int, int]:
+def _add(connection: Connection, counts: Mapping[int, int]) -> None:
+    table = schema.key_generations
+    if counts:
+        connection.execute(
+            update(table)
+            .where(table.c.id == bindparam("of"))
+            .where(table.c.encryptions_reserved + bindparam("more") >= 0)
+            .values(encryptions_reserved=table.c.encryptions_reserved + bindparam("more")),
+            [{"of": generation, "more": count} for generation, count in sorted(counts.items())],
+        )
+
+
+def _totals(connection: Connection, generations: Collection[int] | None) -> dict[int, int]:
     """What each generation's HSM key has encrypted at most: NIST's limit is the key's, whoever uses it.
 
-    Rows that share HSM and label share the count, unless both have a CKA_ID and these differ.
+    Rows share the count if they have the same label in the same token: the token's serial number decides, and the
+    HSM's name in the configuration where that is not known; unless both have a CKA_ID and these differ. A generation
+    is left out if one of the counts is none.
     """
     table = schema.key_generations
-    rows = connection.execute(
-        select(table.c.id, table.c.hsm, table.c.label, table.c.cka_id, table.c.encryptions_reserved)
-    ).all()
-    shared: dict[tuple[str, str], list[tuple[bytes | None, int]]] = {}
-    for row in rows:
-        shared.setdefault((row.hsm, row.label), []).append((row.cka_id, row.encryptions_reserved))
-    return {
-        row.id: sum(
-            reserved
-            for cka_id, reserved in shared[row.hsm, row.label]
-            if cka_id is None or row.cka_id is None or cka_id == row.cka_id
-        )
-        for row in rows
-    }
+    query = select(*raw(table, "id", "hsm", "label", "cka_id", "token_serial", "encryptions_reserved"))
+    found = (
+        connection.execute(query).all()
+        if generations is None
+        else [
+            row
+            for chunk in batched(generations, _CHUNK)
+            for row in connection.execute(
+                query.where(table.c.label.in_(select(table.c.label).where(table.c.id.in_(chunk))))
+            )
+        ]
+    )
+    by_label: dict[Any, dict[int, Row[Any]]] = {}
+    for row in found:
+        by_label.setdefault(row.label, {})[row.id] = row
+    wanted = None if generations is None else set(generations)
+    totals = {}
+    for rows_of_label in by_label.values():
+        for row in rows_of_label.values():
+            if wanted is None or row.id in wanted:
+                with suppress(BadRow):
+                    totals[row.id] = sum(
+                        count(other.encryptions_reserved) for other in rows_of_label.values() if _same_key(row, other)
+                    )
+    return totals
+
+
+def _same_key(one: Row[Any], other: Row[Any]) -> bool:
+    both_known = one.token_serial is not None and other.token_serial is not None
+    same_token = one.token_serial == other.token_serial if both_known else one.hsm == other.hsm
+    return same_token and (one.cka_id is None or other.cka_id is None or one.cka_id == other.cka_id)
+
+
+def batched(values: Iterable[int], size: int) -> Iterator[list[int]]:
+    """As `itertools.batched`, which Python 3.11 does not have."""
+    remaining = iter(values)
+    while chunk := list(islice(remaining, size)):
+        yield chunk

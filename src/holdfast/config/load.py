@@ -89,7 +89,7 @@ class _Reader:
             path=self._path.absolute(),
             server=_server(server),
             tls=None if tls is None else Tls(**tls),
-            catalog=CatalogSettings(catalog["url"], catalog["secrets_directory"], catalog["stale_limit_s"]),
+            catalog=_catalog(catalog),
             encryption_limits=EncryptionLimits(**limits),
             authorization=None if authorization is None else Authorization(**authorization),
             log=Log(log["events"]),
@@ -248,6 +248,18 @@ def _nearest(name: str, known: list[str], form: str) -> str:
 def _overlap(one: Address, other: Address) -> bool:
     """Whether both cannot be bound. `localhost` is not looked up: it is compared as text."""
     return one.port == other.port and (one.host == other.host or bool(_ANYWHERE & {one.host, other.host}))
+
+
+def _catalog(values: dict[str, Any]) -> CatalogSettings:
+    url, secrets = values["url"], values["secrets_directory"]
+    beside = Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:") else secrets
+    return CatalogSettings(
+        url,
+        secrets,
+        reference_prefix=values["reference_prefix"],
+        state=values["state"] or beside.with_name(f"{beside.name}.seen"),
+        stale_limit=values["stale_limit_s"],
+    )
 
 
 def _server(values: dict[str, Any]) -> Server:

@@ -48,10 +48,15 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class CatalogSettings:
-    """`[catalog]`. `secrets` is the directory of the credentials' secret files; `stale_limit` in seconds."""
+    """`[catalog]`. `secrets` is the directory of the credentials' secret files; `stale_limit` in seconds.
+
+    `state` is this machine's file of what it has seen of the catalog.
+    """
 
     url: str
     secrets: Path
+    reference_prefix: str
+    state: Path
     stale_limit: float
 
 

@@ -118,6 +118,19 @@ CATALOG = Table(
             "One file per credential with its secret access key, mode 0600.",
         ),
         Key(
+            "reference_prefix",
+            kinds.Text(),
+            "HOLDFAST_SECRET_",
+            "How the name in `credential issue --reference env:NAME` or `credential:NAME` begins; a - is a _.",
+        ),
+        Key(
+            "state",
+            kinds.FilePath(),
+            Absent.NONE,
+            "What this machine has seen of the catalog, so that an older one is noticed. By default beside it, with"
+            " PostgreSQL beside secrets_directory.",
+        ),
+        Key(
             "stale_limit_s",
             kinds.Seconds(1, 86_400),
             300,

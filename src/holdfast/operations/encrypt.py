@@ -23,7 +23,7 @@ async def answer(request: Request, services: Services) -> bytes:
     metadata = CiphertextMetadata(hsm.aad_framing, generation.number)
     octets = metadata.to_bytes()
     covered = hsm_aad(message.aad, octets, metadata.framing)
-    services.budget.take(generation)
+    await services.budget.take(generation, deadline=request.deadline)
 
     def seal(session: KeySession) -> EncryptResponse:
         if message.wants_cdiv:

@@ -29,9 +29,11 @@ class Request:
         self.event.metadata = metadata
 
     def key(self) -> ExternalKey:
-        """The key that the path names. Raises XksError(KEY_NOT_FOUND) without asking the HSM."""
+        """The key that the path names. Raises XksError(KEY_NOT_FOUND, INTERNAL) without asking the HSM."""
         key = self.keystore.keys.get(str(self.external_key_id))
         if key is None:
+            if str(self.external_key_id) in self.keystore.faulty:
+                raise XksError(ErrorName.INTERNAL, "the catalog's row of this external key is wrong")
             raise XksError(ErrorName.KEY_NOT_FOUND, "this key store has no such external key")
         return key
 

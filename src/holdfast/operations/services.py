@@ -13,8 +13,8 @@ from holdfast.policy.policies import Policies
 class Budget(Protocol):
     """Counts encryptions ahead of making them; `holdfast.catalog.counting.EncryptionBudget` is the real one."""
 
-    def take(self, generation: Generation) -> None:
-        """Count one encryption. Raises EncryptionLimitReached or CountUnavailable."""
+    async def take(self, generation: Generation, *, deadline: float) -> None:
+        """Count one encryption, before `deadline` on the clock. Raises EncryptionLimitReached or CountUnavailable."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from functools import partial
 
 from holdfast.catalog.counting import EncryptionBudget
 from holdfast.catalog.feed import CatalogFeed
+from holdfast.catalog.memory import MemoryFile
 from holdfast.catalog.store import Catalog
 from holdfast.config.model import Configuration
 from holdfast.config.policies import parse_policies
@@ -55,7 +56,12 @@ class Parts:
             authorization = configuration.authorization
             policies = None if authorization is None else parse_policies(authorization)
             sink = LogSink(configuration.log.events, turn_file=turn_file)
-            catalog = Catalog.open(configuration.catalog.url, configuration.catalog.secrets, now=_utc_now)
+            catalog = Catalog.open(
+                configuration.catalog.url,
+                configuration.catalog.secrets,
+                reference_prefix=configuration.catalog.reference_prefix,
+                now=_utc_now,
+            )
             hsms = {name: Pkcs11Hsm(resolve(table)) for name, table in configuration.hsms.items()}
             for hsm in hsms.values():
                 undo.callback(hsm.stop)
@@ -68,8 +74,10 @@ class Parts:
                 budget,
                 proxy_id=_proxy_id(configuration),
                 stale_limit=configuration.catalog.stale_limit,
+                state=MemoryFile(configuration.catalog.state),
                 monotonic=time.monotonic,
                 on_warning=partial(say, "warning"),
+                on_notice=partial(say, "notice"),
             )
             feed.start()
             undo.pop_all()
@@ -107,7 +115,7 @@ class Parts:
     @property
     def threads(self) -> tuple[LivingThread, ...]:
         """Those without which the worker cannot serve for long."""
-        return self.feed.thread, self.event_log.thread
+        return *self.feed.threads, self.event_log.thread
 
     def refresh_tls(self) -> None:
         """New connections get the certificate as it is on disk now; an unusable one changes nothing, loudly."""

@@ -81,6 +81,14 @@ def _catalog(catalog: Catalog) -> Iterator[Finding]:
             why="KMS's requests with this credential get AuthenticationFailedException.",
             remedy="Restore the secret, or issue another credential and give that to KMS, then retire this one.",
         )
+    for sentence in snapshot.bad_rows:
+        yield error(
+            "catalog-row",
+            "catalog",
+            sentence,
+            why="Holdfast did not write this row as it is: somebody changed the database, or restored a part of it.",
+            remedy="Find out who changed it. Then restore the catalog from its backup, or correct the row.",
+        )
     if not snapshot.keystores:
         yield note(
             "catalog-empty", "catalog", "there is no keystore", remedy="`holdfast keystore create NAME` makes one."

@@ -1,0 +1,188 @@
+"""Rows of the database as values, or as a sentence that says what is wrong with them.
+
+The database is a less trusted store: somebody may have written to it by hand, restored half of it, or meant harm.
+SQLite keeps any type in any column. So rows are fetched as they lie there and checked one by one.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, Row, Table, type_coerce
+from sqlalchemy.types import NullType
+
+from holdfast.catalog.snapshot import ExternalKey, Generation, Takeover
+from holdfast.xks.aad import MAX_CIPHERTEXT_METADATA
+from holdfast.xks.errors import XksError
+from holdfast.xks.types import AccessKeyId, ExternalKeyId, KeyStatus, UriPathPrefix
+
+KEYSTORE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_REGION = re.compile(r"[a-z0-9-]{1,32}")
+MAX_LABEL = 255
+"""Characters of a CKA_LABEL here. PKCS#11 sets no limit; no vendor's tool makes longer ones."""
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_MAX_HSM = 64
+_MAX_GENERATION = 2**32 - 1
+
+
+class BadRow(Exception):
+    """What is wrong with a row, in words."""
+
+
+def raw(table: Table, *names: str) -> list[ColumnElement[Any]]:
+    """Columns of which the driver's own values are wanted: SQLAlchemy's conversions fail for all rows at once."""
+    columns: Iterable[Column[Any]] = (table.c[name] for name in names)
+    return [type_coerce(column, NullType()).label(column.name) for column in columns]
+
+
+def keystore_name(row: Row[Any]) -> str:
+    """The name. Raises BadRow."""
+    return _text(row.name, "name", KEYSTORE_NAME)
+
+
+def prefix(row: Row[Any]) -> UriPathPrefix:
+    """The path prefix. Raises BadRow."""
+    try:
+        return UriPathPrefix.parse(_string(row.prefix, "prefix"))
+    except XksError as error:
+        raise BadRow(f"prefix {shown(row.prefix)}: {error.message}") from None
+
+
+def region(row: Row[Any]) -> str | None:
+    """The region that callers must sign for. Raises BadRow."""
+    return None if row.region is None else _text(row.region, "region", _REGION)
+
+
+def boolean(value: object, column: str) -> bool:
+    """SQLite has 0 and 1 for false and true. Raises BadRow."""
+    if type(value) is bool or (type(value) is int and value in (0, 1)):
+        return bool(value)
+    raise BadRow(f"{column} is {shown(value)}, neither true nor false")
+
+
+def credential(row: Row[Any]) -> tuple[AccessKeyId, int, str]:
+    """Its access key id, its keystore's row, and where its secret lies. Raises BadRow."""
+    try:
+        identity = AccessKeyId.parse(_string(row.access_key_id, "access_key_id"))
+    except XksError as error:
+        raise BadRow(f"access_key_id {shown(row.access_key_id)}: {error.message}") from None
+    return identity, integer(row.keystore_id, "keystore_id"), _string(row.secret_ref, "secret_ref")
+
+
+def external_key_id(row: Row[Any]) -> ExternalKeyId:
+    """The external key id. Raises BadRow."""
+    try:
+        return ExternalKeyId.parse(_string(row.external_key_id, "external_key_id"))
+    except XksError as error:
+        raise BadRow(f"external_key_id {shown(row.external_key_id)}: {error.message}") from None
+
+
+def key_status(row: Row[Any]) -> KeyStatus:
+    """The status. Raises BadRow."""
+    if row.status not in set(KeyStatus):
+        raise BadRow(f"status is {shown(row.status)}, neither ENABLED nor DISABLED")
+    return KeyStatus(row.status)
+
+
+def takeover(row: Row[Any]) -> Takeover | None:
+    """What AWS's sample proxy made of the key. Raises BadRow."""
+    taken = boolean(row.takeover, "takeover")
+    metadata = _octets(row.takeover_metadata, "takeover_metadata")
+    if metadata is not None and len(metadata) > MAX_CIPHERTEXT_METADATA:
+        raise BadRow(f"takeover_metadata has {len(metadata)} bytes, more than {MAX_CIPHERTEXT_METADATA}")
+    return Takeover(metadata) if taken else None
+
+
+def external_key(row: Row[Any], generations: Iterable[Row[Any]]) -> ExternalKey:
+    """A key with its generations. Raises BadRow if one of these rows is wrong."""
+    name = external_key_id(row).value
+    own = {made.number: made for made in map(generation, generations)}
+    if not own:
+        raise BadRow("it has no generation: no HSM key is recorded for it")
+    return ExternalKey(
+        external_key_id=name,
+        status=key_status(row),
+        current=own[max(own)],
+        generations=own,
+        takeover=takeover(row),
+    )
+
+
+def generation(row: Row[Any]) -> Generation:
+    """One generation. Raises BadRow."""
+    number = integer(row.number, "number")
+    if not 1 <= number <= _MAX_GENERATION:
+        raise BadRow(f"number is {number}, not 1 to {_MAX_GENERATION}")
+    hsm, label = _string(row.hsm, "hsm"), _string(row.label, "label")
+    if not 1 <= len(hsm) <= _MAX_HSM:
+        raise BadRow(f"hsm {shown(hsm)} names no HSM")
+    if not 1 <= len(label) <= MAX_LABEL or "\x00" in label:
+        raise BadRow(f"label {shown(label)} is no CKA_LABEL of 1 to {MAX_LABEL} characters")
+    cka_id = _octets(row.cka_id, "cka_id")
+    if cka_id == b"":
+        raise BadRow("cka_id is empty: it finds no key")
+    count(row.encryptions_reserved)
+    return Generation(
+        id=integer(row.id, "id"),
+        number=number,
+        hsm=hsm,
+        label=label,
+        cka_id=cka_id,
+        canary=_octets(row.canary, "canary"),
+        stopped=stop_reason(row),
+        token_serial=None if row.token_serial is None else _string(row.token_serial, "token_serial"),
+    )
+
+
+def stop_reason(row: Row[Any]) -> str | None:
+    """Why the generation may not be used; None: it may. A time that is no time is a stop too."""
+    if row.stopped_at is None:
+        return None
+    return row.stopped_reason if isinstance(row.stopped_reason, str) else "no reason is recorded"
+
+
+def count(value: object) -> int:
+    """A count of encryptions. Raises BadRow."""
+    number = integer(value, "encryptions_reserved")
+    if number < 0:
+        raise BadRow(f"encryptions_reserved is {number}, below zero")
+    return number
+
+
+def integer(value: object, column: str) -> int:
+    """A whole number. Raises BadRow."""
+    if type(value) is not int:
+        raise BadRow(f"{column} is {shown(value)}, not a whole number")
+    return value
+
+
+def plain(value: object) -> str:
+    """A name as it is, if it is one; else as `shown`."""
+    return value if type(value) is str and _NAME.fullmatch(value) else shown(value)
+
+
+def shown(value: object) -> str:
+    """A value of unknown length and type, for a sentence."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004 (half a line)
+
+
+def _text(value: object, column: str, grammar: re.Pattern[str]) -> str:
+    text = _string(value, column)
+    if not grammar.fullmatch(text):
+        raise BadRow(f"{column} is {shown(text)}, which Holdfast never writes there")
+    return text
+
+
+def _string(value: object, column: str) -> str:
+    if type(value) is not str:
+        raise BadRow(f"{column} is {shown(value)}, not a text")
+    if not value.isprintable() and column != "label":
+        raise BadRow(f"{column} is {shown(value)}, which cannot be printed")
+    return value
+
+
+def _octets(value: object, column: str) -> bytes | None:
+    if value is None or type(value) is bytes:
+        return value
+    raise BadRow(f"{column} is {shown(value)}, not octets")

@@ -1,0 +1,324 @@
+"""One reader's view of the catalog: brought up to date by reading what changed, and shared between its snapshots.
+
+Of 100,000 keys one change is one key: it is read, checked and put into a copy of its keystore's dictionary. All other
+keys, and the dictionaries of all other keystores, are those of the snapshot before.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, select, union
+
+from holdfast.catalog import rows, schema
+from holdfast.catalog.errors import CatalogError, Refused, Unavailable
+from holdfast.catalog.rows import BadRow, raw
+from holdfast.catalog.secret_reference import SecretReference
+from holdfast.catalog.snapshot import ExternalKey, Keystore
+from holdfast.xks.types import AccessKeyId, KeyStatus, SecretAccessKey
+
+ReadSecret = Callable[[AccessKeyId, SecretReference], SecretAccessKey]
+"""The secret of a credential. Raises CatalogError."""
+
+
+class States(NamedTuple):
+    """What every look at the catalog reads: two small queries. `blocked` is by the keystore's row."""
+
+    version: int
+    removed: int
+    blocked: dict[int, bool]
+
+
+_Fetched = list[tuple[Row[Any], list[Row[Any]]]]
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """The keys of one keystore, by external key id; those that cannot be used with the reason."""
+
+    keys: dict[str, ExternalKey] = field(default_factory=dict)
+    faulty: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """An external key before and after a refresh; None: there was or is none that can be used."""
+
+    keystore: int
+    external_key_id: str
+    before: ExternalKey | None
+    after: ExternalKey | None
+
+
+class View:
+    """The keystores as of `version`, from 0: nothing was read yet. Used by one thread."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.states = States(0, 0, {})
+        self.keystores: dict[int, Keystore] = {}
+        self.unreadable: tuple[str, ...] = ()
+        self.rows_read = 0
+        """Rows of keys and generations that were fetched so far: the work that refreshing has made."""
+        self.disabled: set[tuple[int, str]] = set()
+        """The keys that are disabled, by keystore row and external key id."""
+        self.stopped: dict[tuple[int, str], dict[int, str]] = {}
+        """The keys with stopped generations: their numbers, and why."""
+        self._shelves: dict[int, _Shelf] = {}
+        self._places: dict[Any, tuple[int, str]] = {}
+        self._key_faults: dict[Any, str] = {}
+        self._other_faults: list[str] = []
+        self._orphans: list[str] = []
+        self._secrets: dict[tuple[str, str], SecretAccessKey] = {}
+
+    @property
+    def bad_rows(self) -> tuple[str, ...]:
+        """The rows that are wrong, in words, and what stands still because of them."""
+        return (*self._other_faults, *self._orphans, *self._key_faults.values())
+
+    def refresh(self, connection: Connection, read_secret: ReadSecret) -> list[Difference]:
+        """Read what changed since `version`; the keys that differ. Raises Unavailable, and then nothing changed."""
+        states = read_states(connection)
+        keystores = list(connection.execute(select(*_KEYSTORE)))
+        credentials = list(connection.execute(_LIVE_CREDENTIALS))
+        whole = self.version == 0 or states.removed > self.version or states.version < self.version
+        touched = [] if whole else _ids(connection, self.version)
+        if not whole and not touched and states.version != self.version:
+            # No key says that it changed. Either a keystore or credential did, or somebody wrote rows by hand.
+            whole = not _others_changed(connection, self.version)
+        fetched = self._fetch_keys(connection, None if whole else touched)
+        first = self.version == 0
+        self.version = 0  # whatever goes wrong from here on: the next refresh reads everything
+        self._other_faults = []
+        differences = self._take_whole(fetched, first=first) if whole else self._take_touched(fetched)
+        self._take_keystores(keystores, self._live(credentials, read_secret))
+        self._name_orphans()
+        self.version, self.states = states.version, states
+        return differences
+
+    def _take_whole(self, fetched: "_Fetched", *, first: bool) -> list[Difference]:
+        old = {(identity, name): key for identity, shelf in self._shelves.items() for name, key in shelf.keys.items()}
+        self._shelves, self._places, self._key_faults = {}, {}, {}
+        self.disabled, self.stopped = set(), {}
+        for row, generations in fetched:
+            self._take_key(row, generations, lambda identity: self._shelves.setdefault(identity, _Shelf()))
+        if first:
+            return []
+        new = {(identity, name): key for identity, shelf in self._shelves.items() for name, key in shelf.keys.items()}
+        return [
+            Difference(*place, old.get(place), new.get(place))
+            for place in sorted(old.keys() | new.keys())
+            if old.get(place) != new.get(place)
+        ]
+
+    def _take_touched(self, fetched: "_Fetched") -> list[Difference]:
+        copied: dict[int, _Shelf] = {}
+
+        def shelf_of(identity: int) -> _Shelf:
+            if identity not in copied:
+                own = self._shelves.get(identity, _EMPTY)
+                self._shelves[identity] = copied[identity] = _Shelf(own.keys.copy(), own.faulty.copy())
+            return copied[identity]
+
+        old: dict[tuple[int, str], ExternalKey | None] = {}
+        for row, _ in fetched:
+            self._key_faults.pop(row.id, None)
+            place = self._places.pop(row.id, None)
+            if place is not None:
+                shelf = shelf_of(place[0])
+                old[place] = shelf.keys.pop(place[1], None)
+                shelf.faulty.pop(place[1], None)
+                self.disabled.discard(place)
+                self.stopped.pop(place, None)
+        for row, generations in fetched:
+            self._take_key(row, generations, shelf_of)
+        places = old.keys() | {self._places[row.id] for row, _ in fetched if row.id in self._places}
+        new = {place: self._shelves[place[0]].keys.get(place[1]) for place in places}
+        return [
+            Difference(*place, old.get(place), new[place]) for place in sorted(places) if old.get(place) != new[place]
+        ]
+
+    def _take_key(self, row: Row[Any], generations: list[Row[Any]], shelf_of: Callable[[int], _Shelf]) -> None:
+        place: tuple[int, str] | None = None
+        try:
+            place = self._places[row.id] = (
+                rows.integer(row.keystore_id, "keystore_id"),
+                rows.external_key_id(row).value,
+            )
+            key = rows.external_key(row, generations)
+        except BadRow as reason:
+            said = f"the key {rows.plain(row.external_key_id)} (external_keys row {rows.shown(row.id)}) is refused"
+            self._key_faults[row.id] = f"{said}: {reason}"
+            if place is not None:
+                shelf_of(place[0]).faulty[place[1]] = str(reason)
+        else:
+            shelf_of(place[0]).keys[place[1]] = key
+            self._note_strictness(place, key)
+
+    def _note_strictness(self, place: tuple[int, str], key: ExternalKey) -> None:
+        if key.status is KeyStatus.DISABLED:
+            self.disabled.add(place)
+        stopped = {number: own.stopped for number, own in key.generations.items() if own.stopped is not None}
+        if stopped:
+            self.stopped[place] = stopped
+
+    def _fetch_keys(self, connection: Connection, touched: list[int] | None) -> "_Fetched":
+        """Each key's row with those of its generations; of the keys in these rows, or of all."""
+        fetched: _Fetched = []
+        orphans = []
+        for chunk in _chunks(touched):
+            keys, generations = select(*_KEY), select(*_GENERATION)
+            if chunk is not None:
+                keys = keys.where(schema.external_keys.c.id.in_(chunk))
+                generations = generations.where(schema.key_generations.c.key_id.in_(chunk))
+            own: dict[Any, list[Row[Any]]] = {}
+            for row in connection.execute(generations):
+                self.rows_read += 1
+                own.setdefault(row.key_id, []).append(row)
+            for row in connection.execute(keys):
+                self.rows_read += 1
+                fetched.append((row, own.pop(row.id, [])))
+            orphans += [
+                f"the generation in row {rows.shown(row.id)} is not used: there is no key {rows.shown(key_id)}"
+                for key_id, left in own.items()
+                for row in left
+            ]
+        if touched is None:
+            self._orphans = orphans
+        return fetched
+
+    def _live(self, found: Iterable[Row[Any]], read_secret: ReadSecret) -> dict[int, dict[str, SecretAccessKey]]:
+        """The live credentials' secrets by keystore. A secret that was read once is not read again.
+
+        Its file is never rewritten, its reference never changes.
+        """
+        secrets: dict[int, dict[str, SecretAccessKey]] = {}
+        kept: dict[tuple[str, str], SecretAccessKey] = {}
+        unreadable = []
+        for row in found:
+            said = f"the credential {rows.plain(row.access_key_id)} is refused"
+            try:
+                identity, keystore, text = rows.credential(row)
+                reference = SecretReference.parse(text)
+                place = (identity.value, text)
+                kept[place] = self._secrets.get(place) or read_secret(identity, reference)
+                secrets.setdefault(keystore, {})[identity.value] = kept[place]
+            except (BadRow, Refused) as reason:
+                self._other_faults.append(f"{said}: {reason}")
+            except CatalogError as error:
+                unreadable.append(f"{said} until its secret can be read: {error}")
+        self._secrets = kept  # a retired credential's secret is forgotten
+        self.unreadable = tuple(unreadable)
+        return secrets
+
+    def _take_keystores(self, found: list[Row[Any]], secrets: dict[int, dict[str, SecretAccessKey]]) -> None:
+        old, self.keystores = self.keystores, {}
+        for row in found:
+            if type(row.id) is not int:
+                self._other_faults.append(f"a keystore's row is not used: id is {rows.shown(row.id)}")
+                continue
+            shelf = self._shelves.get(row.id, _EMPTY)
+            made = self._keystore(row, shelf, secrets.get(row.id, {}))
+            if made is not None:
+                before = old.get(row.id)
+                self.keystores[row.id] = before if before is not None and _same(before, made) else made
+
+    def _keystore(self, row: Row[Any], shelf: _Shelf, secrets: dict[str, SecretAccessKey]) -> Keystore | None:
+        """The keystore; blocked where its row is wrong, None where nothing tells its path prefix."""
+        said = f"the keystore {rows.plain(row.name)} (keystores row {row.id})"
+        try:
+            prefix = rows.prefix(row)
+        except BadRow as reason:
+            self._other_faults.append(f"{said} is not served: {reason}")
+            return None
+        name, region, blocked = f"row-{row.id}", None, True
+        try:
+            name = rows.keystore_name(row)
+            region = rows.region(row)
+            blocked = rows.boolean(row.blocked, "blocked")
+        except BadRow as reason:
+            self._other_faults.append(f"{said} is blocked: {reason}")
+        return Keystore(name, prefix, blocked, region, secrets, shelf.keys, shelf.faulty)
+
+    def _name_orphans(self) -> None:
+        for identity in self._shelves.keys() - self.keystores.keys():
+            count = len(self._shelves[identity].keys)
+            if count:
+                self._other_faults.append(
+                    f"{count} keys belong to no keystore that is served (keystores row {identity})"
+                )
+
+
+def read_states(connection: Connection) -> States:
+    """The version, and which keystores are blocked. Raises Unavailable if the catalog's own row is wrong."""
+    row = connection.execute(select(*raw(schema.catalog, "version", "removed"))).first()
+    if row is None or type(row.version) is not int or type(row.removed) is not int or row.version < 1:
+        raise Unavailable(
+            "the catalog's own row is missing or wrong (table catalog: version and removed are whole numbers):"
+            " restore the catalog from its backup"
+        )
+    # Anything but a plain "no" is a block.
+    blocked = {
+        found.id: not (found.blocked is False or (type(found.blocked) is int and found.blocked == 0))
+        for found in connection.execute(select(*raw(schema.keystores, "id", "blocked")))
+        if type(found.id) is int
+    }
+    return States(row.version, row.removed, blocked)
+
+
+_EMPTY = _Shelf()
+_KEYSTORE = raw(schema.keystores, "id", "name", "prefix", "region", "blocked")
+_LIVE_CREDENTIALS = select(*raw(schema.credentials, "access_key_id", "keystore_id", "secret_ref")).where(
+    schema.credentials.c.retired_at.is_(None)
+)
+_KEY = raw(schema.external_keys, "id", "keystore_id", "external_key_id", "status", "takeover", "takeover_metadata")
+_GENERATION = raw(
+    schema.key_generations,
+    "id",
+    "key_id",
+    "number",
+    "hsm",
+    "label",
+    "cka_id",
+    "encryptions_reserved",
+    "canary",
+    "stopped_at",
+    "stopped_reason",
+    "token_serial",
+)
+_CHUNK = 500
+"""Rows asked for by their ids in one query: SQLite takes 999 parameters in its older builds."""
+
+
+def _chunks(ids: list[int] | None) -> Iterator[list[int] | None]:
+    if ids is None:
+        yield None
+    else:
+        yield from (ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK))
+
+
+def _ids(connection: Connection, version: int) -> list[int]:
+    """The rows of the keys that changed after a version, themselves or in a generation."""
+    key, generation = schema.external_keys, schema.key_generations
+    changed = union(
+        select(key.c.id).where(key.c.changed > version),
+        select(generation.c.key_id).where(generation.c.changed > version),
+    )
+    return [identity for identity in connection.execute(changed).scalars() if type(identity) is int]
+
+
+def _others_changed(connection: Connection, version: int) -> bool:
+    return any(
+        connection.execute(select(table.c.changed).where(table.c.changed > version).limit(1)).first() is not None
+        for table in (schema.keystores, schema.credentials)
+    )
+
+
+def _same(before: Keystore, after: Keystore) -> bool:
+    """Whether a keystore is what it was; its keys are compared as the dictionaries that they are kept in."""
+    return (
+        before.keys is after.keys
+        and before.faulty is after.faulty
+        and (before.name, before.prefix, before.blocked, before.region, before.credentials)
+        == (after.name, after.prefix, after.blocked, after.region, after.credentials)
+    )
