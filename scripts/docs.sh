@@ -12,4 +12,4 @@ if ! cmp -s requirements/docs.txt .venv-docs/installed; then
 fi
 # A broken link or a page that is in no menu ends this with an error (mkdocs.yml: strict).
 NO_MKDOCS_2_WARNING=1 PYTHONPATH=. .venv-docs/bin/mkdocs build --clean
-echo "docs: open site/index.html" >&2
+echo "docs: open site/index.html; to search as well, python3 -m http.server --directory site" >&2
