@@ -27,7 +27,10 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Takeover:
-    """The external key also decrypts what AWS's sample proxy made; that proxy's constant metadata, if it had one."""
+    """The external key also decrypts what AWS's sample proxy made.
+
+    `ciphertext_metadata` is that proxy's constant at the time, for the record: Decrypt accepts any (decision 0013).
+    """
 
     ciphertext_metadata: bytes | None = None
 
