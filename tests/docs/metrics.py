@@ -45,6 +45,10 @@ def _fleet() -> Fleet:
     report = Report(
         rows=tally.rows(),
         connections=1,
+        authenticated=1,
+        handshakes=1,
+        places=1,
+        counts={(name, "source"): 1 for name in ("handshakes_failed", "connections_refused", "connections_ended")},
         in_flight=1,
         event_lines_lost=1,
         catalog_age=0.1,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.operations.event import Event
 from holdfast.operations.pipeline import Response, refusal
+from holdfast.proxy.connections import Place
 from holdfast.proxy.http import HttpConnection
 from holdfast.proxy.request import HttpRequest, Limits
 
@@ -78,12 +79,12 @@ class Table:
     def opened(self, connection: HttpConnection) -> None:
         """It is the only one."""
 
-    closed = opened
+    authenticate = closed = opened
 
 
 @dataclass
 class Noting:
-    """A site that answers at once and keeps what it was asked."""
+    """A handler that answers at once and keeps what it was asked."""
 
     seen: list[HttpRequest] = field(default_factory=list)
 
@@ -99,10 +100,10 @@ class Noting:
 
 def read(data: bytes) -> list[HttpRequest]:
     """The requests that the HTTP layer makes of these octets; those that it refuses have a `refusal`."""
-    site, turns, transport = Noting(), Turns(), Memory()
+    handler, turns, transport = Noting(), Turns(), Memory()
     loop: Any = turns
-    connection = HttpConnection(site, Table(), loop=loop, clock=lambda: 0.0)
+    connection = HttpConnection(handler, Table(), Place("192.0.2.1"), loop=loop, clock=lambda: 0.0)
     connection.connection_made(transport)
     connection.data_received(data)
     turns.run()
-    return site.seen
+    return handler.seen

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.proxy.wire import LIMITS, Client, Wire
 
+from holdfast.proxy import listener
 from holdfast.proxy.http import MAX_PIPELINED
+from holdfast.proxy.listener import Listener
 from holdfast.proxy.request import Limits
 
 if TYPE_CHECKING:
@@ -359,6 +361,64 @@ def test_when_every_place_is_taken_the_longest_idle_makes_room() -> None:
         assert clients[2].send(REQUEST % b"/still").answer().body == b"/still"
 
 
+def test_those_who_signed_a_request_are_the_last_to_make_room() -> None:
+    with Wire(max_connections=3) as wire:
+        signed = wire.connect().send(REQUEST % b"/task")
+        signed.answer()
+        strangers = [wire.connect().send(REQUEST % b"/") for _ in range(2)]
+        for stranger in strangers:
+            stranger.answer()
+        for _ in range(6):
+            newcomer = wire.connect().send(REQUEST % b"/new")
+            assert newcomer.answer().body == b"/new"
+        assert all(stranger.closed() for stranger in strangers)
+        assert signed.send(REQUEST % b"/task").answer().body == b"/task"
+        assert wire.table.ended == {"unauthenticated": 6}
+
+
+def test_half_a_request_keeps_no_place_from_others() -> None:
+    with Wire(max_connections=2) as wire:
+        halves = [wire.connect().send(b"G") for _ in range(2)]
+        assert wire.connect().send(REQUEST % b"/new").answer().body == b"/new"
+        assert halves[0].closed()
+
+
+def test_too_many_connections_of_one_address_end_its_own_oldest_one() -> None:
+    with Wire(per_source=2) as wire:
+        signed = wire.connect().send(REQUEST % b"/task")
+        signed.answer()
+        first, second, third = (wire.connect() for _ in range(3))
+        assert first.closed()
+        for other in (second, third):
+            assert other.send(REQUEST % b"/").answer().body == b"/"
+        assert signed.send(REQUEST % b"/task").answer().body == b"/task"
+        assert wire.table.ended == {"source": 1}
+
+
+def test_one_address_whose_requests_are_all_being_answered_gets_no_further_connection() -> None:
+    with Wire(per_source=1) as wire:
+        busy = wire.connect().send(REQUEST % b"/wait")
+        wire.wait_for_requests(1)
+        assert wire.connect().closed()
+        wire.open_gate()
+        assert busy.answer().body == b"/wait"
+        assert wire.counts == {("connections_refused", "source"): 1}
+
+
+def test_a_burst_is_accepted_in_a_few_turns_and_shared_with_the_other_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns: list[float] = []
+    monkeypatch.setattr(Listener, "_pause", lambda _listener, seconds: turns.append(seconds))
+    with Wire(workers=2) as wire:
+        with wire.stalled():
+            burst = [wire.connect() for _ in range(200)]
+        for client in burst:
+            client.send(REQUEST % b"/")
+        assert {client.answer().body for client in burst} == {b"/"}
+        assert 200 / 32 <= len(turns) < 40
+
+
 def test_a_newcomer_waits_while_every_place_is_busy() -> None:
     with Wire(max_connections=1) as wire:
         busy = wire.connect().send(REQUEST % b"/wait")
@@ -369,8 +429,9 @@ def test_a_newcomer_waits_while_every_place_is_busy() -> None:
         assert newcomer.answer().body == b"/new"
 
 
-def test_after_a_connection_the_next_one_is_left_to_the_other_workers() -> None:
-    with Wire(rest=60.0) as wire:
+def test_after_a_connection_the_next_one_is_left_to_the_other_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "REST", 60.0)
+    with Wire(workers=2) as wire:
         assert wire.connect().send(REQUEST % b"/mine").answer().body == b"/mine"
         theirs = wire.connect().send(REQUEST % b"/theirs")
         wire.other_worker.settimeout(10)

@@ -1,4 +1,4 @@
-"""The HTTP layer alone on a loopback port, in a thread, with a site whose answers a test controls."""
+"""The HTTP layer alone on a loopback port, in a thread, with a handler whose answers a test controls."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import socket
 import threading
 import time
+from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -20,6 +22,7 @@ from holdfast.proxy.request import HttpRequest, Limits
 from holdfast.xks.encoding import decode_json_object
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 LIMITS = Limits(max_headers=4096, max_body=8192, read_timeout=2.0, idle_timeout=2.0)
@@ -28,7 +31,10 @@ TIMEOUT = 10.0
 
 @dataclass
 class Desk:
-    """A site that notes what it was asked. Targets that begin with /wait are answered when `gate` is opened."""
+    """A handler that notes what it was asked.
+
+    Targets that begin with /wait are answered when `gate` is opened, those that begin with /task as signed ones.
+    """
 
     seen: list[HttpRequest] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -44,6 +50,7 @@ class Desk:
         """What must wait."""
         if request.target.startswith(b"/wait"):
             await self.gate.wait()
+        request.authenticated = request.target.startswith(b"/task")
         return self._response(request)
 
     def _response(self, request: HttpRequest) -> Response:
@@ -53,12 +60,15 @@ class Desk:
 class Wire:
     """Context manager: `connect` gives a client socket, `desk` the requests that came through."""
 
-    def __init__(self, limits: Limits = LIMITS, *, max_connections: int = 1000, rest: float = 0.0) -> None:
+    def __init__(
+        self, limits: Limits = LIMITS, *, max_connections: int = 1000, per_source: int = 1000, workers: int = 1
+    ) -> None:
         self.desk = Desk()
         self._clients: list[Client] = []
         self._limits = limits
         self._max_connections = max_connections
-        self._rest = rest
+        self._per_source = per_source
+        self._workers = workers
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="wire")
 
@@ -80,6 +90,16 @@ class Wire:
         client = Client(socket.create_connection(self.address, TIMEOUT))
         self._clients.append(client)
         return client
+
+    @contextmanager
+    def stalled(self) -> Iterator[None]:
+        """The event loop does nothing while the block runs."""
+        go_on = threading.Event()
+        self._loop.call_soon_threadsafe(go_on.wait)
+        try:
+            yield
+        finally:
+            go_on.set()
 
     def open_gate(self) -> None:
         """Let /wait be answered."""
@@ -107,17 +127,25 @@ class Wire:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._done = asyncio.Event()
-        self.table = ConnectionTable(self._limits, loop=self._loop, clock=time.monotonic)
+        self.table = ConnectionTable(
+            self._limits,
+            places=self._max_connections,
+            per_source=self._per_source,
+            loop=self._loop,
+            clock=time.monotonic,
+        )
+        self.counts: Counter[tuple[str, str]] = Counter()
         listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.address = listening.getsockname()
         self.other_worker = listening.dup()
         listener = Listener(
             listening,
-            lambda: HttpConnection(self.desk, self.table, loop=self._loop, clock=time.monotonic),
+            lambda place: HttpConnection(self.desk, self.table, place, loop=self._loop, clock=time.monotonic),
             connections=self.table,
-            max_connections=lambda: self._max_connections,
             tls=lambda: None,
-            rest=self._rest,
+            workers=self._workers,
+            networks=(),
+            counts=self.counts,
             loop=self._loop,
         )
         self.table.sweep()

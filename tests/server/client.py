@@ -74,6 +74,11 @@ class Caller:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def local_port(self) -> int | None:
+        """Of the connection as it is now: another one where it had to be made again."""
+        return self._http.sock.getsockname()[1] if self._http.sock else None
+
     def close(self) -> None:
         """End the connection."""
         self._http.close()

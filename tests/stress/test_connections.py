@@ -169,7 +169,7 @@ def many_files() -> Iterator[None]:
 
 @pytest.mark.usefixtures("many_files")
 def test_ten_thousand_idle_connections_take_little_memory_and_harm_nobody(serve: Serve) -> None:
-    server = serve(tls=False)
+    server = serve(tls=False, server={"max_unauthenticated_per_source": 2 * IDLE})
     server.round_trip()
     (worker,) = server.worker_pids()
     before = resident(worker)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 from urllib.parse import urlsplit
@@ -168,6 +169,29 @@ class Listener:
         if not 1 <= port <= 65_535:  # noqa: PLR2004 (TCP's ports)
             raise Refused(f"has the port {port}, and a port is from 1 to 65535")
         return Address(match["six"] or match["host"], port)
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """IP networks in CIDR notation; an address alone stands for itself."""
+
+    words: ClassVar[str] = "list of networks"
+
+    def parse(self, value: Any, folder: Path) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The networks; none is an empty list."""
+        del folder
+        if not isinstance(value, list):
+            raise Refused(f'must be a list of networks, as in ["10.0.0.0/8"], not {_shown(value)}')
+        networks = []
+        for text in value:
+            try:
+                # A number would be read as an address.
+                networks.append(ip_network(text if isinstance(text, str) else ""))
+            except ValueError:
+                raise Refused(
+                    f'holds {literal(text)}, which is not a network, as in "10.0.0.0/8" or "2001:db8::/32"'
+                ) from None
+        return tuple(networks)
 
 
 @dataclass(frozen=True, slots=True)

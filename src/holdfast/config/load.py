@@ -275,6 +275,8 @@ def _server(values: dict[str, Any]) -> Server:
         drain_timeout=values["drain_timeout_s"],
         health_listen=values["health_listen"],
         metrics_listen=values["metrics_listen"],
+        max_unauthenticated_per_source=values["max_unauthenticated_per_source"],
+        allow_networks=values["allow_networks"],
     )
 
 

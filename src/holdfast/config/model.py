@@ -1,6 +1,7 @@
 """The configuration file's tables as values. A `Configuration` that exists has been validated."""
 
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from holdfast.catalog.counting import EncryptionLimits
@@ -31,6 +32,7 @@ class Server:
     """`[server]`. `deadline` in seconds; `max_body` and `max_headers` in bytes; timeouts in seconds.
 
     `health_listen` serves /ping and /ready over plain HTTP, `metrics_listen` /metrics; None: not at all.
+    `max_unauthenticated_per_source` None: a part of `max_connections`. No `allow_networks`: any address is served.
     """
 
     listen: Address
@@ -44,6 +46,8 @@ class Server:
     drain_timeout: float
     health_listen: Address | None
     metrics_listen: Address | None
+    max_unauthenticated_per_source: int | None = None
+    allow_networks: tuple[IPv4Network | IPv6Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,20 @@ SERVER = Table(
             "max_connections",
             kinds.Integer(1, 100_000),
             12_000,
-            "Open connections per worker; one more is closed at once.",
+            "Open connections per worker, or as many as the limit of open files allows. One more ends an old one, at"
+            " first of those that have not signed a request.",
+        ),
+        Key(
+            "max_unauthenticated_per_source",
+            kinds.Integer(1, 100_000),
+            Absent.NONE,
+            "Connections per worker from one address that have not signed a request. Left out: a quarter of all.",
+        ),
+        Key(
+            "allow_networks",
+            kinds.Networks(),
+            [],
+            "Networks that may connect to `listen`, by the addresses that the proxy sees. Left out: any.",
         ),
         Key("read_timeout_s", kinds.Seconds(0.5, 60), 5, "A request that has begun must be complete by then."),
         Key(

@@ -1,7 +1,13 @@
-"""The connections of a worker: their number, their timeouts, and how they end."""
+"""The connections of a worker: how many there may be, whose end when there are too many, and their timeouts.
+
+Whoever has not signed a request yet may be anybody. Such connections make room for each other, oldest first, before
+one that has signed a request is touched; those of one address may take only a part of the places.
+"""
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
+from itertools import islice
 
 from holdfast.proxy.http import HttpConnection
 from holdfast.proxy.request import Limits
@@ -12,75 +18,189 @@ _LONGEST_SWEEP = 1.0
 _SHORTEST_SWEEP = 0.05
 
 
-class ConnectionTable:
-    """All open connections of a worker, of every listener. Belongs to the event loop."""
+class Place:
+    """What one accepted connection takes: in its TLS handshake first, then as an HTTP connection.
 
-    def __init__(self, limits: Limits, *, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
+    `cancel` ends the handshake.
+    """
+
+    __slots__ = ("cancel", "connection", "source")
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.cancel: Callable[[], object] = lambda: None
+        self.connection: HttpConnection | None = None
+
+    def end(self) -> None:
+        """Close without another byte."""
+        if self.connection is None:
+            self.cancel()
+        else:
+            self.connection.abort()
+
+
+class ConnectionTable:
+    """All connections to one kind of listener in a worker. Belongs to the event loop.
+
+    `places`: connections at most. `per_source`: of those that have not signed a request, at most so many from one
+    address. `ended` counts those that were ended to make room, by what they were.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        places: int,
+        per_source: int,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float],
+    ) -> None:
         self.limits = limits
         self.draining = False
         self.in_flight = 0
-        self.places_taken = 0
+        self.ended: Counter[str] = Counter()
+        self.places = places
+        self._per_source = per_source
         self._loop = loop
         self._clock = clock
-        self._open: set[HttpConnection] = set()
+        # Dictionaries as ordered sets: the oldest comes first.
+        self._handshakes: dict[Place, None] = {}
+        self._unauthenticated: dict[Place, None] = {}
+        self._authenticated: dict[Place, None] = {}
+        self._by_source: dict[str, dict[Place, None]] = {}
         self._emptied = asyncio.Event()
         self._emptied.set()
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self._unauthenticated) + len(self._authenticated)
 
-    def take_place(self) -> None:
-        """Count a connection that has been accepted, and may still be in its TLS handshake."""
-        self.places_taken += 1
+    @property
+    def handshakes(self) -> int:
+        """Connections in their TLS handshake."""
+        return len(self._handshakes)
+
+    @property
+    def authenticated(self) -> int:
+        """Connections that have signed a request."""
+        return len(self._authenticated)
+
+    def has_room(self) -> bool:
+        """Whether another connection may be accepted: there is a place, or somebody who can make room."""
+        return (
+            self._taken() < self.places
+            or bool(self._handshakes)
+            or any(True for _ in _not_answering(self._unauthenticated))
+            or any(place.connection is not None and place.connection.idle for place in self._authenticated)
+        )
+
+    def take_place(self, source: str) -> Place | None:
+        """Count a connection that has been accepted; None if its address has too many that have signed nothing.
+
+        If every place is taken, a hundredth part of them is ended.
+        """
+        others = self._by_source.get(source, {})
+        if len(others) >= self._per_source and not self._end("source", islice(_not_answering(others), 1)):
+            return None
+        if self._taken() >= self.places:
+            self._make_room(1 + self.places // 100)
+        place = Place(source)
+        self._handshakes[place] = None
+        self._by_source.setdefault(source, {})[place] = None
         self._emptied.clear()
+        return place
 
-    def free_place(self) -> None:
-        """A connection has ended, or was never opened."""
-        self.places_taken -= 1
-        if not self.places_taken:
+    def free_place(self, place: Place) -> None:
+        """The connection has ended, or its handshake has failed."""
+        for group in (self._handshakes, self._unauthenticated, self._authenticated):
+            group.pop(place, None)
+        self._forget_source(place)
+        if not self._taken():
             self._emptied.set()
 
     def opened(self, connection: HttpConnection) -> None:
-        """Watch its timeouts."""
-        self._open.add(connection)
+        """HTTP begins: watch its timeouts."""
+        place = connection.place
+        place.connection = connection
+        self._handshakes.pop(place, None)
+        self._unauthenticated[place] = None
         if self.draining:
             connection.drain()
 
+    def authenticate(self, connection: HttpConnection) -> None:
+        """The connection has signed a request."""
+        place = connection.place
+        if place in self._unauthenticated:
+            del self._unauthenticated[place]
+            self._authenticated[place] = None
+            self._forget_source(place)
+
     def closed(self, connection: HttpConnection) -> None:
         """Forget it; its place is free."""
-        self._open.discard(connection)
-        self.free_place()
+        self.free_place(connection.place)
 
     def sweep(self) -> None:
         """End what has waited too long, now and from now on."""
         now = self._clock()
-        for connection in [connection for connection in self._open if connection.expires <= now]:
-            connection.expire()
+        for connection in self._connections():
+            if connection.expires <= now:
+                connection.expire()
         shortest = min(self.limits.idle_timeout, self.limits.read_timeout) / _FRACTION
         self._loop.call_later(max(_SHORTEST_SWEEP, min(_LONGEST_SWEEP, shortest)), self.sweep)
-
-    def evict(self) -> int:
-        """Close the hundredth part of the connections that has been idle longest; how many that is.
-
-        When every place is taken, those who ask for nothing make room for those who may.
-        """
-        idle = sorted((c for c in self._open if c.idle), key=lambda connection: connection.expires)
-        oldest = idle[: 1 + len(self._open) // 100]
-        for connection in oldest:
-            connection.abort()
-        return len(oldest)
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 (a part of the drain, not of the caller's patience)
         """Close what is idle, let the rest be answered, and cut off what is left after `timeout` seconds.
 
-        A connection that is still in its handshake is waited for: its client has been accepted, and is not to
-        blame for our leaving.
+        A connection that is still in its handshake is waited for: it may be a client's with a request to send.
         """
         self.draining = True
-        for connection in list(self._open):
+        for connection in self._connections():
             connection.drain()
         try:
             await asyncio.wait_for(self._emptied.wait(), timeout)
         except TimeoutError:
-            for connection in list(self._open):
+            for connection in self._connections():
                 connection.abort()
+
+    def _taken(self) -> int:
+        return len(self._handshakes) + len(self)
+
+    def _connections(self) -> list[HttpConnection]:
+        return [
+            place.connection
+            for group in (self._unauthenticated, self._authenticated)
+            for place in group
+            if place.connection is not None
+        ]
+
+    def _make_room(self, count: int) -> None:
+        _ = (
+            self._end("handshake", islice(self._handshakes, count))
+            or self._end("unauthenticated", islice(_not_answering(self._unauthenticated), count))
+            or self._end("authenticated", self._longest_idle(count))
+        )
+
+    def _longest_idle(self, count: int) -> Iterable[Place]:
+        idle = [c for place in self._authenticated if (c := place.connection) is not None and c.idle]
+        idle.sort(key=lambda connection: connection.expires)
+        return (connection.place for connection in idle[:count])
+
+    def _end(self, what: str, places: Iterable[Place]) -> bool:
+        """End these connections; whether there were any."""
+        ended = list(places)
+        for place in ended:
+            self.free_place(place)
+            place.end()
+        if ended:
+            self.ended[what] += len(ended)
+        return bool(ended)
+
+    def _forget_source(self, place: Place) -> None:
+        others = self._by_source.get(place.source)
+        if others is not None:
+            others.pop(place, None)
+            if not others:
+                del self._by_source[place.source]
+
+
+def _not_answering(places: Iterable[Place]) -> Iterable[Place]:
+    return (place for place in places if place.connection is None or not place.connection.answering)

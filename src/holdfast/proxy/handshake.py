@@ -2,6 +2,8 @@
 
 import ssl
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 PeerCertificate = Mapping[str, object]
@@ -11,10 +13,21 @@ _ACCESS_DENIED = bytes.fromhex("15 03 03 00 02 02 31")
 """A fatal alert of TLS 1.2 before the server's ChangeCipherSpec: RFC 5246, 7.2.2, access_denied (49)."""
 
 
+@dataclass(slots=True)
+class Handshake:
+    """What became of one handshake. `refusal`: why it was refused, in OpenSSL's word where it was OpenSSL."""
+
+    refusal: str | None = None
+
+
+HANDSHAKE: ContextVar[Handshake | None] = ContextVar("handshake", default=None)
+"""The handshake of the connection that this task accepts: the event loop hands no argument through to `wrap_bio`."""
+
+
 class HandshakeContext(ssl.SSLContext):
     """A server context whose handshakes end as `_Handshake` says.
 
-    `admits` judges the client's certificate, which the context demands and verifies; None: nobody judges it.
+    `admits` judges the client's certificate, which the context demands and verifies; None: it is not judged.
     """
 
     admits: Callable[[PeerCertificate], bool] | None = None
@@ -23,7 +36,7 @@ class HandshakeContext(ssl.SSLContext):
         """The TLS side of one connection."""
         made = super().wrap_bio(incoming, outgoing, *args, **options)
         if isinstance(made, _Handshake):
-            made.outgoing, made.admits = outgoing, self.admits
+            made.outgoing, made.admits, made.handshake = outgoing, self.admits, HANDSHAKE.get()
         return made
 
 
@@ -31,11 +44,12 @@ class _Handshake(ssl.SSLObject):
     """Of one connection. A failure is raised once the alert that goes with it is on its way.
 
     uvloop sends nothing after an error (as asyncio did, python/cpython issue 98078). Asked to wait for the client it
-    sends the alert; the client goes away, or sends more and hears no more, or the handshake takes too long.
+    sends the alert; the client closes, or sends more and is not answered, or the handshake takes too long.
     """
 
     outgoing: ssl.MemoryBIO
     admits: Callable[[PeerCertificate], bool] | None = None
+    handshake: Handshake | None = None
     refused: str | None = None
 
     def do_handshake(self) -> None:
@@ -47,6 +61,7 @@ class _Handshake(ssl.SSLObject):
         except ssl.SSLWantReadError:
             raise
         except ssl.SSLError as error:
+            self._note((error.reason or "unknown").lower())
             if not self.outgoing.pending:
                 raise
             self.refused = str(error)
@@ -55,6 +70,7 @@ class _Handshake(ssl.SSLObject):
             self._refuse_subject("the client certificate has another subject, or has expired")
 
     def _refuse_subject(self, reason: str) -> None:
+        self._note("client_subject")
         # What waits to be sent, our Finished in TLS 1.2 and session tickets in 1.3, would say that all is well.
         self.outgoing.read()
         if self.version() != "TLSv1.2" or self.session_reused:
@@ -62,6 +78,10 @@ class _Handshake(ssl.SSLObject):
         self.outgoing.write(_ACCESS_DENIED)
         self.refused = reason
         raise ssl.SSLWantReadError
+
+    def _note(self, refusal: str) -> None:
+        if self.handshake is not None and self.handshake.refusal is None:
+            self.handshake.refusal = refusal
 
 
 HandshakeContext.sslobject_class = _Handshake

@@ -10,15 +10,18 @@ import math
 import re
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import httptools
 
 from holdfast.operations.pipeline import Response
 from holdfast.proxy.head import read_head
-from holdfast.proxy.request import HttpRequest, Limits, Site
+from holdfast.proxy.request import Handler, HttpRequest, Limits
 from holdfast.proxy.responses import CONTINUE, to_bytes
 from holdfast.xks.errors import ErrorName, XksError
+
+if TYPE_CHECKING:
+    from holdfast.proxy.connections import Place
 
 MAX_PIPELINED = 16
 """Requests of one connection that wait for the answer to an earlier one."""
@@ -38,6 +41,9 @@ class Connections(Protocol):
     def opened(self, connection: "HttpConnection") -> None:
         """Watch its timeouts."""
 
+    def authenticate(self, connection: "HttpConnection") -> None:
+        """It has signed a request."""
+
     def closed(self, connection: "HttpConnection") -> None:
         """Forget it; its place is free."""
 
@@ -56,6 +62,7 @@ class HttpConnection(asyncio.Protocol):
         "_dropped",
         "_eof",
         "_expects_continue",
+        "_handler",
         "_header_bytes",
         "_loop",
         "_now",
@@ -64,28 +71,30 @@ class HttpConnection(asyncio.Protocol):
         "_pending",
         "_refusal",
         "_request",
-        "_site",
         "_task",
         "_tls",
         "_transport",
         "expires",
+        "place",
     )
     _transport: asyncio.Transport
 
     def __init__(
         self,
-        site: Site,
+        handler: Handler,
         connections: Connections,
+        place: "Place",
         *,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
     ) -> None:
-        # The connection's.
-        self._site = site
+        # State of the connection.
+        self.place = place
+        self._handler = handler
         self._connections = connections
         self._loop = loop
         self._clock = clock
-        self._client = ""
+        self._client = place.source
         self._tls = False
         self._eof = False
         self._discarding = False
@@ -95,7 +104,7 @@ class HttpConnection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._parser: httptools.HttpRequestParser | None = None
         self.expires = math.inf
-        # The request's that is being read.
+        # State of the request that is being read.
         self._now = 0.0
         self._of_this_read = 0
         self._request: HttpRequest | None = None
@@ -110,8 +119,6 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the wait for a first request."""
         self._transport = transport  # type: ignore[assignment]  # a stream's transport is an asyncio.Transport
-        peer = transport.get_extra_info("peername")
-        self._client = peer[0] if peer else ""
         self._tls = transport.get_extra_info("ssl_object") is not None
         self.expires = self._clock() + self._connections.limits.idle_timeout
         self._connections.opened(self)
@@ -307,7 +314,7 @@ class HttpConnection(asyncio.Protocol):
             return
         self._answering = request
         self.expires = math.inf
-        response = self._site.immediate(request)
+        response = self._handler.immediate(request)
         if response is not None:
             self._respond(request, response)
             return
@@ -316,9 +323,11 @@ class HttpConnection(asyncio.Protocol):
 
     async def _answer(self, request: HttpRequest) -> None:
         try:
-            response = await self._site.answer(request)
+            response = await self._handler.answer(request)
         finally:
             self._connections.in_flight -= 1
+        if request.authenticated:
+            self._connections.authenticate(self)
         self._respond(request, response)
 
     def _respond(self, request: HttpRequest, response: Response) -> None:
@@ -359,6 +368,11 @@ class HttpConnection(asyncio.Protocol):
     def idle(self) -> bool:
         """Whether nothing is being read or answered."""
         return self._answering is None and self._request is None
+
+    @property
+    def answering(self) -> bool:
+        """Whether an answer is being made."""
+        return self._answering is not None
 
     def drain(self) -> None:
         """Close now if nothing is being read or answered; otherwise after the answer.

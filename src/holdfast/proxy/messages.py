@@ -67,7 +67,8 @@ class ThreadReport:
 class Report:
     """A worker's counters since its start, and its gauges. Also the sign that its event loop turns.
 
-    `stranded`: only another process may reach an HSM of its again.
+    `connections` counts those of every port, `authenticated`, `handshakes` and `places` those of the main port;
+    `counts` is by metric and label. `stranded`: only another process may reach one of its HSMs again.
     """
 
     rows: list[Row]
@@ -81,6 +82,10 @@ class Report:
     stranded: bool = False
     threads: list[ThreadReport] = field(default_factory=list)
     messages_lost: int = 0
+    authenticated: int = 0
+    handshakes: int = 0
+    places: int = 0
+    counts: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ class Fleet:
     reports: dict[int, Report] = field(default_factory=dict)
     retired: dict[tuple[str, str, str], Row] = field(default_factory=dict)
     retired_lines_lost: int = 0
+    retired_counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     retired_messages_lost: int = 0
     retired_thread_failures: Counter[str] = field(default_factory=Counter)
     workers_ready: int = 0
@@ -71,6 +72,7 @@ class Fleet:
             if report is not None:
                 merge(self.retired, report.rows)
                 self.retired_lines_lost += report.event_lines_lost
+                self.retired_counts.update(report.counts)
                 self.retired_messages_lost += report.messages_lost
                 self.retired_thread_failures.update({thread.name: thread.failures for thread in report.threads})
 
@@ -101,6 +103,20 @@ class FleetCollector(Collector):
     def _process(self, reports: list[Report]) -> Iterator[Metric]:
         fleet = self._fleet
         yield _gauge("holdfast_connections", "Open connections.", sum(r.connections for r in reports))
+        yield _gauge(
+            "holdfast_connections_authenticated",
+            "Connections that have signed a request.",
+            sum(r.authenticated for r in reports),
+        )
+        yield _gauge(
+            "holdfast_connection_places",
+            "Connections to the main port that all workers together have room for.",
+            sum(r.places for r in reports),
+        )
+        yield _gauge(
+            "holdfast_handshakes_pending", "TLS handshakes that are not finished.", sum(r.handshakes for r in reports)
+        )
+        yield from _counts(reports, fleet.retired_counts)
         yield _gauge("holdfast_requests_in_flight", "Requests being answered.", sum(r.in_flight for r in reports))
         yield _gauge(
             "holdfast_catalog_age_seconds",
@@ -154,6 +170,25 @@ def serve_metrics(address: Address, fleet: Fleet, *, now: Callable[[], float]) -
         raise CannotListen(
             f"cannot serve metrics on {address.host} port {address.port}: {error.strerror or error}"
         ) from None
+
+
+_COUNTERS = {
+    "handshakes_failed": ("TLS handshakes that failed, by reason.", "reason"),
+    "connections_refused": ("Connections that were refused when they were accepted, by reason.", "reason"),
+    "connections_ended": ("Connections that were ended to make room for others, by what they were.", "state"),
+}
+
+
+def _counts(reports: list[Report], retired: Mapping[tuple[str, str], int]) -> Iterator[Metric]:
+    totals = Counter(retired)
+    for report in reports:
+        totals.update(report.counts)
+    for name, (text, label) in _COUNTERS.items():
+        family = CounterMetricFamily(f"holdfast_{name}", text, labels=[label])
+        for (counted, value), count in totals.items():
+            if counted == name:
+                family.add_metric([value], count)
+        yield family
 
 
 def _threads(reports: list[Report], retired_failures: Mapping[str, int]) -> Iterator[Metric]:

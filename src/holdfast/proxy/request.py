@@ -9,7 +9,10 @@ from holdfast.xks.errors import XksError
 
 @dataclass(slots=True)
 class HttpRequest:
-    """One request. `refusal` is set where the framing or a cap already decides; `complete` once it is read whole."""
+    """One request. `refusal` is set where the framing or a cap already decides; `complete` once it is read whole.
+
+    `authenticated` is set by the handler once the signature is verified.
+    """
 
     arrived: float
     client: str
@@ -19,10 +22,11 @@ class HttpRequest:
     body: bytes = b""
     keep_alive: bool = False
     complete: bool = False
+    authenticated: bool = False
     refusal: XksError | None = None
 
 
-class Site(Protocol):
+class Handler(Protocol):
     """What answers the requests of a listener."""
 
     def immediate(self, request: HttpRequest) -> Response | None:

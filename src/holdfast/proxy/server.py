@@ -3,27 +3,30 @@
 import asyncio
 import socket
 import ssl
+from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from holdfast.operations.event import Event
 from holdfast.operations.get_health_status import current_status
 from holdfast.operations.pipeline import Pipeline
-from holdfast.proxy.connections import ConnectionTable
+from holdfast.proxy import descriptors
+from holdfast.proxy.connections import ConnectionTable, Place
 from holdfast.proxy.event_log import Record
+from holdfast.proxy.handlers import ApiHandler, ProbeHandler, Probes
 from holdfast.proxy.http import HttpConnection
-from holdfast.proxy.listener import REST, Listener
+from holdfast.proxy.listener import Listener
 from holdfast.proxy.messages import HsmReport, KeyCount, Report, ThreadReport
 from holdfast.proxy.notify import messages_lost
-from holdfast.proxy.request import Limits, Site
-from holdfast.proxy.site import ApiSite, Probes, ProbeSite
+from holdfast.proxy.request import Handler, Limits
 from holdfast.xks.types import HealthStatus
 
 if TYPE_CHECKING:
     from holdfast.proxy.parts import Parts
 
-_HEALTH_CONNECTIONS = 100
-"""Connections of load balancers beside those of the main port."""
+_PART_PER_SOURCE = 4
+"""One address may take a quarter of the places with connections that have not signed a request: a load balancer that
+all of KMS's connections come through needs that many only in the moment in which they are opened."""
 
 
 class Server:
@@ -42,10 +45,20 @@ class Server:
         settings = parts.configuration.server
         limits = Limits(settings.max_headers, settings.max_body, settings.read_timeout, settings.idle_timeout)
         clock = parts.services.clock
-        self._connections = ConnectionTable(limits, loop=loop, clock=clock)
-        self._health_connections = ConnectionTable(limits, loop=loop, clock=clock)
+        shares = descriptors.share_out(parts.configuration, descriptors.limit())
+        self._connections = ConnectionTable(
+            limits,
+            places=shares.connections,
+            per_source=settings.max_unauthenticated_per_source or _part(shares.connections),
+            loop=loop,
+            clock=clock,
+        )
+        self._health_connections = ConnectionTable(
+            limits, places=shares.health, per_source=_part(shares.health), loop=loop, clock=clock
+        )
+        self._counts: Counter[tuple[str, str]] = Counter()
         probes = Probes(self._obstacles)
-        api = ApiSite(
+        api = ApiHandler(
             Pipeline(parts.services),
             probes,
             parts.admission,
@@ -53,10 +66,10 @@ class Server:
             clock=clock,
             record=self._record,
         )
-        probe_site = ProbeSite(probes)
+        probe_handler = ProbeHandler(probes)
         self._listeners = [
-            *(self._listener(sock, api) for sock in listening),
-            *(self._health_listener(sock, probe_site) for sock in health),
+            *(self._listener(sock, api, self._connections) for sock in listening),
+            *(self._listener(sock, probe_handler, self._health_connections) for sock in health),
         ]
 
     def start(self) -> None:
@@ -79,7 +92,11 @@ class Server:
         return Report(
             rows=parts.tally.rows(),
             connections=len(self._connections) + len(self._health_connections),
+            authenticated=self._connections.authenticated,
+            handshakes=self._connections.handshakes,
+            places=self._connections.places,
             in_flight=self._connections.in_flight,
+            counts=self._all_counts(),
             event_lines_lost=parts.event_log.lost,
             catalog_age=parts.feed.stale_for(),
             hsms=[
@@ -123,33 +140,30 @@ class Server:
         obstacles += [trouble for thread in self._parts.threads if (trouble := thread.trouble()) is not None]
         return obstacles
 
-    def _listener(self, listening: socket.socket, site: Site) -> Listener:
-        def connect() -> HttpConnection:
-            return HttpConnection(site, self._connections, loop=self._loop, clock=self._parts.services.clock)
+    def _all_counts(self) -> dict[tuple[str, str], int]:
+        ended = self._connections.ended + self._health_connections.ended
+        return {**self._counts, **{("connections_ended", what): count for what, count in ended.items()}}
 
+    def _listener(self, listening: socket.socket, handler: Handler, connections: ConnectionTable) -> Listener:
+        def connect(place: Place) -> HttpConnection:
+            return HttpConnection(handler, connections, place, loop=self._loop, clock=self._parts.services.clock)
+
+        server = self._parts.configuration.server
+        main = connections is self._connections
         return Listener(
             listening,
             connect,
-            connections=self._connections,
-            max_connections=lambda: self._parts.configuration.server.max_connections,
-            tls=self._context,
-            rest=REST if self._parts.configuration.server.workers > 1 else 0.0,
-            loop=self._loop,
-        )
-
-    def _health_listener(self, listening: socket.socket, site: Site) -> Listener:
-        def connect() -> HttpConnection:
-            return HttpConnection(site, self._health_connections, loop=self._loop, clock=self._parts.services.clock)
-
-        return Listener(
-            listening,
-            connect,
-            connections=self._health_connections,
-            max_connections=lambda: _HEALTH_CONNECTIONS,
-            tls=lambda: None,
-            rest=0.0,
+            connections=connections,
+            tls=self._context if main else lambda: None,
+            workers=server.workers if main else 1,
+            networks=server.allow_networks if main else (),
+            counts=self._counts,
             loop=self._loop,
         )
 
     def _context(self) -> ssl.SSLContext | None:
         return self._parts.tls
+
+
+def _part(places: int) -> int:
+    return max(1, places // _PART_PER_SOURCE)

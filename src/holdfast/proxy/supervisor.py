@@ -15,6 +15,8 @@ from holdfast.certificate_rules import Rule, Weight, judge
 from holdfast.config.errors import ConfigurationError
 from holdfast.config.load import load
 from holdfast.config.model import Address, Configuration
+from holdfast.proxy import descriptors
+from holdfast.proxy.descriptors import TooFewDescriptors
 from holdfast.proxy.messages import ExitReason, Failed, Refresh, RefreshTls, Report, StopKeys, ToWorker
 from holdfast.proxy.metrics import Fleet, serve_metrics
 from holdfast.proxy.notify import messages_lost, notify, open_standard_streams, say, serving
@@ -39,7 +41,7 @@ def serve(configuration: Configuration) -> int:
     try:
         with Supervisor(configuration) as supervisor:
             return supervisor.run()
-    except (CannotListen, TlsUnusable) as error:
+    except (CannotListen, TlsUnusable, TooFewDescriptors) as error:
         say("error", str(error))
         return ExitReason.CONFIGURATION
 
@@ -119,7 +121,8 @@ class Supervisor:
         self._listen_to_signals()
 
     def _check(self, configuration: Configuration) -> None:
-        """Raises TlsUnusable."""
+        """Raises TlsUnusable, TooFewDescriptors."""
+        self._check_descriptors(configuration)
         if configuration.tls is None:
             return
         build_context(configuration.tls, now=lambda: datetime.now(UTC))
@@ -127,6 +130,18 @@ class Supervisor:
             if breach.weight is Weight.REFUSED and breach.rule is not Rule.SELF_SIGNED:
                 file = configuration.tls.certificate
                 say("warning", f"{file}: {breach.what}: KMS will not connect. {breach.remedy}")
+
+    def _check_descriptors(self, configuration: Configuration) -> None:
+        """Raises TooFewDescriptors. The workers inherit the limit."""
+        wanted = descriptors.needed(configuration)
+        limit = descriptors.raise_limit(wanted)
+        connections = descriptors.share_out(configuration, limit).connections
+        if connections < configuration.server.max_connections:
+            say(
+                "warning",
+                f"max_connections is lowered from {configuration.server.max_connections} to {connections} per worker:"
+                f" a process may open {limit} files here (RLIMIT_NOFILE), and {wanted} are needed",
+            )
 
     def _open(self, configuration: Configuration) -> None:
         """Bind what the configuration listens on and is not bound yet. Raises CannotListen."""
@@ -358,7 +373,7 @@ class Supervisor:
             fresh = load(self._target.path)
             self._check(fresh)
             self._open(fresh)
-        except (ConfigurationError, TlsUnusable, CannotListen) as error:
+        except (ConfigurationError, TlsUnusable, CannotListen, TooFewDescriptors) as error:
             self._refuse(f"the new configuration is not applied:\n{error}")
         else:
             self._held = False

@@ -38,8 +38,8 @@ class Probes:
         return Response(503 if obstacles else 200, _JSON, body)
 
 
-class ProbeSite:
-    """The plain-HTTP port for load balancers: the probes and nothing else."""
+class ProbeHandler:
+    """The port for load balancers: the probes and nothing else."""
 
     def __init__(self, probes: Probes) -> None:
         self._probes = probes
@@ -54,7 +54,7 @@ class ProbeSite:
         raise NotImplementedError(request.method)
 
 
-class ApiSite:
+class ApiHandler:
     """The main port."""
 
     def __init__(  # noqa: PLR0913 (each is a part of its own)
@@ -125,6 +125,7 @@ class ApiSite:
             arrived=request.arrived,
             event=event,
         )
+        request.authenticated = event.access_key_id is not None
         if event.error is None and event.total > self._deadline:
             # Never a late 200: KMS has given up, or is about to, and asks again.
             event.detail = "the answer was ready after the deadline"

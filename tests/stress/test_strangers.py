@@ -1,0 +1,135 @@
+"""What strangers can take, in number, is not what the service lives on.
+
+Outcomes are counted, not timed: on established connections no request may fail while strangers do what they can.
+"""
+
+from __future__ import annotations
+
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.server.proxy_server import NotReady, ProxyServer
+from tests.stress.test_connections import many_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.server.client import Caller
+    from tests.server.conftest import Serve
+
+__all__ = ["many_files"]
+
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("many_files")]
+
+STRANGERS = 2_300
+ESTABLISHED = 8
+
+
+def limited(serve: Serve, descriptors: int, **options: Any) -> ProxyServer:
+    """A server with two workers that may open so many files."""
+    server = serve(autostart=False, workers=2, **options)
+    server.start(before=f"ulimit -n {descriptors}")
+    return server
+
+
+def silent(port: int, count: int, stack: ExitStack) -> None:
+    """So many connections that say nothing."""
+    for _ in range(count):
+        sock = stack.enter_context(socket.socket())
+        sock.settimeout(10)
+        sock.connect(("127.0.0.1", port))
+
+
+def established(server: ProxyServer, stack: ExitStack) -> list[Caller]:
+    """Connections that have signed a request."""
+    callers = [stack.enter_context(server.caller()) for _ in range(ESTABLISHED)]
+    assert {caller.encrypt(b"first").status for caller in callers} == {200}
+    return callers
+
+
+def ended(server: ProxyServer, state: str) -> float:
+    return server.metric("holdfast_connections_ended_total", state=state) or 0
+
+
+@pytest.mark.parametrize("descriptors", [1024, 300])
+@pytest.mark.parametrize("tls", [True, False], ids=["https", "http"])
+def test_silent_connections_cost_the_established_ones_no_request(serve: Serve, descriptors: int, tls: bool) -> None:  # noqa: FBT001
+    server = limited(serve, descriptors, tls=tls)
+    with ExitStack() as stack:
+        callers = established(server, stack)
+        ports = [caller.local_port for caller in callers]
+        with ThreadPoolExecutor(1) as attacker:
+            attack = attacker.submit(silent, server.port, STRANGERS, stack)
+            statuses: set[int] = set()
+            while not attack.done():
+                statuses |= {caller.encrypt(b"under attack").status for caller in callers}
+            attack.result()
+        statuses |= {caller.encrypt(b"afterwards").status for caller in callers}
+        assert statuses == {200}
+        assert [caller.local_port for caller in callers] == ports, "no connection was made again"
+        server.round_trip()
+        assert ended(server, "authenticated") == 0
+    assert "max_connections is lowered from 12000" in server.stderr()
+
+
+def test_a_limit_that_leaves_no_room_ends_the_start_with_what_is_needed(tmp_path: Path, tokens: Path) -> None:
+    with ProxyServer(tmp_path / "server", tokens, autostart=False) as server, pytest.raises(NotReady) as caught:
+        server.start(before="ulimit -n 100")
+    assert "ended with 4" in str(caught.value)
+    assert "a process may open 100 files here (RLIMIT_NOFILE), too few to serve" in str(caught.value)
+
+
+def test_the_soft_limit_is_raised_to_what_the_configuration_needs(serve: Serve) -> None:
+    server = serve(autostart=False, server={"max_connections": 2000})
+    server.start(before="ulimit -Sn 512")
+    server.eventually(lambda: server.metric("holdfast_connection_places") == 2000, within=10, what="2,000 places")
+    assert "lowered" not in server.stderr()
+
+
+def test_handshakes_that_are_not_finished_end_and_are_counted(serve: Serve) -> None:
+    server = serve()
+    with ExitStack() as stack:
+        silent(server.port, 5, stack)
+        server.eventually(
+            lambda: server.metric("holdfast_handshakes_failed_total", reason="expired") == 5,
+            within=10,
+            what="they expire",
+        )
+        assert server.metric("holdfast_handshakes_pending") == 0
+
+
+def test_a_handshake_that_fails_is_counted_by_its_reason(serve: Serve) -> None:
+    server = serve()
+    with socket.create_connection(("127.0.0.1", server.port), 10) as sock:
+        sock.sendall(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
+        server.eventually(
+            lambda: server.metric("holdfast_handshakes_failed_total", reason="http_request") == 1,
+            within=10,
+            what="the failure is counted",
+        )
+
+
+def test_other_networks_are_refused_before_tls(serve: Serve) -> None:
+    server = serve(server={"allow_networks": ["10.0.0.0/8", "2001:db8::/32"]})
+    with socket.create_connection(("127.0.0.1", server.port), 10) as sock:
+        with pytest.raises(ConnectionResetError):
+            sock.recv(1)
+        server.eventually(
+            lambda: server.metric("holdfast_connections_refused_total", reason="network") == 1,
+            within=10,
+            what="the refusal is counted",
+        )
+
+
+def test_half_requests_do_not_keep_the_load_balancer_from_the_health_port(serve: Serve) -> None:
+    server = serve()
+    with ExitStack() as stack:
+        for number in range(300):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.health_port), 10))
+            sock.sendall(b"G")
+            if number % 20 == 0:
+                assert server.is_ready()
+        assert server.is_ready()
