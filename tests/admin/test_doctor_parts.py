@@ -1,5 +1,7 @@
 """Doctor on certificate, clock, files and single keys: each mistake has its finding, each remedy its words."""
 
+import os
+import subprocess
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -179,24 +181,14 @@ def test_label_used_twice_shows_the_ids() -> None:
 # ---- files
 
 
-def test_a_policy_file_that_others_can_write(tmp_path: Path) -> None:
-    configuration = authorizing(tmp_path, PERMIT)
-    assert configuration.authorization is not None
-    assert told(examine_files(configuration)) == {}
-    configuration.authorization.policies.chmod(0o666)
-    (finding,) = examine_files(configuration)
-    assert (finding.code, finding.severity) == ("file-writable", Severity.WARNING)
-    assert "who may use the keys" in finding.why
-
-
-@pytest.mark.parametrize("opened", ["pin", "server.key", "secrets", "secrets/ID", "catalog.db"])
-def test_secret_that_others_can_read(tmp_path: Path, opened: str) -> None:
-    text = """
+STATE = """
 [server]
 listen = "127.0.0.1:1"
 [tls]
 certificate = "server.pem"
 private_key = "server.key"
+[log]
+events = "log/events.jsonl"
 [hsm.main]
 profile = "softhsm2"
 library = "libsofthsm2.so"
@@ -204,18 +196,105 @@ token = { label = "x" }
 health_key = "health"
 pin = { file = "pin" }
 """
-    (tmp_path / "secrets").mkdir(mode=0o700)
+SERVICE = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Configuration:
+    """An installation's files, each as it should be."""
+    for name in ("secrets", "log"):
+        (tmp_path / name).mkdir(mode=0o700)
     for name in ("pin", "server.key", "secrets/ID", "catalog.db", "holdfast.toml"):
         (tmp_path / name).touch(mode=0o600)
-    configuration = parse(text, tmp_path / "holdfast.toml")
-    assert told(examine_files(configuration)) == {}
-    (tmp_path / opened).chmod(0o755 if opened == "secrets" else 0o644)
-    (finding,) = examine_files(configuration)
+    return parse(STATE, tmp_path / "holdfast.toml")
+
+
+def folder_of(configuration: Configuration) -> Path:
+    return configuration.path.parent
+
+
+def give(configuration: Configuration, *names: str) -> None:
+    """Gives files to the service's user."""
+    for name in names:
+        os.chown(folder_of(configuration) / name, SERVICE, SERVICE)
+
+
+@pytest.mark.parametrize("opened", ["pin", "server.key", "secrets", "secrets/ID", "catalog.db"])
+def test_secret_that_others_can_read(state: Configuration, opened: str) -> None:
+    assert told(examine_files(state)) == {}
+    (folder_of(state) / opened).chmod(0o755 if opened == "secrets" else 0o644)
+    (finding,) = examine_files(state)
     assert (finding.code, finding.severity) == ("file-too-open", Severity.ERROR)
-    assert finding.subject == str(tmp_path / opened)
-    (tmp_path / opened).chmod(0o700 if opened == "secrets" else 0o600)
-    (tmp_path / "holdfast.toml").chmod(0o666)
-    assert told(examine_files(configuration)) == {"file-writable": Severity.WARNING}
+    assert finding.subject == str(folder_of(state) / opened)
+
+
+@as_root
+def test_a_group_of_the_services_own_may_read_what_root_owns(
+    state: Configuration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docs/how-to/production.md has it: root:holdfast 0640, so that the service cannot change its own key."""
+    give(state, ".", "secrets", "secrets/ID", "catalog.db", "log")
+    for name in ("pin", "server.key"):
+        os.chown(folder_of(state) / name, 0, SERVICE)
+        (folder_of(state) / name).chmod(0o640)
+    monkeypatch.setattr("holdfast.admin.doctor.files.is_private_group", lambda gid, _: gid == SERVICE)
+    assert told(examine_files(state)) == {}
+    monkeypatch.setattr("holdfast.admin.doctor.files.is_private_group", lambda *_: False)
+    assert [finding.code for finding in examine_files(state)] == ["file-too-open"] * 2
+
+
+@as_root
+@pytest.mark.parametrize("name", ["pin", "server.key", "secrets/ID", "catalog.db"])
+def test_a_secret_that_the_service_cannot_read(state: Configuration, name: str) -> None:
+    give(state, ".", "secrets", "log", *{"pin", "server.key", "secrets/ID", "catalog.db"} - {name})
+    (finding,) = examine_files(state)
+    assert (finding.code, finding.subject) == ("file-not-readable", str(folder_of(state) / name))
+    assert "chown nobody: " in finding.remedy
+
+
+@as_root
+def test_a_directory_that_the_service_cannot_write(state: Configuration) -> None:
+    give(state, ".", "pin", "server.key", "secrets", "secrets/ID", "catalog.db")
+    (finding,) = examine_files(state)
+    assert (finding.code, finding.subject) == ("not-writable", str(folder_of(state) / "log"))
+
+
+@pytest.mark.parametrize("holds", ["catalog", "event log", "secret access keys"])
+def test_a_full_disk_is_an_error_that_names_what_still_stops_keys(
+    state: Configuration, monkeypatch: pytest.MonkeyPatch, holds: str
+) -> None:
+    """A small file system, full, instead of one of the directories: what the kernel answers, not a double."""
+    place = {"catalog": "db", "event log": "log", "secret access keys": "secrets"}[holds]
+    directory = folder_of(state) / place
+    directory.mkdir(exist_ok=True)
+    state = replace(state, catalog=replace(state.catalog, url=f"sqlite:///{folder_of(state)}/db/catalog.db"))
+    (folder_of(state) / "db").mkdir(exist_ok=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k,mode=0700", "full", directory], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        (directory / "filler").write_bytes(bytes(60_000))
+        (directory / "filler").chmod(0o600)
+        monkeypatch.setattr("holdfast.admin.doctor.files._LITTLE", 0)
+        (finding,) = examine_files(state)
+    finally:
+        subprocess.run(["umount", directory], check=True)
+    assert (finding.code, finding.severity) == ("not-writable", Severity.ERROR)
+    assert f"the directory of the {holds} cannot be written: No space left on device" in finding.what
+    assert "systemctl stop holdfast" in finding.remedy
+
+
+def test_little_space_is_a_warning(state: Configuration, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.admin.doctor.files._LITTLE", 2**60)
+    assert told(examine_files(state)) == {"disk-nearly-full": Severity.WARNING}
+
+
+def test_a_missing_directory_of_the_event_log(state: Configuration) -> None:
+    (folder_of(state) / "log").rmdir()
+    assert told(examine_files(state)) == {"directory-unreadable": Severity.ERROR}
 
 
 # ---- policies

@@ -239,7 +239,7 @@ def test_json_documents_have_the_documented_fields(run: Run, config: Path) -> No
         "key enable": ("key", "enable", "demo", "demo-key", "--yes"),
     }
     assert set(SHAPES) - set(calls) == {
-        "prove", "doctor", "migrate aws-sample", "authorization test", "authorization replay",
+        "prove", "doctor", "config check", "migrate aws-sample", "authorization test", "authorization replay",
     }  # fmt: skip
     for command, arguments in calls.items():
         document = run(*arguments, "--json", "--config", config).ok().json

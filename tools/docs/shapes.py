@@ -51,6 +51,7 @@ SHAPES = {
     "authorization test": ("object", ("decision", "policies", "detail")),
     "authorization replay": ("object", ("requests", "changes")),
     "doctor": ("object", ("worst", "findings")),
+    "config check": ("object", ("worst", "findings")),
     "migrate aws-sample": ("object", ("configuration", "keystores", "not_taken_over")),
 }
 """By command: `object` or `array` (of objects), and the fields in their order."""

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from time import monotonic, sleep
 
-from holdfast.admin.errors import AdminError, Prerequisite
+from holdfast.admin.errors import AdminError, Invalid, Prerequisite
 from holdfast.admin.kms_connection import KmsConnection
 from holdfast.admin.wire import Answer, Wire, trusting
 from holdfast.xks.errors import ErrorName
@@ -72,12 +72,16 @@ def wait_until_ready(endpoint: str, *, authority: Path | None, seconds: float, n
     while True:
         try:
             with Wire(endpoint, tls=tls, now=now) as wire:
-                if wire.is_ready():
-                    return
-            reason: AdminError = Prerequisite(
-                f"the proxy at {endpoint} is not ready", hint="GET /ready or its log says why."
-            )
-        except AdminError as failure:
+                ready = wire.is_ready()
+            if ready:
+                return
+            if ready is None:
+                raise Invalid(
+                    f"what answers at {endpoint} is not Holdfast",
+                    hint="Another program has the port, or --endpoint names another host.",
+                )
+            reason = Prerequisite(f"the proxy at {endpoint} is not ready", hint="GET /ready or its log says why.")
+        except Prerequisite as failure:
             reason = failure
         if monotonic() > give_up:
             raise reason

@@ -10,6 +10,8 @@ from time import perf_counter
 from typing import Self
 from urllib.parse import SplitResult, urlsplit
 
+import msgspec
+
 from holdfast.admin.errors import AdminError, Invalid, Prerequisite
 from holdfast.admin.kms_connection import TRIAL_REGION, KmsConnection
 from holdfast.xks.errors import XksError
@@ -18,6 +20,11 @@ from holdfast.xks.sigv4 import Credential, sign
 from holdfast.xks.types import ExternalKeyId, Operation
 from holdfast.xks.uri import Target, request_path
 
+# OpenSSL's X509_V_ERR_ codes.
+_NOT_YET_VALID = 9
+_EXPIRED = 10
+_HOSTNAME_MISMATCH = 62
+_IP_ADDRESS_MISMATCH = 64
 TIMEOUT = 10.0
 """Seconds for one call. KMS itself waits 0.25."""
 
@@ -62,6 +69,12 @@ class Answer:
         return f"{self.status} {told.error_name}: {told.error_message or 'no message'}"
 
 
+class _Readiness(msgspec.Struct):
+    """What Holdfast answers to GET /ready."""
+
+    ready: bool
+
+
 class Wire:
     """One connection, opened on entering. Raises Invalid for what is no URL, Prerequisite if nobody answers there."""
 
@@ -80,10 +93,20 @@ class Wire:
     def __enter__(self) -> Self:
         try:
             self._http.connect()
+        except ssl.SSLCertVerificationError as failure:
+            raise Invalid(
+                f"the certificate of the proxy at {self._endpoint} is not accepted here: {failure.verify_message}",
+                hint=_trust_hint(failure.verify_code),
+            ) from None
+        except ssl.SSLError as failure:
+            raise Prerequisite(
+                f"what answers at {self._endpoint} does not agree on TLS: {failure.reason or failure}",
+                hint="Does another program listen there, or does the proxy speak plain HTTP (no [tls])?",
+            ) from None
         except OSError as failure:
             raise Prerequisite(
-                f"no proxy answers at {self._endpoint}: {failure}",
-                hint="Is `holdfast serve` running, and does its certificate name this host?",
+                f"no proxy answers at {self._endpoint}: {failure.strerror or failure}",
+                hint="Is `holdfast serve` running?",
             ) from None
         return self
 
@@ -96,9 +119,14 @@ class Wire:
         sock = self._http.sock
         return sock.getpeercert(binary_form=True) if isinstance(sock, ssl.SSLSocket) else None
 
-    def is_ready(self) -> bool:
-        """Whether GET /ready says that a key operation would succeed now."""
-        return self._exchange("GET", "/ready", b"", {}).status == http.client.OK
+    def is_ready(self) -> bool | None:
+        """Whether GET /ready says that a key operation would succeed now; None from what is not Holdfast."""
+        answer = self._exchange("GET", "/ready", b"", {})
+        try:
+            told = msgspec.json.decode(answer.body, type=_Readiness)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        return told.ready and answer.status == http.client.OK
 
     def call(self, keystore: KmsConnection, key: ExternalKeyId, operation: Operation, body: bytes) -> Answer:
         """One signed call. Raises AdminError if no answer comes."""
@@ -119,6 +147,17 @@ class Wire:
                 f"{path} got no answer: {failure!r}", hint="The proxy's log and `holdfast doctor` say more."
             ) from None
         return Answer(response.status, answer, (perf_counter() - start) * 1000)
+
+
+def _trust_hint(verify_code: int) -> str:
+    if verify_code in (_HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH):
+        return "Call it by the name that its certificate has: --endpoint https://NAME."
+    if verify_code in (_NOT_YET_VALID, _EXPIRED):
+        return "Compare this machine's clock, and renew the certificate."
+    return (
+        "If a private authority signed it, name that with --ca FILE (`holdfast init` makes tls/ca.pem);"
+        " if a public one did, the intermediate certificates may be missing: `holdfast doctor` looks."
+    )
 
 
 def _url_of(endpoint: str) -> SplitResult:

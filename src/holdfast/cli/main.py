@@ -16,7 +16,8 @@ from holdfast.cli.failure import report
 _MODULES = {
     "init": ("holdfast.cli.init", "Create a complete setup with SoftHSM in a directory."),
     "serve": ("holdfast.cli.serve", "Run the proxy."),
-    "doctor": ("holdfast.cli.doctor", "Name each mistake of HSM, keys, certificate and files."),
+    "doctor": ("holdfast.cli.doctor", "Check HSM, keys, certificate and files."),
+    "config": ("holdfast.cli.config", "The configuration file: check it, explain its keys."),
     "keystore": ("holdfast.cli.keystore", "External key stores: create, list, block, unblock, config."),
     "credential": ("holdfast.cli.credential", "Proxy authentication credentials: issue, list, retire."),
     "key": ("holdfast.cli.key", "External keys: create, register, list, show, disable, enable."),

@@ -2,6 +2,8 @@
 
 import typer
 
+from holdfast.admin.doctor.files import exposed_secrets
+from holdfast.cli import output
 from holdfast.cli.options import ConfigOption, configuration_path
 from holdfast.config.load import load
 from holdfast.proxy.supervisor import serve as run
@@ -12,4 +14,7 @@ app = typer.Typer()
 @app.command()
 def serve(*, config: ConfigOption = None) -> None:
     """Run the proxy until SIGTERM or Ctrl-C; SIGHUP loads the configuration and certificates again."""
-    raise typer.Exit(run(load(configuration_path(config))))
+    configuration = load(configuration_path(config))
+    for finding in exposed_secrets(configuration):
+        output.warning(f"{finding.subject}: {finding.what}. {finding.remedy}")
+    raise typer.Exit(run(configuration))

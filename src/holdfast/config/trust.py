@@ -44,11 +44,6 @@ def distrust_library(library: str) -> str:
     return f"{library} is not loaded: {why}" if why else ""
 
 
-def others_write(path: Path) -> bool:
-    """Whether others than root and the caller can write to this very file or directory. Raises OSError."""
-    return _others_write(path.stat(), _trusted_users())
-
-
 def _trusted_users() -> set[int]:
     # Whoever owns this program's code can do anything that the program can: a checkout run by root, for example.
     return {0, os.geteuid(), Path(__file__).stat().st_uid}
@@ -60,18 +55,18 @@ def _others_write(found: os.stat_result, trusted: set[int]) -> bool:
         return False  # A link's own mode means nothing; a device is the kernel's.
     if stat.S_ISDIR(mode) and mode & stat.S_ISVTX:
         return False  # As in /tmp: entries can be replaced by their owner alone, who is looked at as well.
-    return bool(mode & stat.S_IWOTH) or bool(mode & stat.S_IWGRP and not _is_private_group(found.st_gid, trusted))
+    return bool(mode & stat.S_IWOTH) or bool(mode & stat.S_IWGRP and not is_private_group(found.st_gid, trusted))
 
 
-def _is_private_group(gid: int, trusted: set[int]) -> bool:
-    """Whether nobody but the trusted users is in the group, as with Debian's and Fedora's user private groups."""
+def is_private_group(gid: int, users: set[int]) -> bool:
+    """Whether only these users are in the group, as with Debian's and Fedora's user private groups."""
     try:
         group = grp.getgrgid(gid)
         members = {pwd.getpwnam(name).pw_uid for name in group.gr_mem}
     except KeyError:
         return False
     members |= {user.pw_uid for user in pwd.getpwall() if user.pw_gid == gid}
-    return bool(members) and members <= trusted
+    return bool(members) and members <= users
 
 
 def _places(path: Path) -> Iterator[Path]:

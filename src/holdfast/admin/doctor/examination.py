@@ -8,9 +8,10 @@ from holdfast.admin.catalogs import open_catalog
 from holdfast.admin.doctor.certificate import examine_certificate
 from holdfast.admin.doctor.clock import examine_clock
 from holdfast.admin.doctor.files import examine_files
-from holdfast.admin.doctor.finding import Finding, error, note, ok, warning
+from holdfast.admin.doctor.finding import Finding, Severity, error, note, ok, warning
 from holdfast.admin.doctor.hsm import examine_hsm
 from holdfast.admin.doctor.policies import examine_policies, examine_policy_names
+from holdfast.admin.doctor.references import examine_hsm_files
 from holdfast.admin.doctor.running import RunningProxy
 from holdfast.catalog.errors import CatalogError
 from holdfast.catalog.reads import KeyRow
@@ -22,27 +23,52 @@ FULL_CREDENTIALS = 2
 
 
 def examine(configuration: Configuration, *, now: Callable[[], datetime]) -> Iterator[Finding]:
-    """Every finding, part by part, as soon as it is known; what most often goes wrong comes first."""
+    """Every finding, part by part, as soon as it is known."""
     try:
         catalog = open_catalog(configuration, now=now)
     except CatalogError as failure:
-        yield from _hsms(configuration, [])
-        yield error(
-            "catalog-unusable",
-            "catalog",
-            failure.message,
-            why="Without the catalog the proxy knows no keystore, credential or key.",
-            remedy="`holdfast init --config FILE` makes the tables; for PostgreSQL check the URL and the network.",
-        )
+        yield from _whole("HSMs", _hsms(configuration, []))
+        yield _unusable(failure)
     else:
         with closing(catalog):
-            yield from _keys(configuration, catalog, now)
-            yield from _catalog(catalog)
-            yield from examine_policy_names(configuration.authorization, catalog.snapshot())
-    yield from examine_policies(configuration.authorization)
-    yield from examine_certificate(configuration.tls, now=now())
-    yield from examine_clock()
-    yield from examine_files(configuration)
+            yield from _whole("HSMs and keys", _keys(configuration, catalog, now))
+            yield from _whole("catalog", _catalog(catalog))
+            yield from _whole("policies", _policy_names(configuration, catalog))
+    yield from _whole("policies", examine_policies(configuration.authorization))
+    yield from _whole("certificate", examine_certificate(configuration.tls, now=now()))
+    yield from _whole("clock", examine_clock())
+    yield from _whole("files", examine_files(configuration))
+
+
+def _whole(part: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """The findings of one part; a part that fails becomes a finding, and the others are still looked at."""
+    try:
+        yield from findings
+    except CatalogError as failure:
+        yield _unusable(failure)
+    except Exception as failure:  # noqa: BLE001 (whatever it is, the other parts must be looked at)
+        reason = f"{failure.filename}: {failure.strerror}" if isinstance(failure, OSError) else repr(failure)
+        yield error(
+            "part-stopped",
+            part,
+            f"this part of the examination stopped: {reason}",
+            why="What it had not looked at by then is not known.",
+            remedy="Run doctor as the user that the proxy runs as, or as root. If it stops again, please report it.",
+        )
+
+
+def _unusable(failure: CatalogError) -> Finding:
+    return error(
+        "catalog-unusable",
+        "catalog",
+        failure.message,
+        why="Without the catalog the proxy knows no keystore, credential or key.",
+        remedy="`holdfast init` makes or upgrades its tables; for PostgreSQL check the URL and the network.",
+    )
+
+
+def _policy_names(configuration: Configuration, catalog: Catalog) -> Iterator[Finding]:
+    yield from examine_policy_names(configuration.authorization, catalog.snapshot())
 
 
 def _keys(configuration: Configuration, catalog: Catalog, now: Callable[[], datetime]) -> Iterator[Finding]:
@@ -55,12 +81,17 @@ def _keys(configuration: Configuration, catalog: Catalog, now: Callable[[], date
     missing = {finding.subject for finding in found if finding.code in ("key-not-found", "key-label-twice")}
     here = [row for row in _newest(keys) if f"key {row.keystore}/{row.external_key_id}" not in missing]
     examined = {name for name in configuration.hsms if not _failed(name, found)}
-    yield from RunningProxy(configuration, catalog, now).examine([row for row in here if row.hsm in examined])
+    running = RunningProxy(configuration, catalog, now)
+    yield from _whole("running proxy", running.examine([row for row in here if row.hsm in examined]))
 
 
 def _hsms(configuration: Configuration, keys: list[KeyRow]) -> Iterator[Finding]:
     for name, table in configuration.hsms.items():
-        yield from examine_hsm(table, [row for row in keys if row.hsm == name])
+        wrong = [f for f in examine_hsm_files(f"hsm.{name}", table) if f.severity is Severity.ERROR]
+        yield from wrong
+        if not wrong:
+            own = [row for row in keys if row.hsm == name]
+            yield from _whole(f"hsm.{name}", examine_hsm(table, own))
 
 
 def _failed(name: str, found: list[Finding]) -> bool:

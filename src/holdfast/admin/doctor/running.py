@@ -14,7 +14,10 @@ from holdfast.admin.kms_connection import KmsConnection, connection_of, credenti
 from holdfast.admin.wire import Wire, trusting_any
 from holdfast.catalog.reads import KeyRow
 from holdfast.catalog.store import Catalog
+from holdfast.config.errors import ConfigurationError
 from holdfast.config.model import Configuration, Tls
+from holdfast.config.policies import parse_policies, read_policies
+from holdfast.policy.facts import Facts
 from holdfast.xks.errors import ErrorName
 from holdfast.xks.messages import GetKeyMetadataRequest, RequestMetadata
 from holdfast.xks.types import ExternalKeyId, Operation
@@ -43,7 +46,7 @@ class RunningProxy:
         """Findings. `keys_in_hsm` are the registered keys that this process, which is fresh, finds in their HSMs."""
         tls = self.configuration.tls
         if tls is not None and tls.client_ca is not None:
-            yield note("proxy-not-asked", _SUBJECT, "not asked: mutual TLS lets in KMS only")
+            yield note("proxy-not-asked", _SUBJECT, "skipped: mutual TLS admits only KMS")
             return
         endpoint = local_endpoint(self.configuration)
         try:
@@ -57,7 +60,7 @@ class RunningProxy:
             yield note(
                 "proxy-not-running",
                 _SUBJECT,
-                f"not asked: {failure.message}",
+                f"skipped: {failure.message}",
                 remedy="Run doctor again while the proxy runs: only then can it see what the proxy sees.",
             )
 
@@ -74,7 +77,18 @@ class RunningProxy:
                     remedy="See who listens there (`ss -tlnp`), and read the proxy's log.",
                 )
                 return
-        if wires[0].is_ready():
+        ready = wires[0].is_ready()
+        if ready is None:
+            # It is not sent a signature either: whoever gets one could use it for five minutes.
+            yield note(
+                "proxy-foreign",
+                _SUBJECT,
+                f"skipped: what answers at {endpoint} is not Holdfast",
+                why="Another program has the port; during a migration, the proxy that Holdfast will replace.",
+                remedy="See who listens there (`ss -tlnp`). Holdfast cannot start before that program has stopped.",
+            )
+            return
+        if ready:
             yield ok("proxy-ready", _SUBJECT, f"{endpoint} says that it is ready")
         else:
             yield error(
@@ -84,10 +98,38 @@ class RunningProxy:
                 why="No HSM answers it at the moment, or it has not finished starting.",
                 remedy="If the findings above are good, the HSM is well and the proxy has lost it: read its log.",
             )
+        denies = self._policies()
         for row in keys_in_hsm:
-            yield from self._key(wires, row)
+            yield from self._key(wires, row, expected=None if denies is None else denies(row))
 
-    def _key(self, wires: list[Wire], row: KeyRow) -> Iterator[Finding]:
+    def _policies(self) -> Callable[[KeyRow], bool] | None:
+        """Whether the policies in the file deny doctor's request for a key; None where the file is not valid."""
+        authorization = self.configuration.authorization
+        if authorization is None:
+            return lambda _: False
+        try:
+            policies = parse_policies(read_policies(authorization.policies))
+        except ConfigurationError:
+            return None  # Said by the findings on the file.
+
+        def denies(row: KeyRow) -> bool:
+            facts = Facts(
+                operation=Operation.GET_KEY_METADATA,
+                keystore=row.keystore,
+                external_key_id=row.external_key_id,
+                aws_principal_arn=_PRINCIPAL,
+                kms_operation="DescribeKey",
+                kms_key_arn=None,
+                kms_via_service=None,
+                aws_source_vpc=None,
+                aws_source_vpce=None,
+            )
+            return policies.decide(facts).denial is not None
+
+        return denies
+
+    def _key(self, wires: list[Wire], row: KeyRow, *, expected: bool | None) -> Iterator[Finding]:
+        """`expected` is whether the policies in the file deny it; None where they cannot be read."""
         subject = f"key {row.keystore}/{row.external_key_id}"
         try:
             connection = self._connection(row.keystore)
@@ -96,7 +138,17 @@ class RunningProxy:
         key = ExternalKeyId(row.external_key_id)
         answers = [wire.call(connection, key, Operation.GET_KEY_METADATA, _ASK) for wire in wires]
         refused = [answer.error for answer in answers if answer.error]
-        if any(ErrorName.KEY_NOT_FOUND in refusal for refusal in refused):
+        denied = {ErrorName.ACCESS_DENIED in answer.error for answer in answers}
+        if expected is not None and denied != {expected}:
+            yield error(
+                "policies-not-running",
+                _SUBJECT,
+                f"the running proxy {'permits' if expected else 'denies'} a request that the policies in the file"
+                f" {'deny' if expected else 'permit'} (GetKeyMetadata for {row.keystore}/{row.external_key_id})",
+                why="It runs with other policies, or with none: it could not load the file when it changed.",
+                remedy="`systemctl reload holdfast`, or SIGHUP; its log says whether it took the file.",
+            )
+        elif any(ErrorName.KEY_NOT_FOUND in refusal for refusal in refused):
             frozen = self._is_frozen(row)
             yield error(
                 "key-after-start",
@@ -113,7 +165,7 @@ class RunningProxy:
                     else ""
                 ),
             )
-        elif any(ErrorName.ACCESS_DENIED in refusal for refusal in refused):
+        elif True in denied:
             yield note(
                 "proxy-denies-doctor",
                 subject,
