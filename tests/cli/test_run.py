@@ -107,7 +107,7 @@ def test_it_serves_and_the_printed_curl_line_answers(started: Run, demo: Path) -
     assert "aws kms create-custom-key-store" in said
     secrets = [path.read_text().strip() for path in (demo / "secrets").iterdir()]
     assert not [secret for secret in secrets if secret in said]
-    assert started.interrupt() == 130
+    assert started.interrupt() == 0  # so that make reports no error
 
 
 def test_port_in_use_is_said_at_once(demo: Path) -> None:
