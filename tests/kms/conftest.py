@@ -16,6 +16,7 @@ from tests.kms.xks_proxy import HOST, XksProxy
 from holdfast.kms.callers import load_callers
 from holdfast.kms.server import application, listening_socket, server
 from holdfast.kms.settings import Address, Settings
+from holdfast.kms.state import State
 
 CREDENTIALS = """\
 [alice]
@@ -97,7 +98,7 @@ def start(settings: Settings, ending: list[Running]) -> Iterator[Callable[..., L
         listener = listening_socket(chosen.listen)
         scheme = "https" if chosen.tls_certificate else "http"
         kms = LocalKms(chosen, f"{scheme}://127.0.0.1:{listener.getsockname()[1]}")
-        serving = server(application(chosen, load_callers(chosen), kms.lines.append), chosen)
+        serving = server(application(chosen, State(chosen.data), load_callers(chosen), kms.lines.append), chosen)
         thread = threading.Thread(target=serving.run, kwargs={"sockets": [listener]})
         thread.start()
         started.append(Running(serving, thread, listener, alone=not changes))

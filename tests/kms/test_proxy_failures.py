@@ -1,5 +1,6 @@
 """What KMS's callers are told when a proxy fails: the spec's error table, row by row."""
 
+import asyncio
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from tests.kms.clients import LocalKms, connected_store, create_store, error_of,
 from tests.kms.tls import Authority
 from tests.kms.xks_proxy import HOST, Alter, Reply, XksProxy, delayed
 
+from holdfast.kms.server import report_unless_closed
 from holdfast.kms.settings import Address
 from holdfast.xks.errors import ErrorName
 from holdfast.xks.kms_errors import KMS_ERRORS, ConnectionErrorCode, Failure, OperationGroup
@@ -302,3 +304,26 @@ def test_an_expired_certificate_is_an_invalid_tls_configuration(
     with proxy_at(authority.server_context(HOST, days=-1)) as address:
         code = reconnect(start, tmp_path / "data", routes={HOST: address})
     assert code == "XKS_PROXY_INVALID_TLS_CONFIGURATION"
+
+
+@pytest.mark.parametrize(
+    ("message", "closing", "reported"),
+    [
+        ("Fatal error on SSL protocol", True, False),
+        ("Fatal error on SSL protocol", False, True),
+        ("Task exception was never retrieved", True, True),
+    ],
+)
+def test_late_data_of_a_closed_connection_is_not_reported(
+    caplog: pytest.LogCaptureFixture, *, message: str, closing: bool, reported: bool
+) -> None:
+    """Calls that were given up after 250 ms left tracebacks on standard error."""
+
+    class Transport:
+        def is_closing(self) -> bool:
+            return closing
+
+    loop = asyncio.new_event_loop()
+    report_unless_closed(loop, {"message": message, "transport": Transport(), "exception": OSError()})
+    loop.close()
+    assert bool(caplog.records) == reported

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from holdfast.admin.errors import Invalid, Prerequisite
-from holdfast.cli.output import say, warning
+from holdfast.cli.output import say, utc_now, warning
 from holdfast.kms.settings import Address, Settings, VpcEndpointService
 
 app = typer.Typer()
@@ -32,6 +32,10 @@ def kms(
     account: Annotated[str, typer.Option(help="The AWS account that everything belongs to.")] = "111122223333",
     data_directory: Annotated[
         Path | None, typer.Option("--data", metavar="DIRECTORY", help="Keep all state here. Without it, none lasts.")
+    ] = None,
+    seed: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Begin with the key stores and keys of this file (TOML or JSON)."),
     ] = None,
     credentials: Annotated[
         Path | None,
@@ -93,14 +97,17 @@ def kms(
                 requests_per_second=requests_per_second,
                 connection_delay=connection_delay,
                 health_interval=health_interval,
-            )
+            ),
+            seed,
         )
 
 
-def _run(settings: Settings) -> None:
+def _run(settings: Settings, seed: Path | None) -> None:
     try:
         from holdfast.kms.callers import create_credentials, load_callers  # noqa: PLC0415 (the extra may not be installed)
+        from holdfast.kms.seed import SeedError, plant  # noqa: PLC0415 (the extra may not be installed)
         from holdfast.kms.server import application, listening_socket, server  # noqa: PLC0415 (the extra may not be installed)
+        from holdfast.kms.state import State  # noqa: PLC0415 (the extra may not be installed)
     except ImportError as error:
         raise _missing(error) from None
     if settings.ca is not None and not settings.ca.is_file():
@@ -128,7 +135,14 @@ def _run(settings: Settings) -> None:
             f"the local KMS cannot listen on {where}: {os.strerror(error.errno or 0)}",
             hint="choose another address with --listen, or stop the program that has it",
         ) from None
-    running = server(application(settings, callers, _emit), settings)
+    state = State(settings.data)
+    if seed is not None:
+        try:
+            planted = plant(seed, settings, state, utc_now())
+        except SeedError as error:
+            raise Invalid(f"cannot use --seed: {error}", hint="docs/how-to/local-kms.md shows such a file") from None
+        say(f"{seed}: {planted} records are new, the others were there")
+    running = server(application(settings, state, callers, _emit), settings)
     # uvicorn raises the signal again when it has ended; the default action would not remove the temporary directory.
     signal.signal(signal.SIGTERM, running.handle_exit)
     _introduce(settings, listener.getsockname()[1])

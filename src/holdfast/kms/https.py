@@ -4,12 +4,14 @@ import asyncio
 import socket
 import ssl
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Self
 
 import h11
+from cryptography import x509
 
+from holdfast.certificate_rules import Weight, common_names, judge
 from holdfast.kms.settings import Address
 
 MAX_RESPONSE = 64 * 1024
@@ -27,7 +29,7 @@ class Stage(StrEnum):
 
 
 class StageFailed(Exception):
-    """A stage ended in an error. `broken` is true if the peer hung up, false if it spoke nonsense."""
+    """A stage ended in an error. `broken`: the peer closed the connection; otherwise its answer was wrong."""
 
     def __init__(self, stage: Stage, cause: Exception, *, broken: bool = True) -> None:
         super().__init__(stage, cause)
@@ -44,18 +46,17 @@ class Certificate:
     not_after: datetime
 
     @classmethod
-    def of(cls, connection: ssl.SSLObject, host: str) -> Self:
-        """The certificate of a connection to `host`, which TLS has verified. Raises ValueError.
+    def of(cls, connection: ssl.SSLObject, host: str, now: datetime) -> Self:
+        """The certificate of a connection to `host`, whose chain TLS has verified. Raises ValueError.
 
-        KMS demands more than TLS does (developer guide, "Configuration errors"): the subject's common name must
-        be the endpoint's host name or its wildcard; an alternative name is not enough.
+        KMS demands more than TLS does: `holdfast.certificate_rules` says what.
         """
-        peer: Any = connection.getpeercert() or {}
-        names = [value for part in peer.get("subject", ()) for key, value in part if key == "commonName"]
-        accepted = (host.lower(), f"*.{host.lower().partition('.')[2]}")
-        if not names or names[0].lower() not in accepted:
-            raise ValueError(f"the certificate's common name is {names[0] if names else 'missing'}, not {host}")
-        return cls(names[0], datetime.fromtimestamp(ssl.cert_time_to_seconds(peer["notAfter"]), UTC))
+        own = x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
+        # TLS has judged the chain. Here the certificate stands for its own authority.
+        for breach in judge([own], host=host, now=now, authorities=[own]):
+            if breach.weight is Weight.REFUSED:
+                raise ValueError(breach.what)
+        return cls(common_names(own)[0], own.not_valid_after_utc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +70,13 @@ class HttpResponse:
 
 @dataclass(slots=True)
 class Progress:
-    """Where an attempt stands, for whoever cancels it."""
+    """Where an attempt stands, for the code that cancels it."""
 
     stage: Stage = Stage.TCP
 
 
 class Connection:
-    """An open connection; `reusable` until the peer closes it. Whoever has it closes it."""
+    """An open connection; `reusable` until the peer closes it. Its owner must close it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, certificate: Certificate) -> None:
         self.certificate = certificate
@@ -86,7 +87,9 @@ class Connection:
         self._ended = False
 
     @classmethod
-    async def open(cls, address: Address, host: str, context: ssl.SSLContext, progress: Progress) -> "Connection":
+    async def open(
+        cls, address: Address, host: str, context: ssl.SSLContext, progress: Progress, now: datetime
+    ) -> "Connection":
         """A connection whose certificate is that of `host`. Raises StageFailed."""
         progress.stage = Stage.TCP
         try:
@@ -102,7 +105,7 @@ class Connection:
             connected.close()
             raise
         try:
-            return cls(reader, writer, Certificate.of(writer.get_extra_info("ssl_object"), host))
+            return cls(reader, writer, Certificate.of(writer.get_extra_info("ssl_object"), host, now))
         except ValueError as error:
             writer.transport.abort()
             raise StageFailed(Stage.TLS, error) from None

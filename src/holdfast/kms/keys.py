@@ -15,6 +15,7 @@ from holdfast.kms.key_stores import of_id as store_of_id
 from holdfast.kms.proxy_client import ProxyFailure
 from holdfast.kms.records import CONNECTED, Key, KeyStore, date
 from holdfast.kms.rotation import material_id
+from holdfast.kms.settings import Settings
 from holdfast.xks.kms_errors import Failure, OperationGroup
 from holdfast.xks.types import KeyStatus
 
@@ -28,7 +29,7 @@ async def create(call: Call, service: Service) -> Output:
     """CreateKey: SYMMETRIC_DEFAULT, with Origin AWS_KMS or EXTERNAL_KEY_STORE."""
     given = call.input
     _require_symmetric(given)
-    policy = given.get("Policy", _default_policy(service))
+    policy = given.get("Policy", default_policy(service.settings))
     policies.require(policy, call, service)
     new_tags = tags.parse(given.get("Tags", []))
     store = await _external(call, service)
@@ -230,11 +231,12 @@ def _metadata(key: Key, service: Service) -> Output:
     }
 
 
-def _default_policy(service: Service) -> str:
+def default_policy(settings: Settings) -> str:
+    """The policy of a key that is created without one: the account may do everything."""
     statement = {
         "Sid": "Enable IAM User Permissions",
         "Effect": "Allow",
-        "Principal": {"AWS": f"arn:{service.settings.partition.name}:iam::{service.settings.account}:root"},
+        "Principal": {"AWS": f"arn:{settings.partition.name}:iam::{settings.account}:root"},
         "Action": "kms:*",
         "Resource": "*",
     }

@@ -60,6 +60,8 @@ def tls_context(ca: Path | None) -> ssl.SSLContext:
         raise OSError(error.errno, f"cannot use the CA file {ca}: {error.strerror}") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_TLS12_CIPHERS)
+    # Python 3.13 sets it by default: the verdict on a certificate must not depend on the version of Python.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
 
 
@@ -123,7 +125,9 @@ class ProxyClient:
                 # The peer may have closed it while it was idle; then it has not read the request.
                 if not kept.silent:
                     raise
-        opened = await Connection.open(self._endpoint.address, self._endpoint.host, self._context, progress)
+        opened = await Connection.open(
+            self._endpoint.address, self._endpoint.host, self._context, progress, self._now()
+        )
         certificate = opened.certificate
         progress.stage = Stage.HTTP
         return await self._send(opened, path, headers, body), certificate
@@ -132,7 +136,7 @@ class ProxyClient:
         try:
             response = await connection.request(path, headers, body)
         except BaseException:
-            # Also when the time is up: what comes later on this connection is nobody's answer.
+            # Also when the time is up: a later answer on this connection would be taken for that of another request.
             connection.close()
             raise
         if connection.reusable:

@@ -1,5 +1,6 @@
 """The HTTP server: Starlette on uvicorn, one process, one event loop."""
 
+import asyncio
 import json
 import os
 import socket
@@ -30,13 +31,15 @@ from holdfast.kms.state import State
 _AWS_JSON = "application/x-amz-json-1.1"
 
 
-def application(settings: Settings, callers: Mapping[str, Caller], emit: Callable[[str], None]) -> Starlette:
-    """The ASGI application. `emit` takes one JSON line per request."""
+def application(
+    settings: Settings, state: State, callers: Mapping[str, Caller], emit: Callable[[str], None]
+) -> Starlette:
+    """The ASGI application; its end closes `state`. `emit` takes one JSON line per request."""
     metrics = CloudWatch()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        state = State(settings.data)
+        asyncio.get_running_loop().set_exception_handler(report_unless_closed)
         gateway = Gateway(settings, metrics, now=_now, clock=time.monotonic)
         connections = Connections(settings, state, gateway)
         app.state.api = Api(
@@ -86,6 +89,14 @@ def server(app: Starlette, settings: Settings) -> uvicorn.Server:
             timeout_graceful_shutdown=5,
         )
     )
+
+
+def report_unless_closed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """The event loop's exception handler. TLS data for a connection that was given up is not worth a traceback."""
+    transport = context.get("transport")
+    if context.get("message") == "Fatal error on SSL protocol" and transport is not None and transport.is_closing():
+        return
+    loop.default_exception_handler(context)
 
 
 def event_line(event: KmsEvent, now: datetime) -> str:
