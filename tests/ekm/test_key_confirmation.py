@@ -144,9 +144,8 @@ def test_the_canaries_of_two_registrations_of_one_key_cost_nothing_after_the_fir
 
 
 @pytest.mark.usefixtures("_token_key", "control")
-@pytest.mark.parametrize("probe_interval", [3600.0, 0.05])
-def test_another_key_under_the_label_is_never_used(site: Site, probe_interval: float) -> None:
-    served = Served(site, probe_interval=probe_interval)
+def test_another_key_under_the_label_is_never_used(site: Site) -> None:
+    served = Served(site)
     key = KeyLocator(LABEL, canary=served.canary_of(PLACE))
     sealed = call(served.hsm, seal(key))
     swap(site)

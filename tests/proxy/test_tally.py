@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prometheus_client import CollectorRegistry, generate_latest
 
 from holdfast.ekm.port import KeyLocator
@@ -93,14 +95,38 @@ def test_a_report_does_not_change_with_the_requests_that_follow_it() -> None:
     assert [sum(buckets) for buckets in rows[0].buckets] == [1] * len(STAGES)
 
 
-def test_a_key_that_several_workers_have_stopped_is_one_key_and_stays_one() -> None:
+STOPPED = {KeyLocator("key-1"): "the IV is all zero"}
+
+
+def test_a_key_that_several_workers_have_stopped_is_one_key_and_one_alarm() -> None:
     fleet = Fleet()
     for number in (1, 2):
-        fleet.reports[number] = report(Tally(), stopped={KeyLocator("key-1"): "the IV is all zero"})
-        assert len(fleet.stop(fleet.reports[number])) == (number == 1)
+        alarms, stopped = fleet.note(number, report(Tally(), stopped=STOPPED))
+        assert (len(alarms), stopped) == ((1, {"main": STOPPED}) if number == 1 else (0, {}))
+    assert 'holdfast_hsm_unsafe_keys{hsm="main"} 1.0' in shown(fleet)
+
+
+def test_a_stop_outlives_its_worker_until_another_one_has_it() -> None:
+    fleet = Fleet()
+    fleet.note(1, report(Tally(), stopped=STOPPED))
+    fleet.retire(1)
+    assert fleet.unrecorded() == {"main": STOPPED}
+    assert 'holdfast_hsm_unsafe_keys{hsm="main"} 1.0' in shown(fleet)
+    fleet.note(2, report(Tally(), stopped=STOPPED))
+    fleet.note(2, report(Tally()))
+    assert not any(fleet.unrecorded().values())
+    assert not any(fleet.stopped().values())
+
+
+def test_a_stop_that_the_catalog_holds_is_counted_and_not_handed_on() -> None:
+    fleet = Fleet()
+    recorded = report(Tally())
+    recorded.hsms[0] = replace(recorded.hsms[0], recorded=STOPPED)
+    alarms, stopped = fleet.note(1, recorded)
+    assert (len(alarms), stopped, fleet.unrecorded()) == (1, {}, {"main": {}})
     assert 'holdfast_hsm_unsafe_keys{hsm="main"} 1.0' in shown(fleet)
     fleet.retire(1)
-    assert 'holdfast_hsm_unsafe_keys{hsm="main"} 1.0' in shown(fleet)
+    assert fleet.stopped() == {}
 
 
 def test_a_scrape_changes_nothing() -> None:

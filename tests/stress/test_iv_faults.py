@@ -90,7 +90,9 @@ def test_a_key_that_one_worker_has_stopped_is_stopped_in_every_worker_and_in_tho
         server.eventually(stopped, within=5, what="every worker has stopped the key")
         assert {caller.decrypt(before).status for caller in callers} == {200}
         assert {caller.encrypt(b"another key", key="key-2").status for caller in callers} == {200}
-    assert "ALARM: no worker encrypts with the key 'key-1'" in server.stderr()
+    server.eventually(
+        lambda: "ALARM: no worker encrypts with the key 'key-1'" in server.stderr(), within=5, what="an alarm"
+    )
     server.eventually(
         lambda: server.metric("holdfast_hsm_unsafe_keys", hsm="main") == 1, within=5, what="one key is counted once"
     )

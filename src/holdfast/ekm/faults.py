@@ -72,5 +72,9 @@ class IvUnsafe(EkmFault):
     """The IV that came back is all zero, unchanged, repeated or of a wrong length. The key stops encrypting."""
 
 
+class KeyStopped(EkmFault):
+    """A stop is recorded for the key, and a person must release it. It still decrypts."""
+
+
 class KeyExhausted(EkmFault):
     """The key has reached its limit of encryptions (NIST SP 800-38D, 8.3)."""

@@ -1,6 +1,6 @@
 """Encrypt (spec, "Encrypt" and Appendix C)."""
 
-from holdfast.ekm.faults import CiphertextRejected, KeyUsageRefused
+from holdfast.ekm.faults import CiphertextRejected, KeyStopped, KeyUsageRefused
 from holdfast.ekm.port import KeyLocator, KeySession, Sealed
 from holdfast.operations.authorization import authorize
 from holdfast.operations.request import Request, hsm_of, locator_of
@@ -18,6 +18,8 @@ async def answer(request: Request, services: Services) -> bytes:
     authorize(request, message.request_metadata, operation=Operation.ENCRYPT, services=services)
     generation = request.enabled_key().current
     request.event.generation = generation.number
+    if generation.stopped is not None:
+        raise KeyStopped(f"the key is stopped: {generation.stopped}. `holdfast key release` lets it encrypt again")
     hsm = hsm_of(generation, services)
     key = locator_of(generation)
     metadata = CiphertextMetadata(hsm.aad_framing, generation.number)

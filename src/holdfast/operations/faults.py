@@ -19,6 +19,7 @@ NAMES: dict[type[Exception], ErrorName] = {
     faults.LoginRefused: ErrorName.INTERNAL,
     faults.ModuleFailed: ErrorName.INTERNAL,
     faults.IvUnsafe: ErrorName.INTERNAL,
+    faults.KeyStopped: ErrorName.INTERNAL,
     faults.KeyExhausted: ErrorName.INVALID_STATE,
     EncryptionLimitReached: ErrorName.INVALID_STATE,
     CountUnavailable: ErrorName.DEPENDENCY_TIMEOUT,

@@ -60,5 +60,5 @@ def hsm_of(generation: Generation, services: Services) -> Hsm:
 
 
 def locator_of(generation: Generation) -> KeyLocator:
-    """How the HSM finds the key."""
-    return KeyLocator(generation.label, generation.cka_id)
+    """How the HSM finds the key, and how the key proves itself."""
+    return KeyLocator(generation.label, generation.cka_id, generation.canary)

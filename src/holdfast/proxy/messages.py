@@ -7,7 +7,7 @@ from holdfast.ekm.port import KeyLocator
 from holdfast.proxy.tally import Row
 
 StoppedKeys = dict[KeyLocator, str]
-"""Keys that do not encrypt any more, because an IV of theirs was unsafe; and why."""
+"""Keys that do not encrypt any more, or are not used at all; and why."""
 
 
 class ExitReason(IntEnum):
@@ -36,12 +36,19 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class HsmReport:
-    """One HSM as one worker sees it. `gauges` are the backend's own; `stopped` keys had an unsafe IV."""
+    """One HSM as one worker sees it. `gauges` are the backend's own; `stopped` keys had an unsafe IV.
+
+    `recorded` are the stopped keys that the catalog holds, `untrusted` those that did not prove to be the registered
+    ones or may leave the HSM. `alarms` are sentences for the operator.
+    """
 
     name: str
     status: str
     gauges: dict[str, float]
     stopped: StoppedKeys = field(default_factory=dict)
+    recorded: StoppedKeys = field(default_factory=dict)
+    untrusted: StoppedKeys = field(default_factory=dict)
+    alarms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from prometheus_client.registry import Collector
 
 from holdfast._version import __version__
 from holdfast.config.model import Address, Configuration
-from holdfast.ekm.port import KeyLocator
 from holdfast.proxy.messages import HsmReport, Report, StoppedKeys
 from holdfast.proxy.sockets import CannotListen
 from holdfast.proxy.tally import EDGES, STAGES, Row, merge
@@ -44,20 +43,49 @@ class Fleet:
     reloads: dict[str, int] = field(default_factory=lambda: {"applied": 0, "refused": 0})
     certificate_expires: float | None = None
     encryption_limits: dict[str, int] = field(default_factory=dict)
-    stopped: dict[str, StoppedKeys] = field(default_factory=dict)
+    orphaned: dict[str, StoppedKeys] = field(default_factory=dict)
+    """Stops of workers that have gone and may not have written them to the catalog."""
 
-    def stop(self, report: Report) -> list[tuple[str, KeyLocator, str]]:
-        """Keys that this report is the first to call stopped: the HSM's name, the key, why. Kept for good."""
-        fresh = [
-            (hsm.name, key, reason)
-            for hsm in report.hsms
-            for key, reason in hsm.stopped.items()
-            if key not in self.stopped.get(hsm.name, {})
-        ]
+    def note(self, number: int, report: Report) -> tuple[list[str], dict[str, StoppedKeys]]:
+        """Take a worker's report; the alarms that no other worker has reported, and the keys to stop everywhere."""
         with self.lock:
-            for name, key, reason in fresh:
-                self.stopped.setdefault(name, {})[key] = reason
-        return fresh
+            known = self._alarms()
+            stopped = self.unrecorded()
+            self.reports[number] = report
+            for hsm in report.hsms:
+                for key in (*hsm.stopped, *hsm.recorded):
+                    self.orphaned.get(hsm.name, {}).pop(key, None)
+            fresh = [alarm for alarm in self._alarms() if alarm not in known]
+            return fresh, {
+                hsm.name: new
+                for hsm in report.hsms
+                if (new := {k: why for k, why in hsm.stopped.items() if k not in stopped.get(hsm.name, {})})
+            }
+
+    def unrecorded(self) -> dict[str, StoppedKeys]:
+        """The keys that workers have stopped and that the catalog may not know of yet, by HSM."""
+        return _by_hsm([*self._hsm_reports("stopped"), *self.orphaned.items()])
+
+    def stopped(self) -> dict[str, StoppedKeys]:
+        """The keys that do not encrypt any more, by HSM."""
+        return _by_hsm([*self._hsm_reports("stopped"), *self._hsm_reports("recorded"), *self.orphaned.items()])
+
+    def untrusted(self) -> dict[str, StoppedKeys]:
+        """The keys that are refused because they did not prove themselves, by HSM."""
+        return _by_hsm(self._hsm_reports("untrusted"))
+
+    def _hsm_reports(self, kind: str) -> list[tuple[str, StoppedKeys]]:
+        return [(hsm.name, getattr(hsm, kind)) for report in self.reports.values() for hsm in report.hsms]
+
+    def _alarms(self) -> dict[str, None]:
+        """Every sentence that is true of some worker now, in order."""
+        stops = [
+            f"ALARM: no worker encrypts with the key {key.label!r} in the HSM {name} any more: {reason}"
+            for name, keys in self.stopped().items()
+            for key, reason in keys.items()
+        ]
+        reported = [alarm for report in self.reports.values() for hsm in report.hsms for alarm in hsm.alarms]
+        return dict.fromkeys([*stops, *reported])
 
     def note_limits(self, configuration: Configuration) -> None:
         """Show the limits of this configuration."""
@@ -70,11 +98,26 @@ class Fleet:
         with self.lock:
             report = self.reports.pop(number, None)
             if report is not None:
+                self._keep_stops(report)
                 merge(self.retired, report.rows)
                 self.retired_lines_lost += report.event_lines_lost
                 self.retired_counts.update(report.counts)
                 self.retired_messages_lost += report.messages_lost
                 self.retired_thread_failures.update({thread.name: thread.failures for thread in report.threads})
+
+    def _keep_stops(self, report: Report) -> None:
+        others = self.stopped()
+        for hsm in report.hsms:
+            for key, reason in hsm.stopped.items():
+                if key not in others.get(hsm.name, {}):
+                    self.orphaned.setdefault(hsm.name, {})[key] = reason
+
+
+def _by_hsm(parts: Iterable[tuple[str, StoppedKeys]]) -> dict[str, StoppedKeys]:
+    sums: dict[str, StoppedKeys] = {}
+    for name, keys in parts:
+        sums.setdefault(name, {}).update(keys)
+    return sums
 
 
 class FleetCollector(Collector):
@@ -95,7 +138,7 @@ class FleetCollector(Collector):
                 merge(rows, report.rows)
             return [
                 *_requests(rows.values()),
-                *_hsms([hsm for report in reports for hsm in report.hsms], fleet.stopped),
+                *_hsms([hsm for report in reports for hsm in report.hsms], fleet),
                 *_keys(reports, fleet),
                 *self._process(reports),
             ]
@@ -238,7 +281,7 @@ def _requests(rows: Iterable[Row]) -> Iterator[Metric]:
     return iter((requests, bytes_in, bytes_out, latency))
 
 
-def _hsms(reports: list[HsmReport], stopped: Mapping[str, StoppedKeys]) -> Iterator[Metric]:
+def _hsms(reports: list[HsmReport], fleet: Fleet) -> Iterator[Metric]:
     workers = GaugeMetricFamily(
         "holdfast_hsm_workers", "Workers by what their probe last found of the HSM.", labels=["hsm", "status"]
     )
@@ -255,9 +298,17 @@ def _hsms(reports: list[HsmReport], stopped: Mapping[str, StoppedKeys]) -> Itera
     unsafe = GaugeMetricFamily(
         "holdfast_hsm_unsafe_keys", "Keys that encrypt no more, because an IV was unsafe.", labels=["hsm"]
     )
+    refused = GaugeMetricFamily(
+        "holdfast_hsm_untrusted_keys",
+        "Keys that are refused: not the registered ones, or they may leave the HSM.",
+        labels=["hsm"],
+    )
+    stopped, untrusted = fleet.stopped(), fleet.untrusted()
     for name in {hsm for hsm, _ in found} | stopped.keys():
         unsafe.add_metric([name], len(stopped.get(name, {})))
+        refused.add_metric([name], len(untrusted.get(name, {})))
     yield unsafe
+    yield refused
     gauges: dict[str, GaugeMetricFamily] = {}
     for (name, hsm), number in sums.items():
         family = gauges.get(name)

@@ -21,6 +21,7 @@ from holdfast.ekm.pkcs11 import ckr
 from holdfast.ekm.pkcs11.backend import Pkcs11Hsm
 from holdfast.operations.services import Services
 from holdfast.proxy.event_log import EventLog
+from holdfast.proxy.key_records import KeyRecords
 from holdfast.proxy.log_sink import LogSink
 from holdfast.proxy.messages import StoppedKeys
 from holdfast.proxy.notify import say
@@ -42,6 +43,7 @@ class Parts:
     event_log: EventLog
     admission: Admission
     tls: ssl.SSLContext | None
+    key_records: KeyRecords
     tally: Tally = field(default_factory=Tally)
     credentials_used: dict[str, float] = field(default_factory=dict)
 
@@ -62,7 +64,20 @@ class Parts:
                 reference_prefix=configuration.catalog.reference_prefix,
                 now=_utc_now,
             )
-            hsms = {name: Pkcs11Hsm(resolve(table)) for name, table in configuration.hsms.items()}
+            key_records = KeyRecords(
+                catalog,
+                lambda: feed.snapshot,
+                on_notice=partial(say, "notice"),
+                on_warning=partial(say, "warning"),
+            )
+            hsms = {
+                name: Pkcs11Hsm(
+                    resolve(table),
+                    canary_made=partial(key_records.canary_made, name),
+                    key_stopped=partial(key_records.key_stopped, name),
+                )
+                for name, table in configuration.hsms.items()
+            }
             for hsm in hsms.values():
                 undo.callback(hsm.stop)
             _start(hsms, proven=proven)
@@ -80,6 +95,7 @@ class Parts:
                 on_notice=partial(say, "notice"),
             )
             feed.start()
+            key_records.start(hsms)
             undo.pop_all()
         event_log = EventLog(sink, ckr_name=ckr.name, worker=worker, on_warning=partial(say, "error"))
         event_log.start()
@@ -109,13 +125,14 @@ class Parts:
             event_log,
             admission,
             tls,
+            key_records,
             credentials_used=credentials_used,
         )
 
     @property
     def threads(self) -> tuple[LivingThread, ...]:
         """Those without which the worker cannot serve for long."""
-        return *self.feed.threads, self.event_log.thread
+        return *self.feed.threads, self.event_log.thread, self.key_records.thread
 
     def refresh_tls(self) -> None:
         """New connections get the certificate as it is on disk now; an unusable one changes nothing, loudly."""
@@ -132,6 +149,8 @@ class Parts:
             for key, reason in keys.items():
                 if name in self.hsms:
                     self.hsms[name].stop_key(key, reason)
+                    # The worker that saw it may be gone before it could write.
+                    self.key_records.key_stopped(name, key, reason)
 
     def reload_keys(self) -> None:
         """Let the HSMs see keys that were made after the start."""
@@ -142,6 +161,7 @@ class Parts:
         """Stop in the order in which requests use the parts."""
         for hsm in self.hsms.values():
             hsm.stop()
+        self.key_records.stop()
         self.feed.stop()
         self.event_log.close()
 

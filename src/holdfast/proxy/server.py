@@ -100,7 +100,15 @@ class Server:
             event_lines_lost=parts.event_log.lost,
             catalog_age=parts.feed.stale_for(),
             hsms=[
-                HsmReport(name, current_status(hsm.health(), now).value, asdict(hsm.gauges()), hsm.stopped_keys())
+                HsmReport(
+                    name,
+                    current_status(hsm.health(), now).value,
+                    asdict(hsm.gauges()),
+                    stopped=hsm.stopped_keys(),
+                    recorded=parts.key_records.recorded.get(name, {}),
+                    untrusted=hsm.untrusted_keys(),
+                    alarms=hsm.alarms(),
+                )
                 for name, hsm in parts.hsms.items()
             ],
             encryptions=self._encryptions(),

@@ -191,21 +191,18 @@ class Supervisor:
         for worker in self._workers():
             worker.receive(now)
             if worker.report is not None:
-                self._stop_keys(worker.report)
-                with self._fleet.lock:
-                    self._fleet.reports[worker.number] = worker.report
+                self._note(worker.number, worker.report)
         for place in self._places:
             if place.successor is not None and place.successor.ready:
                 self._promote(place, place.successor, now)
 
-    def _stop_keys(self, report: Report) -> None:
-        """What one worker may not encrypt with, no other may, and none that replaces it."""
-        for name, key, reason in self._fleet.stop(report):
-            say(
-                "warning",
-                f"ALARM: no worker encrypts with the key {key.label!r} in the HSM {name} any more: {reason}",
-            )
-            self._tell(StopKeys({name: {key: reason}}))
+    def _note(self, number: int, report: Report) -> None:
+        """Take a worker's report. What one worker may not encrypt with, no other may, and none that replaces it."""
+        alarms, stopped = self._fleet.note(number, report)
+        for alarm in alarms:
+            say("error", alarm)
+        if stopped:
+            self._tell(StopKeys(stopped))
 
     def _promote(self, place: WorkerPlace, successor: WorkerProcess, now: float) -> None:
         if place.current is not None:
@@ -322,7 +319,7 @@ class Supervisor:
                 turn_file=InheritedFile(self._turn_file.fileno()),
                 control=control,
                 cpu=cpu_of(place.number, len(self._places)),
-                stopped=self._fleet.stopped,
+                stopped=self._fleet.unrecorded(),
                 proven=target == self._good,
             )
 

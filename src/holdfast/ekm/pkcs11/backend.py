@@ -1,6 +1,7 @@
 """An HSM behind a PKCS#11 module: the one implementation of `holdfast.ekm.port.Hsm`."""
 
 from collections.abc import Callable, Coroutine
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from threading import Event, Thread
 from time import monotonic
@@ -52,6 +53,7 @@ class Pkcs11Hsm:
         self._wait_for_token = wait_for_token
         self._started: tuple[Connection, Pool, HealthMonitor] | None = None
         self._absence = "the HSM has not been started, or was stopped"
+        self._login_refusal = ""
         self._stopping = Event()
         self._starter: Thread | None = None
         self._guard = IvGuard(key_stopped)
@@ -90,7 +92,7 @@ class Pkcs11Hsm:
             try:
                 self.start()
             except LoginRefused as fault:
-                self._absence = fault.message
+                self._absence = self._login_refusal = fault.message
                 return  # tokens lock after a few attempts
             except EkmFault as fault:
                 self._absence = fault.message
@@ -204,6 +206,12 @@ class Pkcs11Hsm:
         """The key does not encrypt any more: another worker has seen an unsafe IV."""
         self._guard.stopped.setdefault(key, reason)
 
+    def retain_keys(self, registered: AbstractSet[KeyLocator]) -> None:
+        """Stop watching keys that are not registered any more."""
+        if self._started is not None:
+            connection = self._started[0]
+            connection.handles.retain(registered | {connection.health_key})
+
     def release_key(self, key: KeyLocator) -> None:
         """Forget a stop that the catalog has taken over: from now on the catalog decides."""
         self._guard.stopped.pop(key, None)
@@ -211,6 +219,15 @@ class Pkcs11Hsm:
     def untrusted_keys(self) -> dict[KeyLocator, str]:
         """The keys that are refused (not the registered ones, or they may leave the HSM), each with the reason."""
         return {} if self._started is None else self._started[0].handles.untrusted
+
+    def alarms(self) -> tuple[str, ...]:
+        """What a person must act on, in sentences."""
+        refusal = None if self._started is None else self._started[1].refusal
+        login = refusal.message if isinstance(refusal, LoginRefused) else self._login_refusal
+        sentences = [f"no key works until this service is restarted: {login}"] if login else []
+        return tuple(
+            f"ALARM: HSM {self._settings.name}: {text}" for text in (*sentences, *self.untrusted_keys().values())
+        )
 
     def token_serial(self) -> str:
         """The serial number of the token in use; empty where it has none, or before `start`."""

@@ -212,10 +212,9 @@ class Session:
             found = self._look_up(key)
             if key != self._connection.health_key:
                 self._require_confined(key, found)
-        if key != self._connection.health_key:
-            self._confirm(key, found)
+        canary = None if key == self._connection.health_key else self._confirm(key, found)
         found.confirmed.add(key.canary)
-        handles.keep(key, found, version)
+        handles.keep(KeyLocator(key.label, key.id, canary), found, version)
         return found
 
     def _look_up(self, key: KeyLocator) -> FoundHandle:
@@ -273,14 +272,18 @@ class Session:
                 " copies outside the HSM by `allow_extractable = true` in this HSM's table",
             )
 
-    def _confirm(self, key: KeyLocator, found: FoundHandle) -> None:
-        """Have the object open the key's canary, or make one where there is none. Raises KeyUntrusted."""
+    def _confirm(self, key: KeyLocator, found: FoundHandle) -> bytes | None:
+        """Have the object open the key's canary, or make one where there is none. Raises KeyUntrusted.
+
+        The canary that the object has opened or made; None for a key that can have none.
+        """
         if key.canary is None:
-            self._make_canary(key, found)
-        elif not found.decrypts:
+            return self._make_canary(key, found)
+        if not found.decrypts:
             raise self._distrust(key, f"{_NOT_THE_KEY.format(key.label)}: it does not permit C_Decrypt. {_REBIND}")
-        elif not canary_opens(self._gcm, found.handle, key.canary, self._connection.profile):
+        if not canary_opens(self._gcm, found.handle, key.canary, self._connection.profile):
             raise self._not_the_key(key)
+        return key.canary
 
     def _not_the_key(self, key: KeyLocator) -> EkmFault:
         """The canary did not open: another key, if the health key's still opens; else the HSM does not work."""
@@ -292,13 +295,14 @@ class Session:
         self._connection.handles.distrust(key, reason)
         return faults.KeyUntrusted(reason)
 
-    def _make_canary(self, key: KeyLocator, found: FoundHandle) -> None:
+    def _make_canary(self, key: KeyLocator, found: FoundHandle) -> bytes | None:
         """For a key that was registered before there were canaries. A key for tests may do too little for one."""
         keep = self._connection.canary_made
         if keep is None or not (found.encrypts and found.decrypts and found.is_aes_256):
-            return
+            return None
         iv, sealed = self._seal(key, found.handle, CANARY_TEXT, CANARY_AAD)
         keep(key, iv + sealed)
+        return iv + sealed
 
     def _confirm_again(self, key: KeyLocator) -> None:
         handles = self._connection.handles
