@@ -89,9 +89,9 @@ def decide_again(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Decide the requests of an event log again, and show those that the policies would decide otherwise.
+    """Decide the requests of an event log again, and show those that the policies would decide differently.
 
-    The exit code is 13 if a request that was not denied would be, else 0.
+    The exit code is 13 if a request that was permitted would be denied, else 0.
     """
     found = parse_policies(read_policies(policies or _configured(config)))
     try:
@@ -100,20 +100,23 @@ def decide_again(
     except OSError as error:
         raise Invalid(f"{events} cannot be read: {error.strerror}", hint="Name the file that [log] names.") from None
     if done.unread:
-        output.warning(f"lines that are no events, and are left out: {done.unread}")
+        output.warning(f"lines that are not events, ignored: {done.unread}")
     rows = [_row(change) for change in done.changes]
     if as_json:
         output.json({"requests": done.requests, "changes": rows})
     else:
+        # Of the rest, what distinguishes the rows: else two of them could look the same.
+        more = {name: field for name, field in _MORE.items() if len({row[field] for row in rows}) > 1}
         table(
-            ("WOULD", "REQUESTS", "OPERATION", "KEY", "PRINCIPAL", "WHY"),
+            ("WOULD", "REQUESTS", "OPERATION", "KEY", "PRINCIPAL", *more, "WHY"),
             [
                 (
                     row["decision"],
                     str(row["requests"]),
                     row["operation"],
-                    printable(f"{row['keystore']}/{row['external_key_id']}"),
-                    printable(row["aws_principal_arn"]),
+                    _short(f"{row['keystore']}/{row['external_key_id']}"),
+                    _short(row["aws_principal_arn"]),
+                    *(_short(row[field] or "-") for field in more.values()),
                     row["detail"] or f"permitted by {', '.join(row['policies'])}",
                 )
                 for row in rows
@@ -122,6 +125,23 @@ def decide_again(
         )
     denies = any(change.decision.denial is not None for change in done.changes)
     raise typer.Exit(ExitCode.DENIED if denies else ExitCode.OK)
+
+
+_MORE = {
+    "KMS OPERATION": "kms_operation",
+    "SERVICE": "kms_via_service",
+    "VPC": "aws_source_vpc",
+    "ENDPOINT": "aws_source_vpce",
+    "KMS KEY": "kms_key_arn",
+}
+"""Columns of a replay that are shown only if their values differ."""
+_LONGEST_CELL = 100
+"""Characters. A principal may have 2,048; `--json` has all of it."""
+
+
+def _short(text: str) -> str:
+    shown = printable(text)
+    return shown if len(shown) <= _LONGEST_CELL else f"{shown[: _LONGEST_CELL - 3]}..."
 
 
 def _row(change: Change) -> dict[str, Any]:
