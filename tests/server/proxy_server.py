@@ -265,7 +265,7 @@ class ProxyServer:
     def metrics(self) -> str:
         """/metrics as text."""
         with socket.create_connection(("127.0.0.1", self.metrics_port), 5) as sock:
-            sock.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            sock.sendall(b"GET /metrics HTTP/1.0\r\nHost: a\r\n\r\n")
             parts = iter(lambda: sock.recv(65536), b"")
             return b"".join(parts).partition(b"\r\n\r\n")[2].decode()
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.server.client import METADATA
-from tests.server.proxy_server import ACCESS_KEY_ID, SECRET_ACCESS_KEY
+from tests.proxy.wire import Client
+from tests.server.client import METADATA, trusting
+from tests.server.proxy_server import ACCESS_KEY_ID, SECRET_ACCESS_KEY, ProxyServer
 from tests.server.token import PIN
 
 from holdfast.xks.types import Operation
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.server.certificates import Pair
     from tests.server.conftest import Serve
-    from tests.server.proxy_server import ProxyServer
 
 pytestmark = pytest.mark.server
 
@@ -135,10 +139,71 @@ def test_metrics_tell_requests_times_and_the_hsm(serve: Serve) -> None:
 def test_ping_and_ready_are_answered_on_both_ports(shared: ProxyServer, health_port: bool) -> None:  # noqa: FBT001
     with shared.caller(health_port=health_port) as caller:
         assert caller.request("GET", "/ping").json == {"ping": "pong"}
-        assert caller.request("GET", "/ready").json == {"ready": True, "reasons": []}
+        reasons: dict[str, object] = {"reasons": []} if health_port else {}
+        assert caller.request("GET", "/ready").json == {"ready": True, **reasons}
         assert caller.request("HEAD", "/ready").status == 200
         refused = caller.request("POST", "/ping")
         assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")
+
+
+def test_ready_on_the_public_port_says_nothing_but_no(serve: Serve) -> None:
+    server = serve("plain", hsm={"probe_interval_s": 1})
+    assert server.shim is not None
+    server.shim.device_lost()
+    server.eventually(lambda: not server.is_ready(), within=5, what="/ready says 503")
+    with server.caller() as caller:
+        answer = caller.request("GET", "/ready")
+    assert (answer.status, answer.json) == (503, {"ready": False})
+
+
+def test_the_metrics_port_serves_metrics_and_nothing_else(shared: ProxyServer) -> None:
+    with socket.create_connection(("127.0.0.1", shared.metrics_port), 10) as sock:
+        client = Client(sock)
+        for method, target, status in (
+            (b"GET", b"/metrics", 200),
+            (b"GET", b"/metrics?name=x", 200),
+            (b"GET", b"/", 404),
+            (b"GET", b"/metricsx", 404),
+            (b"POST", b"/metrics", 405),
+        ):
+            client.send(method + b" " + target + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+            answer = client.answer()
+            assert (answer.status, b"holdfast_" in answer.body) == (status, status == 200)
+
+
+def test_metrics_and_health_can_demand_a_client_certificate(tmp_path: Path, tokens: Path) -> None:
+    with ProxyServer(tmp_path / "server", tokens, wait=False, autostart=False) as server:
+        pair = {
+            "certificate": str(server.certificate.certificate),
+            "private_key": str(server.certificate.private_key),
+            "client_ca": str(server.client_authority.certificate),
+            "client_subject": "prometheus",
+        }
+        server.settings["metrics_tls"] = pair
+        server.settings["health_tls"] = pair
+        server.write_config()
+        server.start()
+        server.eventually(lambda: "serving" in server.stderr(), within=20, what="it serves")
+        known = server.client_certificate("prometheus", file="prometheus")
+        other = server.client_certificate("somebody", file="somebody")
+        for port, target in ((server.metrics_port, b"/metrics"), (server.health_port, b"/ready")):
+            assert ask(server, port, target, known).startswith(b"HTTP/1.1 200 ")
+            assert ask(server, port, target, other) == b""
+            assert ask(server, port, target, None) == b""
+
+
+def ask(server: ProxyServer, port: int, target: bytes, client: Pair | None) -> bytes:
+    """The start of the answer; nothing where the handshake or the connection ends."""
+    context = trusting(
+        server.authority.certificate, client=None if client is None else (client.certificate, client.private_key)
+    )
+    with socket.create_connection(("127.0.0.1", port), 10) as raw:
+        try:
+            with context.wrap_socket(raw, server_hostname="localhost") as tls:
+                tls.sendall(b"GET " + target + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                return tls.recv(100)
+        except OSError:
+            return b""
 
 
 def test_the_health_port_serves_nothing_else(shared: ProxyServer) -> None:

@@ -5,9 +5,12 @@ Outcomes are counted, not timed: on established connections no request may fail 
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,8 +18,6 @@ from tests.server.proxy_server import NotReady, ProxyServer
 from tests.stress.test_connections import many_files
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.server.client import Caller
     from tests.server.conftest import Serve
 
@@ -122,6 +123,27 @@ def test_other_networks_are_refused_before_tls(serve: Serve) -> None:
             within=10,
             what="the refusal is counted",
         )
+
+
+def test_silent_metrics_connections_cost_nobody_anything(serve: Serve) -> None:
+    server = limited(serve, 300)
+    assert server.process is not None
+    supervisor = Path(f"/proc/{server.process.pid}")
+    with ExitStack() as stack:
+        callers = established(server, stack)
+        silent(server.metrics_port, 1_500, stack)
+        assert {caller.encrypt(b"under attack").status for caller in callers} == {200}
+        assert server.metric("holdfast_build_info") == 1
+        assert len(list((supervisor / "task").iterdir())) < 20
+        assert len(list((supervisor / "fd").iterdir())) < 100
+        os.kill(server.worker_pids()[0], signal.SIGKILL)
+        server.eventually(
+            lambda: server.metric("holdfast_workers_replaced_total") == 1 and len(server.worker_pids()) == 2,
+            within=20,
+            what="a new worker",
+        )
+        server.wait_ready()
+        server.round_trip()
 
 
 def test_half_requests_do_not_keep_the_load_balancer_from_the_health_port(serve: Serve) -> None:

@@ -80,7 +80,9 @@ class _Reader:
         log = self._table(reference.LOG, ("log",))
         hsms = self._hsm_tables()
         self._check_listeners(server)
-        self._check_mutual_tls(tls)
+        health_tls = self._listener_tls(reference.HEALTH_TLS, server)
+        metrics_tls = self._listener_tls(reference.METRICS_TLS, server)
+        self._check_mutual_tls("tls", tls)
         self._check_limits(limits)
         for name, hsm in hsms.items():
             self._check_login(name, hsm)
@@ -94,11 +96,25 @@ class _Reader:
             authorization=None if authorization is None else Authorization(**authorization),
             log=Log(log["events"]),
             hsms={name: _hsm(name, hsm) for name, hsm in hsms.items()},
+            health_tls=None if health_tls is None else Tls(**health_tls),
+            metrics_tls=None if metrics_tls is None else Tls(**metrics_tls),
         )
 
     def check_files(self, configuration: Configuration) -> None:
         """Raises ConfigurationError for TLS files that cannot be opened and libraries that others can change."""
-        tls = configuration.tls
+        tables = {
+            "tls": configuration.tls,
+            "health_tls": configuration.health_tls,
+            "metrics_tls": configuration.metrics_tls,
+        }
+        for listener, tls in tables.items():
+            self._check_tls_files(listener, tls)
+        for name, table in configuration.hsms.items():
+            if why := distrust_library(table.settings.library):
+                self._problem(("hsm", name, "library"), f"`library` in [hsm.{name}] {why}")
+        self._raise_problems()
+
+    def _check_tls_files(self, table: str, tls: Tls | None) -> None:
         for name in ("certificate", "private_key", "client_ca"):
             file: Path | None = None if tls is None else getattr(tls, name)
             if file is None:
@@ -106,11 +122,7 @@ class _Reader:
             try:
                 file.open("rb").close()
             except OSError as error:
-                self._problem(("tls", name), f"`{name}` in [tls]: {file} cannot be read: {error.strerror}")
-        for name, table in configuration.hsms.items():
-            if why := distrust_library(table.settings.library):
-                self._problem(("hsm", name, "library"), f"`library` in [hsm.{name}] {why}")
-        self._raise_problems()
+                self._problem((table, name), f"`{name}` in [{table}]: {file} cannot be read: {error.strerror}")
 
     def _refuse_unknown_tables(self) -> None:
         known = [table.name.partition(".")[0] for table in reference.TABLES]
@@ -192,13 +204,23 @@ class _Reader:
                         f"`{name}` in [server] is the address of `{earlier}` already: use another port",
                     )
 
-    def _check_mutual_tls(self, tls: dict[str, Any] | None) -> None:
+    def _listener_tls(self, table: Table, server: dict[str, Any]) -> dict[str, Any] | None:
+        """The TLS of a listener that may be left out."""
+        tls = self._optional_table(table)
+        listener = table.name.replace("_tls", "_listen")
+        if tls is not None and listener in server and server[listener] is None:
+            self._problem((table.name,), f"[{table.name}] is for `{listener}` in [server], which is missing")
+        self._check_mutual_tls(table.name, tls)
+        return tls
+
+    def _check_mutual_tls(self, table: str, tls: dict[str, Any] | None) -> None:
         if tls is None or "client_ca" not in tls or "client_subject" not in tls:
             return
         for name, other in (("client_ca", "client_subject"), ("client_subject", "client_ca")):
             if tls[name] is not None and tls[other] is None:
                 self._problem(
-                    ("tls", name), f"`{name}` in [tls] without `{other}`: mutual TLS needs both, or neither of them"
+                    (table, name),
+                    f"`{name}` in [{table}] without `{other}`: mutual TLS needs both, or neither of them",
                 )
 
     def _check_limits(self, limits: dict[str, Any]) -> None:

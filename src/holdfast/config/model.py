@@ -19,7 +19,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """`[tls]`. With `client_ca` and `client_subject` (a common name) mutual TLS is required."""
+    """`[tls]`, `[health_tls]` or `[metrics_tls]`. With `client_ca` and `client_subject`, a common name, TLS is mutual."""
 
     certificate: Path
     private_key: Path
@@ -105,3 +105,5 @@ class Configuration:
     authorization: Authorization | None
     log: Log
     hsms: dict[str, HsmTable]
+    health_tls: Tls | None = None
+    metrics_tls: Tls | None = None

@@ -90,9 +90,14 @@ SERVER = Table(
             "health_listen",
             kinds.Listener(),
             Absent.NONE,
-            "GET /ping and /ready over plain HTTP, for load balancers.",
+            "GET /ping and /ready, with the reasons, for load balancers. Plain HTTP without [health_tls].",
         ),
-        Key("metrics_listen", kinds.Listener(), Absent.NONE, "GET /metrics over plain HTTP, for Prometheus."),
+        Key(
+            "metrics_listen",
+            kinds.Listener(),
+            Absent.NONE,
+            "GET /metrics. Plain HTTP without [metrics_tls].",
+        ),
     ),
 )
 
@@ -112,6 +117,15 @@ TLS = Table(
             "Mutual TLS: the common name a caller's certificate must have. Needs client_ca.",
         ),
     ),
+)
+
+HEALTH_TLS = Table("health_tls", "HTTPS for `health_listen`. Without this table it speaks plain HTTP.", TLS.keys)
+
+METRICS_TLS = Table(
+    "metrics_tls",
+    "HTTPS for `metrics_listen`. Without this table it speaks plain HTTP. With client_ca only a scraper with a"
+    " certificate is answered.",
+    TLS.keys,
 )
 
 CATALOG = Table(
@@ -277,5 +291,5 @@ HSM = Table(
     ),
 )
 
-TABLES = (SERVER, TLS, CATALOG, ENCRYPTION_LIMIT, AUTHORIZATION, LOG, HSM)
+TABLES = (SERVER, TLS, HEALTH_TLS, METRICS_TLS, CATALOG, ENCRYPTION_LIMIT, AUTHORIZATION, LOG, HSM)
 """In the order of the documentation."""

@@ -19,10 +19,14 @@ _JSON: Headers = [(b"content-type", b"application/json")]
 
 
 class Probes:
-    """GET and HEAD of /ping, which answers while the worker lives, and of /ready, which says why not."""
+    """GET and HEAD of /ping, which answers while the worker lives, and of /ready.
 
-    def __init__(self, obstacles: Callable[[], list[str]]) -> None:
+    With `explain` /ready says why not: not on the port that everybody reaches, as it names HSMs and blocks.
+    """
+
+    def __init__(self, obstacles: Callable[[], list[str]], *, explain: bool) -> None:
         self._obstacles = obstacles
+        self._explain = explain
 
     def answer(self, request: HttpRequest) -> Response | None:
         """None if the path is neither."""
@@ -34,7 +38,8 @@ class Probes:
         if path == b"/ping":
             return Response(200, _JSON, b'{"ping":"pong"}')
         obstacles = self._obstacles()
-        body = msgspec.json.encode({"ready": not obstacles, "reasons": obstacles})
+        reasons = {"reasons": obstacles} if self._explain else {}
+        body = msgspec.json.encode({"ready": not obstacles, **reasons})
         return Response(503 if obstacles else 200, _JSON, body)
 
 

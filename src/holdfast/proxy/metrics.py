@@ -8,18 +8,16 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from http.server import HTTPServer
+from functools import partial
 from itertools import accumulate
-from threading import Thread
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from holdfast._version import __version__
-from holdfast.config.model import Address, Configuration
+from holdfast.config.model import Configuration
 from holdfast.proxy.messages import HsmReport, Report, StoppedKeys
-from holdfast.proxy.sockets import CannotListen
 from holdfast.proxy.tally import EDGES, STAGES, Row, merge
 from holdfast.xks.types import HealthStatus
 
@@ -203,16 +201,11 @@ class FleetCollector(Collector):
         yield build
 
 
-def serve_metrics(address: Address, fleet: Fleet, *, now: Callable[[], float]) -> tuple[HTTPServer, Thread]:
-    """A thread that answers scrapes on `address`. Raises CannotListen."""
+def page_of(fleet: Fleet, *, now: Callable[[], float]) -> Callable[[], bytes]:
+    """Makes the text of /metrics."""
     registry = CollectorRegistry()
     registry.register(FleetCollector(fleet, now=now))
-    try:
-        return start_http_server(address.port, address.host, registry)
-    except OSError as error:
-        raise CannotListen(
-            f"cannot serve metrics on {address.host} port {address.port}: {error.strerror or error}"
-        ) from None
+    return partial(generate_latest, registry)
 
 
 _COUNTERS = {

@@ -13,7 +13,7 @@ from holdfast.catalog.counting import EncryptionBudget
 from holdfast.catalog.feed import CatalogFeed
 from holdfast.catalog.memory import MemoryFile
 from holdfast.catalog.store import Catalog
-from holdfast.config.model import Configuration
+from holdfast.config.model import Configuration, Tls
 from holdfast.config.policies import parse_policies
 from holdfast.config.secrets import resolve
 from holdfast.ekm.faults import EkmFault, HsmUnavailable, ModuleFailed
@@ -33,7 +33,7 @@ from holdfast.threads import LivingThread
 
 @dataclass(slots=True)
 class Parts:
-    """Built before the event loop runs, closed after it has ended. `tls` is what new connections get."""
+    """Built before the event loop runs, closed after it has ended. `tls`, `health_tls`: what new connections get."""
 
     configuration: Configuration
     hsms: Mapping[str, Pkcs11Hsm]
@@ -43,6 +43,7 @@ class Parts:
     event_log: EventLog
     admission: Admission
     tls: ssl.SSLContext | None
+    health_tls: ssl.SSLContext | None
     key_records: KeyRecords
     tally: Tally = field(default_factory=Tally)
     credentials_used: dict[str, float] = field(default_factory=dict)
@@ -54,7 +55,7 @@ class Parts:
         Raises EkmFault, CatalogError, ConfigurationError, TlsUnusable, OSError; what was started is then stopped.
         """
         with contextlib.ExitStack() as undo:
-            tls = None if configuration.tls is None else build_context(configuration.tls, now=_utc_now)
+            tls, health_tls = _context(configuration.tls), _context(configuration.health_tls)
             authorization = configuration.authorization
             policies = None if authorization is None else parse_policies(authorization)
             sink = LogSink(configuration.log.events, turn_file=turn_file)
@@ -125,6 +126,7 @@ class Parts:
             event_log,
             admission,
             tls,
+            health_tls,
             key_records,
             credentials_used=credentials_used,
         )
@@ -135,11 +137,10 @@ class Parts:
         return *self.feed.threads, self.event_log.thread, self.key_records.thread
 
     def refresh_tls(self) -> None:
-        """New connections get the certificate as it is on disk now; an unusable one changes nothing, loudly."""
-        if self.configuration.tls is None:
-            return
+        """New connections get the certificate as it is on disk now; an unusable one is reported and ignored."""
         try:
-            self.tls = build_context(self.configuration.tls, now=_utc_now)
+            self.tls = _context(self.configuration.tls)
+            self.health_tls = _context(self.configuration.health_tls)
         except TlsUnusable as error:
             say("warning", f"the new TLS files are not used: {error}")
 
@@ -164,6 +165,11 @@ class Parts:
         self.key_records.stop()
         self.feed.stop()
         self.event_log.close()
+
+
+def _context(settings: Tls | None) -> ssl.SSLContext | None:
+    """Raises TlsUnusable."""
+    return None if settings is None else build_context(settings, now=_utc_now)
 
 
 def _start(hsms: Mapping[str, Pkcs11Hsm], *, proven: bool) -> None:

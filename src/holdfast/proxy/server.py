@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import ssl
 from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -57,16 +56,15 @@ class Server:
             limits, places=shares.health, per_source=_part(shares.health), loop=loop, clock=clock
         )
         self._counts: Counter[tuple[str, str]] = Counter()
-        probes = Probes(self._obstacles)
         api = ApiHandler(
             Pipeline(parts.services),
-            probes,
+            Probes(self._obstacles, explain=False),
             parts.admission,
             deadline=settings.deadline,
             clock=clock,
             record=self._record,
         )
-        probe_handler = ProbeHandler(probes)
+        probe_handler = ProbeHandler(Probes(self._obstacles, explain=True))
         self._listeners = [
             *(self._listener(sock, api, self._connections) for sock in listening),
             *(self._listener(sock, probe_handler, self._health_connections) for sock in health),
@@ -162,15 +160,12 @@ class Server:
             listening,
             connect,
             connections=connections,
-            tls=self._context if main else lambda: None,
+            tls=lambda: self._parts.tls if main else self._parts.health_tls,
             workers=server.workers if main else 1,
             networks=server.allow_networks if main else (),
             counts=self._counts,
             loop=self._loop,
         )
-
-    def _context(self) -> ssl.SSLContext | None:
-        return self._parts.tls
 
 
 def _part(places: int) -> int:

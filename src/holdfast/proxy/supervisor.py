@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import ssl
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -9,7 +10,7 @@ from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
 from types import FrameType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from holdfast.certificate_rules import Rule, Weight, judge
 from holdfast.config.errors import ConfigurationError
@@ -18,16 +19,14 @@ from holdfast.config.model import Address, Configuration
 from holdfast.proxy import descriptors
 from holdfast.proxy.descriptors import TooFewDescriptors
 from holdfast.proxy.messages import ExitReason, Failed, Refresh, RefreshTls, Report, StopKeys, ToWorker
-from holdfast.proxy.metrics import Fleet, serve_metrics
+from holdfast.proxy.metrics import Fleet, page_of
+from holdfast.proxy.metrics_server import MetricsServer
 from holdfast.proxy.notify import messages_lost, notify, open_standard_streams, say, serving
 from holdfast.proxy.process import LONGEST_BACK_OFF, CannotSpawn, WorkerPlace, WorkerProcess
 from holdfast.proxy.sockets import CannotListen, bind
 from holdfast.proxy.start import InheritedFile, WorkerStart, cpu_of
 from holdfast.proxy.tls import TlsUnusable, build_context, certificate_chain, certificate_expiry
 from holdfast.proxy.watch import FileWatch, configuration_files, watched_files
-
-if TYPE_CHECKING:
-    from http.server import HTTPServer
 
 _TURN = 0.25
 """Seconds between two looks at clocks and files, when nothing else happens."""
@@ -56,7 +55,7 @@ class Supervisor:
         self._places: list[WorkerPlace] = []
         self._leaving: list[WorkerProcess] = []
         self._fleet = Fleet()
-        self._metrics: tuple[Address, HTTPServer] | None = None
+        self._metrics: MetricsServer | None = None
         self._spawned = 0
         self._stop_signals = 0
         self._hangup = False
@@ -123,9 +122,12 @@ class Supervisor:
     def _check(self, configuration: Configuration) -> None:
         """Raises TlsUnusable, TooFewDescriptors."""
         self._check_descriptors(configuration)
+        for table in (configuration.health_tls, configuration.metrics_tls):
+            if table is not None:
+                build_context(table, now=_utc_now)
         if configuration.tls is None:
             return
-        build_context(configuration.tls, now=lambda: datetime.now(UTC))
+        build_context(configuration.tls, now=_utc_now)
         for breach in judge(certificate_chain(configuration.tls), host=None, now=datetime.now(UTC)):
             if breach.weight is Weight.REFUSED and breach.rule is not Rule.SELF_SIGNED:
                 file = configuration.tls.certificate
@@ -149,10 +151,13 @@ class Supervisor:
             if address not in self._sockets:
                 self._sockets[address] = bind(address)
         wanted = configuration.server.metrics_listen
-        if self._metrics is not None and self._metrics[0] != wanted:
+        if self._metrics is not None and self._metrics.address != wanted:
             self._close_metrics()
         if wanted is not None and self._metrics is None:
-            self._metrics = (wanted, serve_metrics(wanted, self._fleet, now=_now)[0])
+            self._metrics = MetricsServer(wanted, page_of(self._fleet, now=_now), tls=_metrics_tls(configuration))
+            self._metrics.start()
+        elif self._metrics is not None:
+            self._metrics.tls = _metrics_tls(configuration)
 
     def _listen_to_signals(self) -> None:
         reading, writing = socket.socketpair()
@@ -396,6 +401,8 @@ class Supervisor:
             self._refuse(f"the new TLS files are not used: {error}")
         else:
             self._tell(RefreshTls())
+            if self._metrics is not None:
+                self._metrics.tls = _metrics_tls(self._target)
             self._note_certificate()
             say("notice", "the TLS files have changed and are used for new connections")
 
@@ -446,8 +453,7 @@ class Supervisor:
 
     def _close_metrics(self) -> None:
         if self._metrics is not None:
-            self._metrics[1].shutdown()
-            self._metrics[1].server_close()
+            self._metrics.close()
             self._metrics = None
 
 
@@ -456,5 +462,14 @@ def _addresses(configuration: Configuration) -> set[Address]:
     return {address for address in (server.listen, server.health_listen) if address is not None}
 
 
+def _metrics_tls(configuration: Configuration) -> ssl.SSLContext | None:
+    """Raises TlsUnusable."""
+    return None if configuration.metrics_tls is None else build_context(configuration.metrics_tls, now=_utc_now)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 def _now() -> float:
-    return datetime.now(UTC).timestamp()
+    return _utc_now().timestamp()

@@ -19,8 +19,8 @@ def configuration_files(configuration: Configuration) -> set[Path]:
 
 def watched_files(configuration: Configuration) -> set[Path]:
     """Those and the TLS files."""
-    tls = configuration.tls
-    named = () if tls is None else (tls.certificate, tls.private_key, tls.client_ca)
+    tables = (configuration.tls, configuration.health_tls, configuration.metrics_tls)
+    named = [file for tls in tables if tls is not None for file in (tls.certificate, tls.private_key, tls.client_ca)]
     return configuration_files(configuration).union(file for file in named if file is not None)
 
 
