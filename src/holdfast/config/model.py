@@ -19,7 +19,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """`[tls]`, `[health_tls]` or `[metrics_tls]`. With `client_ca` and `client_subject`, a common name, TLS is mutual."""
+    """`[tls]`, `[health_tls]` or `[metrics_tls]`. `client_ca` and `client_subject` (a common name): mutual TLS."""
 
     certificate: Path
     private_key: Path
