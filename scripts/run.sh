@@ -39,5 +39,5 @@ if ! kill -0 "$server" 2> /dev/null; then
   exit 1
 fi
 
-printf '\n%s\n\nHoldfast is running; Ctrl-C stops it. `make run` starts it again with the same keys.\n' "$next_steps"
+printf '\n%s\n\nHoldfast is running; Ctrl-C stops it. Its keys are kept for the next time.\n' "$next_steps"
 wait "$server"

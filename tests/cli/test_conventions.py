@@ -13,6 +13,8 @@ from tests.cli.conftest import Run
 from holdfast._version import __version__
 from holdfast.admin import errors
 from holdfast.cli.exit_codes import MEANINGS, ExitCode, exit_code_of
+from holdfast.cli.output import say
+from holdfast.cli.tables import table
 
 HEAVY = ("sqlalchemy", "cffi", "cryptography", "rich", "alembic", "uvicorn", "cedarpy")
 
@@ -180,3 +182,79 @@ def test_reader_that_goes_away_is_no_defect(catalog_only: Path) -> None:
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (ExitCode.FAILED, "")
+
+
+@pytest.mark.parametrize("arguments", ["-h", "--help", "keystore -h", "key create -h"])
+def test_short_help_option(run: Run, arguments: str) -> None:
+    assert run(*arguments.split()).ok().out.startswith("Usage: holdfast")
+
+
+def test_short_version_option(run: Run) -> None:
+    assert run("-V").ok().out == run("--version").ok().out == f"holdfast {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["", "keystore", "key create"])
+def test_help_as_a_command(run: Run, command: str) -> None:
+    assert run("help", *command.split()).ok().out == run(*command.split(), "--help").ok().out
+
+
+@pytest.mark.parametrize(
+    ("mistyped", "meant"), [("keystor list", "keystore"), ("kestore", "keystore"), ("docter", "doctor")]
+)
+def test_a_mistyped_command_is_answered_with_the_nearest(run: Run, mistyped: str, meant: str) -> None:
+    done = run(*mistyped.split())
+    assert done.code == ExitCode.USAGE
+    assert f"Did you mean `holdfast {meant}`" in done.err
+
+
+def test_help_cuts_no_sentence(run: Run) -> None:
+    for group in ("", "keystore", "credential", "key", "authorization", "config"):
+        text = run(*group.split(), "--help").ok().out
+        assert "..." not in text.replace("[ARGS]...", ""), group
+        assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"), [("holdfast keyst", "keystore"), ("holdfast keystore bl", "block"), ("holdfast he", "")]
+)
+def test_completion_knows_commands_that_are_not_loaded(typed: str, completed: str) -> None:
+    """As bash asks for it; `holdfast --install-completion` writes the script that does."""
+    asks = {"_HOLDFAST_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+    code = "import sys; from holdfast.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | asks, capture_output=True, text=True, check=False, timeout=30
+    )
+    assert done.stdout.split() == completed.split()
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_a_table_fits_the_terminal_and_loses_no_letter(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    label = "a-label-without-a-space-" * 2
+    table(
+        ("KEYSTORE", "KEY", "STATUS", "LABEL", "CREATED"),
+        [("prod", "key-1", "ENABLED", label, "3 minutes ago")],
+        empty="",
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert ("3 minutes ago" in "\n".join(lines)) is (columns > 80)
+    assert (label in "\n".join(lines)) is (columns >= 80)
+    assert "…" not in "".join(lines)
+
+
+def test_talk_is_wrapped_between_words_on_a_terminal_only(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    text = "  - a plan's line that is longer than forty columns, /with/a/path/that/stays/whole/however/long/it-is"
+    say(text)
+    assert capsys.readouterr().err == f"{text}\n"
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    say(text)
+    lines = capsys.readouterr().err.splitlines()
+    assert " ".join(line.strip() for line in lines) == text.strip()
+    assert [len(line) for line in lines if "/" not in line] == [37, 18]
+    assert all(line.startswith("    ") for line in lines[1:])

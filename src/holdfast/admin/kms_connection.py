@@ -76,7 +76,8 @@ class KmsConnection:
             "kmsRequestId": "4112f4d6-db54-4af4-ae30-c55a22a8dfae",
             "awsPrincipalArn": "arn:aws:iam::123456789012:user/Alice",
         }
-        body = msgspec.json.encode({"requestMetadata": metadata}).decode()
+        # One field a line, so that the command fits a terminal of 80 columns.
+        body = msgspec.json.format(msgspec.json.encode({"requestMetadata": metadata}), indent=2).decode()
         return _shell_lines(
             f"curl --config {shlex.quote(str(curl_file.absolute()))}",
             f"--cacert {shlex.quote(str(authority.absolute()))}",

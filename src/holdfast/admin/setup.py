@@ -89,22 +89,17 @@ class Setup:
         with closing(open_catalog(configuration, now=self.now)) as catalog:
             connection = connection_of(catalog, self.wanted.keystore, local_endpoint(configuration))
         curl = connection.curl_line(self.wanted.key, curl_file=self.curl_file, authority=self.tls.authority)
-        aws = connection.aws_cli_line(credential_path(self.console_file))
+        configuration_path = shlex.quote(str(self.configuration_path.absolute()))
         return (
             f"Endpoint:  {connection.endpoint}{connection.prefix.xks_proxy_uri_path}\n"
-            f"Key:       {self.wanted.key} (external key id)\n\n"
-            f"Ask the proxy for the key's metadata, signed as KMS signs:\n\n  {curl}\n\n"
-            f"For the KMS console, the XKS proxy configuration file (with the secret):\n\n  {self.console_file}\n\n"
-            "Or with the AWS CLI. KMS calls a public name with a public certificate, at port 443 only: put your\n"
-            "proxy's name in place of YOUR-PROXY. (AWS CLI version 1 first needs\n"
-            "`aws configure set cli_follow_urlparam false`, else it fetches the URL.)\n\n"
-            f"  {aws}\n\n"
-            "To manage it, in another terminal:\n\n"
-            f"  export PATH={shlex.quote(str(programs))}:$PATH"
-            f" HOLDFAST_CONFIG={shlex.quote(str(self.configuration_path.absolute()))}\n"
+            f"Key:       {self.wanted.key} (external key id)\n"
+            f"For KMS:   {self.console_file} (holds the secret)\n\n"
+            f"Ask for the key's metadata, signed as KMS signs:\n\n  {curl}\n\n"
+            "Manage it from another terminal:\n\n"
+            f"  export PATH={shlex.quote(str(programs))}:$PATH\n"
+            f"  export HOLDFAST_CONFIG={configuration_path}\n"
             "  holdfast doctor\n"
-            "  holdfast key list\n"
-            "  holdfast credential list"
+            "  holdfast key list"
         )
 
     def _token(self, softhsm: SoftHsm) -> str:
@@ -168,7 +163,7 @@ class Setup:
 
 
 _TEMPLATE = """\
-# Made by `holdfast init`; yours to change. docs/reference/configuration.md explains every key.
+# Made by `holdfast init`; yours to change. `holdfast config explain` explains every key.
 
 [server]
 listen = "127.0.0.1:{port}"

@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -41,18 +42,28 @@ class LazyGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The loaded command, or for the help page a stub that only has its line."""
         if cmd_name not in self.commands and cmd_name in self.list_commands(ctx):
-            return TyperCommand(cmd_name, help=_MODULES[cmd_name][1])
+            line = _MODULES[cmd_name][1]
+            return TyperCommand(cmd_name, help=line, short_help=line)
         return super().get_command(ctx, cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Loads the command that is about to run."""
-        if args[0] in self.list_commands(ctx):
+        """Loads the command that is about to run. Fails with the nearest names for one that is not."""
+        known = self.list_commands(ctx)
+        if args[0] in known:
             self.add_command(load(args[0]), args[0])
+        elif not args[0].startswith("-") and not ctx.resilient_parsing:
+            near = " or ".join(f"`holdfast {name}`" for name in get_close_matches(args[0], known))
+            ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {near}?" if near else ""))
         return super().resolve_command(ctx, args)
 
 
 app = typer.Typer(
-    cls=LazyGroup, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+    cls=LazyGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="`holdfast help COMMAND` explains a command.",
 )
 
 
@@ -66,7 +77,7 @@ def _version(value: bool) -> None:  # noqa: FBT001 (typer's signature)
 def root(
     *,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """AWS KMS external key store proxy and key manager: AES-256 keys that never leave your HSM."""
@@ -78,14 +89,21 @@ def load(name: str) -> Any:
     # One look for all: plain text, which pipes and the reference take as it is.
     command_app.rich_markup_mode = None
     command_app._add_completion = False  # noqa: SLF001 (Typer asks for it at construction only)
-    return typer.main.get_command(command_app)
+    command = typer.main.get_command(command_app)
+    for child in getattr(command, "commands", {}).values():
+        # Without this a group's help cuts the sentence where the line ends.
+        child.short_help = " ".join((child.help or "").partition("\n\n")[0].split())
+    return command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code of a command line, by default that of this process; failures are reported on standard error."""
     command = typer.main.get_command(app)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["help"]:
+        given = [*given[1:], "--help"]
     try:
-        result = command.main(arguments, prog_name="holdfast", standalone_mode=False)
+        result = command.main(given, prog_name="holdfast", standalone_mode=False)
     except BrokenPipeError:
         # The reader of our output has gone, as in `holdfast key list | head`. Nothing more can be said there.
         sys.stdout = None  # so that the interpreter does not flush it at exit

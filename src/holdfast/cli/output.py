@@ -1,6 +1,8 @@
 """Data goes to standard output, talk to standard error, so that `holdfast ... | jq` and scripts get data alone."""
 
+import shutil
 import sys
+import textwrap
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,7 +10,7 @@ import msgspec
 
 
 def data(text: str) -> None:
-    """What was asked for."""
+    """What was asked for, for a person or a script to read."""
     print(text)
 
 
@@ -18,7 +20,9 @@ def json(value: Any) -> None:
 
 
 def say(text: str = "") -> None:
-    """Talk."""
+    """Anything but what was asked for. On a terminal, long lines are wrapped between words."""
+    if sys.stderr.isatty():
+        text = "\n".join(map(_wrapped, text.split("\n")))
     print(text, file=sys.stderr)
 
 
@@ -32,6 +36,18 @@ def error(text: str, *, hint: str = "") -> None:
     say(f"holdfast: error: {text}")
     if hint:
         say(f"hint: {hint}")
+
+
+def _wrapped(line: str) -> str:
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.fill(
+        line,
+        shutil.get_terminal_size().columns,
+        subsequent_indent=f"{indent}  ",
+        # Paths and commands are copied: they stay whole.
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def utc_now() -> datetime:
