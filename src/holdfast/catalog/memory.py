@@ -52,9 +52,7 @@ class Memory(msgspec.Struct, frozen=True):
                 if row in names
                 for number, reason in generations.items()
             },
-            credentials=frozenset(
-                identity for keystore in view.keystores.values() for identity in keystore.credentials
-            ),
+            credentials=view.live,
         )
 
     def doubt_of(self, found: "Memory") -> str | None:
@@ -63,12 +61,17 @@ class Memory(msgspec.Struct, frozen=True):
             return f"its version went back from {self.version} to {found.version}"
         if found.version > self.version:
             return None
-        looser = [
-            *(f"the keystore {name} is not blocked any more" for name in sorted(self.blocked - found.blocked)),
-            *(f"the key {name} is not disabled any more" for name in sorted(self.disabled - found.disabled)),
-            *(f"the key {name} is not stopped any more" for name in sorted(self.stopped.keys() - found.stopped)),
+        looser = [line for line in self.looser(found) if not line.startswith("credential")]
+        return f"{looser[0]}, and its version is {found.version} as before" if looser else None
+
+    def looser(self, found: "Memory") -> list[str]:
+        """What the catalog as found now allows, and this does not: a line each."""
+        return [
+            *(f"keystore {name}: blocked -> open" for name in sorted(self.blocked - found.blocked)),
+            *(f"key {name}: disabled -> enabled" for name in sorted(self.disabled - found.disabled)),
+            *(f"key {name}: stopped -> in use" for name in sorted(self.stopped.keys() - found.stopped)),
+            *(f"credential {name}: refused -> live" for name in sorted(found.credentials - self.credentials)),
         ]
-        return f"{looser[0]}, but its version is {found.version} as before" if looser else None
 
     def with_stricter(self, found: "Memory", doubt: str) -> "Memory":
         """What stands still on either side; credentials live only on both."""

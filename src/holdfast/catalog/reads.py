@@ -1,15 +1,21 @@
 """What the CLI lists: keystores, credentials and keys as rows, in the order they were made."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Column, Connection, Row, Select, select
 
-from holdfast.catalog import schema
+from holdfast.catalog import rows, schema
 from holdfast.catalog.database import Database
 from holdfast.catalog.errors import NotFound
+from holdfast.catalog.rows import BadRow, raw
 from holdfast.catalog.snapshot import Takeover
 from holdfast.xks.types import KeyStatus, UriPathPrefix
+
+NEVER = datetime.fromtimestamp(0, UTC)
+"""Shown for a time that the catalog has not or that is no time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,39 +65,43 @@ class KeyRow:
 
 
 class Reads(Database):
-    """Lists. They raise Unavailable, and NotFound for a keystore that is not there."""
+    """Lists. They raise Unavailable, and NotFound for a keystore that is not there.
+
+    Rows that are wrong (`Snapshot.bad_rows` names them) are left out, apart from keystores: a keystore is blocked by
+    its name whatever else is wrong with its row.
+    """
 
     def keystores(self) -> list[KeystoreRow]:
         """Every keystore."""
         table = schema.keystores
+        query = select(*raw(table, "name", "prefix", "region", "blocked", "created_at")).order_by(table.c.id)
         with self._reading() as connection:
-            rows = connection.execute(select(table).order_by(table.c.id)).all()
+            found = connection.execute(query).all()
         return [
-            KeystoreRow(row.name, UriPathPrefix(row.prefix), row.region, row.blocked, row.created_at) for row in rows
+            KeystoreRow(
+                row.name,
+                UriPathPrefix(row.prefix if isinstance(row.prefix, str) else rows.shown(row.prefix)),
+                row.region if row.region is None or isinstance(row.region, str) else rows.shown(row.region),
+                not rows.is_false(row.blocked),
+                rows.moment(row.created_at) or NEVER,
+            )
+            for row in found
+            if isinstance(row.name, str)
         ]
 
     def credentials(self, keystore: str | None) -> list[CredentialRow]:
         """The credentials of one keystore, or of all; retired ones too."""
         table = schema.credentials
         query = (
-            select(table, schema.keystores.c.name)
-            .join(schema.keystores)
+            select(
+                *raw(table, "access_key_id", "keystore_id", "secret_ref", "created_at", "last_used_at", "retired_at"),
+                *raw(schema.keystores, "name"),
+            )
+            .join_from(table, schema.keystores)
             .order_by(table.c.created_at, table.c.access_key_id)
         )
-        with self._reading() as connection:
-            if keystore is not None:
-                query = query.where(table.c.keystore_id == keystore_id(connection, keystore))
-            rows = connection.execute(query).all()
         return [
-            CredentialRow(
-                access_key_id=row.access_key_id,
-                keystore=row.name,
-                secret_ref=row.secret_ref,
-                created_at=row.created_at,
-                last_used_at=row.last_used_at,
-                retired_at=row.retired_at,
-            )
-            for row in rows
+            made for row in self._of(keystore, query, table.c.keystore_id) if (made := _credential(row)) is not None
         ]
 
     def keys(self, keystore: str | None) -> list[KeyRow]:
@@ -99,40 +109,59 @@ class Reads(Database):
         key, generation = schema.external_keys, schema.key_generations
         query = (
             select(
-                schema.keystores.c.name.label("keystore"),
-                key.c.external_key_id,
-                key.c.status,
-                key.c.takeover,
-                key.c.takeover_metadata,
-                generation,
+                *raw(schema.keystores, "name"),
+                *raw(key, "external_key_id", "status", "takeover", "takeover_metadata"),
+                *raw(generation, *rows.GENERATION, "created_at"),
             )
             .join_from(schema.keystores, key)
             .join(generation)
             .order_by(generation.c.id)
         )
+        return [made for row in self._of(keystore, query, key.c.keystore_id) if (made := _key(row)) is not None]
+
+    def _of(self, keystore: str | None, query: Select[Any], column: Column[Any]) -> Sequence[Row[Any]]:
         with self._reading() as connection:
             if keystore is not None:
-                query = query.where(key.c.keystore_id == keystore_id(connection, keystore))
-            rows = connection.execute(query).all()
-        return [
-            KeyRow(
-                keystore=row.keystore,
-                external_key_id=row.external_key_id,
-                status=KeyStatus(row.status),
-                generation_id=row.id,
-                generation=row.number,
-                hsm=row.hsm,
-                label=row.label,
-                cka_id=row.cka_id,
-                takeover=Takeover(row.takeover_metadata) if row.takeover else None,
-                encryptions_reserved=row.encryptions_reserved,
-                created_at=row.created_at,
-                token_serial=row.token_serial,
-                has_canary=row.canary is not None,
-                stopped=None if row.stopped_at is None else row.stopped_reason or "no reason is recorded",
-            )
-            for row in rows
-        ]
+                query = query.where(column == keystore_id(connection, keystore))
+            return connection.execute(query).all()
+
+
+def _credential(row: Row[Any]) -> CredentialRow | None:
+    try:
+        identity, _, secret_ref = rows.credential(row)
+    except BadRow:
+        return None
+    return CredentialRow(
+        access_key_id=identity.value,
+        keystore=rows.plain(row.name),
+        secret_ref=secret_ref,
+        created_at=rows.moment(row.created_at) or NEVER,
+        last_used_at=rows.moment(row.last_used_at),
+        retired_at=None if row.retired_at is None else rows.moment(row.retired_at) or NEVER,
+    )
+
+
+def _key(row: Row[Any]) -> KeyRow | None:
+    try:
+        generation = rows.generation(row)
+        return KeyRow(
+            keystore=rows.plain(row.name),
+            external_key_id=rows.external_key_id(row).value,
+            status=rows.key_status(row),
+            generation_id=generation.id,
+            generation=generation.number,
+            hsm=generation.hsm,
+            label=generation.label,
+            cka_id=generation.cka_id,
+            takeover=rows.takeover(row),
+            encryptions_reserved=rows.count(row.encryptions_reserved),
+            created_at=rows.moment(row.created_at) or NEVER,
+            token_serial=generation.token_serial,
+            has_canary=generation.canary is not None,
+            stopped=generation.stopped,
+        )
+    except BadRow:
+        return None
 
 
 def keystore_id(connection: Connection, name: str) -> int:
@@ -140,9 +169,11 @@ def keystore_id(connection: Connection, name: str) -> int:
     table = schema.keystores
     found: int | None = connection.execute(select(table.c.id).where(table.c.name == name)).scalar_one_or_none()
     if found is None:
-        names = connection.execute(select(table.c.name).order_by(table.c.name)).scalars().all()
+        names = [rows.plain(known) for known in connection.execute(select(*raw(table, "name"))).scalars()]
         known = (
-            f"there are {', '.join(names)}" if names else "there is none: make one with `holdfast keystore create`"
+            f"there are {', '.join(sorted(names))}"
+            if names
+            else "there is none: make one with `holdfast keystore create`"
         )
         raise NotFound(f"there is no keystore {name!r}; {known}")
     return found

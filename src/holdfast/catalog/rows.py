@@ -6,6 +6,7 @@ SQLite keeps any type in any column. So rows are fetched as they lie there and c
 
 import re
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Row, Table, type_coerce
@@ -23,6 +24,22 @@ MAX_LABEL = 255
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _MAX_HSM = 64
 _MAX_GENERATION = 2**32 - 1
+
+
+GENERATION = (
+    "id",
+    "key_id",
+    "number",
+    "hsm",
+    "label",
+    "cka_id",
+    "encryptions_reserved",
+    "canary",
+    "stopped_at",
+    "stopped_reason",
+    "token_serial",
+)
+"""The columns that `generation` looks at."""
 
 
 class BadRow(Exception):
@@ -134,6 +151,22 @@ def generation(row: Row[Any]) -> Generation:
     )
 
 
+def is_false(value: object) -> bool:
+    """Whether a boolean column says no, and nothing else: of a block, anything else is a yes."""
+    return value is False or (type(value) is int and value == 0)
+
+
+def moment(value: object) -> datetime | None:
+    """A time in UTC; None for what is no time. SQLite keeps times as texts without a zone."""
+    try:
+        found = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        return None
+    if not isinstance(found, datetime):
+        return None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
 def stop_reason(row: Row[Any]) -> str | None:
     """Why the generation may not be used; None: it may. A time that is no time is a stop too."""
     if row.stopped_at is None:
@@ -177,9 +210,17 @@ def _text(value: object, column: str, grammar: re.Pattern[str]) -> str:
 def _string(value: object, column: str) -> str:
     if type(value) is not str:
         raise BadRow(f"{column} is {shown(value)}, not a text")
-    if not value.isprintable() and column != "label":
+    if not value.isprintable() and (column != "label" or not _is_utf8(value)):
         raise BadRow(f"{column} is {shown(value)}, which cannot be printed")
     return value
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _octets(value: object, column: str) -> bytes | None:

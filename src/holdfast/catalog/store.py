@@ -16,11 +16,12 @@ from holdfast.catalog.generations import GenerationChanges
 from holdfast.catalog.reads import Reads
 from holdfast.catalog.secret_files import REFERENCE_PREFIX, SecretFiles
 from holdfast.catalog.snapshot import Snapshot
+from holdfast.catalog.transfer import Transfer
 from holdfast.catalog.use import Use
 from holdfast.catalog.view import Difference, States, View, read_states
 
 
-class Catalog(Reads, KeystoreChanges, KeyChanges, GenerationChanges, CredentialChanges, Use):
+class Catalog(Reads, KeystoreChanges, KeyChanges, GenerationChanges, CredentialChanges, Use, Transfer):
     """Opened with `open`, which never changes the tables, or with `create_or_upgrade`, which makes them fit.
 
     Safe to use from several threads, but not across a fork. Every method raises CatalogError.

@@ -57,6 +57,8 @@ class View:
         self.version = 0
         self.states = States(0, 0, {})
         self.keystores: dict[int, Keystore] = {}
+        self.live: frozenset[str] = frozenset()
+        """The access key ids of the live credentials, also of those whose secret cannot be read."""
         self.unreadable: tuple[str, ...] = ()
         self.rows_read = 0
         """Rows of keys and generations that were fetched so far: the work that refreshing has made."""
@@ -92,7 +94,7 @@ class View:
         self._other_faults = []
         differences = self._take_whole(fetched, first=first) if whole else self._take_touched(fetched)
         self._take_keystores(keystores, self._live(credentials, read_secret))
-        self._name_orphans()
+        self._name_orphans({row.id for row in keystores})
         self.version, self.states = states.version, states
         return differences
 
@@ -194,12 +196,13 @@ class View:
         """
         secrets: dict[int, dict[str, SecretAccessKey]] = {}
         kept: dict[tuple[str, str], SecretAccessKey] = {}
-        unreadable = []
+        live, unreadable = [], []
         for row in found:
             said = f"the credential {rows.plain(row.access_key_id)} is refused"
             try:
                 identity, keystore, text = rows.credential(row)
                 reference = SecretReference.parse(text)
+                live.append(identity.value)
                 place = (identity.value, text)
                 kept[place] = self._secrets.get(place) or read_secret(identity, reference)
                 secrets.setdefault(keystore, {})[identity.value] = kept[place]
@@ -208,7 +211,7 @@ class View:
             except CatalogError as error:
                 unreadable.append(f"{said} until its secret can be read: {error}")
         self._secrets = kept  # a retired credential's secret is forgotten
-        self.unreadable = tuple(unreadable)
+        self.live, self.unreadable = frozenset(live), tuple(unreadable)
         return secrets
 
     def _take_keystores(self, found: list[Row[Any]], secrets: dict[int, dict[str, SecretAccessKey]]) -> None:
@@ -240,13 +243,11 @@ class View:
             self._other_faults.append(f"{said} is blocked: {reason}")
         return Keystore(name, prefix, blocked, region, secrets, shelf.keys, shelf.faulty)
 
-    def _name_orphans(self) -> None:
-        for identity in self._shelves.keys() - self.keystores.keys():
+    def _name_orphans(self, keystores: set[Any]) -> None:
+        for identity in sorted(self._shelves.keys() - keystores):
             count = len(self._shelves[identity].keys)
             if count:
-                self._other_faults.append(
-                    f"{count} keys belong to no keystore that is served (keystores row {identity})"
-                )
+                self._other_faults.append(f"{count} keys are not served: there is no keystore in row {identity}")
 
 
 def read_states(connection: Connection) -> States:
@@ -257,9 +258,8 @@ def read_states(connection: Connection) -> States:
             "the catalog's own row is missing or wrong (table catalog: version and removed are whole numbers):"
             " restore the catalog from its backup"
         )
-    # Anything but a plain "no" is a block.
     blocked = {
-        found.id: not (found.blocked is False or (type(found.blocked) is int and found.blocked == 0))
+        found.id: not rows.is_false(found.blocked)
         for found in connection.execute(select(*raw(schema.keystores, "id", "blocked")))
         if type(found.id) is int
     }
@@ -272,20 +272,7 @@ _LIVE_CREDENTIALS = select(*raw(schema.credentials, "access_key_id", "keystore_i
     schema.credentials.c.retired_at.is_(None)
 )
 _KEY = raw(schema.external_keys, "id", "keystore_id", "external_key_id", "status", "takeover", "takeover_metadata")
-_GENERATION = raw(
-    schema.key_generations,
-    "id",
-    "key_id",
-    "number",
-    "hsm",
-    "label",
-    "cka_id",
-    "encryptions_reserved",
-    "canary",
-    "stopped_at",
-    "stopped_reason",
-    "token_serial",
-)
+_GENERATION = raw(schema.key_generations, *rows.GENERATION)
 _CHUNK = 500
 """Rows asked for by their ids in one query: SQLite takes 999 parameters in its older builds."""
 

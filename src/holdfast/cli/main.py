@@ -22,6 +22,7 @@ _MODULES = {
     "keystore": ("holdfast.cli.keystore", "External key stores: create, list, block, unblock, config."),
     "credential": ("holdfast.cli.credential", "Proxy authentication credentials: issue, list, retire."),
     "key": ("holdfast.cli.key", "External keys: create, register, list, show, disable, enable."),
+    "catalog": ("holdfast.cli.catalog", "The catalog as a whole: show, accept, export, import."),
     "authorization": ("holdfast.cli.authorization", "Cedar policies: test, replay what they decide."),
     "migrate": ("holdfast.cli.migrate", "Take over the setup of another XKS proxy."),
     "prove": ("holdfast.cli.prove", "Encrypt and decrypt once over the wire, as KMS does."),

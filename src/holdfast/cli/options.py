@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from holdfast.admin.catalogs import open_catalog
+from holdfast.admin.catalogs import create_catalog, open_catalog
 from holdfast.admin.errors import Invalid
 from holdfast.catalog.store import Catalog
 from holdfast.cli.output import say, utc_now
@@ -80,13 +80,14 @@ def read_configuration(named: Path | None) -> Configuration:
 
 
 @contextmanager
-def installation(named: Path | None, *, changes: bool = True) -> Iterator[Installation]:
-    """The configuration and its catalog, closed at the end.
+def installation(named: Path | None, *, changes: bool = True, create: bool = False) -> Iterator[Installation]:
+    """The configuration and its catalog, closed at the end; with `create` its tables are made or upgraded.
 
     A command that `changes` something says first of which installation: a wrong one would be changed in silence.
     """
     configuration = read_configuration(named)
-    with closing(open_catalog(configuration, now=utc_now)) as catalog:
+    opened = create_catalog if create else open_catalog
+    with closing(opened(configuration, now=utc_now)) as catalog:
         if changes:
             url, version = configuration.catalog.url, catalog.version()
             say(f"Configuration {configuration.path}, catalog {url}, version {version}")

@@ -1,0 +1,136 @@
+"""`holdfast catalog`: the catalog as a whole."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from holdfast.admin.errors import Invalid
+from holdfast.admin.files import create_file
+from holdfast.admin.plans import Plan
+from holdfast.catalog.errors import Unavailable
+from holdfast.catalog.memory import Memory, MemoryFile
+from holdfast.catalog.transfer import Export
+from holdfast.catalog.view import View
+from holdfast.cli import output
+from holdfast.cli.confirm import confirm
+from holdfast.cli.options import ConfigOption, JsonOption, YesOption, installation
+from holdfast.cli.tables import fields
+
+app = typer.Typer(help="The catalog as a whole: show, accept, export, import.", no_args_is_help=True)
+
+
+@app.command()
+def show(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show the catalog's version, what is in it, and whether this machine believes it."""
+    with installation(config, changes=False) as here:
+        view = View()
+        here.catalog.refresh(view)
+        remembered = MemoryFile(here.configuration.catalog.state).read()
+    doubt = None if remembered is None else remembered.doubt or remembered.doubt_of(Memory.of(view))
+    row = {
+        "catalog": here.configuration.catalog.url,
+        "version": view.version,
+        "keystores": len(view.keystores),
+        "keys": sum(len(keystore.keys) for keystore in view.keystores.values()),
+        "live_credentials": len(view.live),
+        "bad_rows": list(view.bad_rows),
+        "doubt": doubt,
+    }
+    if as_json:
+        output.json(row)
+        return
+    fields(row | {"bad_rows": len(view.bad_rows), "doubt": doubt or "none"})
+    for sentence in view.bad_rows:
+        output.warning(sentence)
+
+
+@app.command()
+def accept(*, yes: YesOption = False, config: ConfigOption = None) -> None:
+    """Believe the catalog as it is, after this machine has seen a newer or stricter one.
+
+    Each machine with a proxy remembers for itself: run it on each. Restoring a backup makes it necessary.
+    """
+    with installation(config) as here:
+        view = View()
+        here.catalog.refresh(view)
+        found = Memory.of(view)
+        file = MemoryFile(here.configuration.catalog.state)
+        try:
+            remembered = file.read()
+        except Unavailable as damaged:
+            output.warning(damaged.message)
+            remembered = None
+        doubt = None if remembered is None else remembered.doubt or remembered.doubt_of(found)
+        if remembered is not None and doubt is None:
+            output.say(f"The catalog is believed at version {found.version}: there is nothing to accept.")
+            return
+        changes = () if remembered is None else tuple(remembered.looser(found))
+        confirm(
+            Plan(
+                f"Believe the catalog at version {found.version}, although {doubt or 'nothing is remembered'}:",
+                changes or ("nothing that stood still starts again",),
+                ("The proxies of this machine take it over within a second. Other machines are not reached.",),
+            ),
+            yes=yes,
+        )
+        while not file.write(found):
+            file.read()  # a worker wrote it meanwhile: what it remembered is what is replaced
+        output.say(f"This machine believes the catalog at version {found.version}.")
+
+
+@app.command()
+def export(
+    *,
+    output_file: Annotated[
+        Path | None,
+        typer.Option("--output", help="Write to this new file. Default: standard output.", show_default=False),
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Write the catalog as JSON, without secrets, for `catalog import` on another database."""
+    with installation(config, changes=False) as here:
+        document = here.catalog.export()
+    if output_file is None:
+        output.data(document.to_json().decode().rstrip())
+    else:
+        create_file(output_file, document.to_json())
+        output.say(f"Wrote version {document.version} of the catalog to {output_file}.")
+    if document.running:
+        output.warning(
+            f"{document.running} proxies are running: what they count and what is changed from now on is not in the"
+            " export. To move the catalog, stop them first."
+        )
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="What `catalog export` wrote; - for standard input.")],
+    *,
+    yes: YesOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Read an export into an empty catalog. `holdfast init` or `catalog import` makes its tables."""
+    try:
+        document = Export.parse(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes())
+    except OSError as error:
+        raise Invalid(f"{file} cannot be read: {error.strerror}") from None
+    with installation(config, create=True) as here:
+        keys = sum(len(keystore.keys) for keystore in document.keystores)
+        confirm(
+            Plan(
+                f"Import version {document.version} of a catalog:",
+                (
+                    f"{len(document.keystores)} keystores, {keys} keys",
+                    f"exported at {document.exported_at:%Y-%m-%d %H:%M} UTC",
+                ),
+                (
+                    "Encryption counts are those of the export: no proxy may have used the keys since.",
+                    f"The secrets are not in it: {here.configuration.catalog.secrets} must hold their files.",
+                ),
+            ),
+            yes=yes,
+        )
+        version = here.catalog.import_(document)
+        output.say(f"The catalog has the version {version}. `holdfast doctor` checks it.")
