@@ -15,11 +15,10 @@ def config(run: Run, catalog_only: Path) -> Path:
     return catalog_only
 
 
-def remember(config: Path, **differences: object) -> MemoryFile:
+def remember(config: Path, *, version: int = 2, blocked: frozenset[str] = frozenset()) -> MemoryFile:
     """What a proxy of this machine would have written."""
     file = MemoryFile(config.parent / "catalog.db.seen")
-    fields: dict[str, object] = {"version": 2, "doubt": None, "blocked": frozenset(), "disabled": frozenset()}
-    file.write(Memory(**fields | {"stopped": {}, "credentials": frozenset()} | differences))  # type: ignore[arg-type]
+    file.write(Memory(version, None, blocked, disabled=frozenset(), stopped={}, credentials=frozenset()))
     return file
 
 
