@@ -125,24 +125,6 @@ def test_a_stop_in_order_gives_back_what_was_not_made(operator: Catalog, workers
         assert operator.encryption_totals() == {1: made}
 
 
-def test_a_change_that_fails_is_made_when_the_catalog_takes_it(
-    operator: Catalog, workers: Callable[[], Catalog], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A stop for an unsafe IV must reach every proxy, also if the database takes no writes just then."""
-
-    def full(*_: object) -> bool:
-        raise Unavailable("disk full")
-
-    with started(workers()) as running, started(workers()) as other:
-        with monkeypatch.context() as broken:
-            broken.setattr(Catalog, "stop_generation", full)
-            running.feed.write_soon(("stop", 1), lambda catalog: catalog.stop_generation(1, "an unsafe IV"))
-            seconds_until(lambda: any("disk full; it is tried again" in text for text in running.said))
-        for one in (running, other):
-            seconds_until(lambda: one.key().current.stopped == "an unsafe IV")  # noqa: B023 (called at once)
-    assert operator.keys("main")[0].stopped == "an unsafe IV"
-
-
 def test_a_busy_key_is_refilled_before_the_next_poll(
     workers: Callable[[], Catalog], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 A reader only reads: what stands still must be heard of while the database takes no writes. A writer does the rest.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from threading import Event
@@ -33,7 +33,7 @@ _MOST = 20
 class CatalogFeed:
     """Polls the catalog: new snapshots, reservations of encryptions, last use of credentials, heartbeats.
 
-    `snapshot`, `used`, `stale_for` and `write_soon` are for the event loop and never block. A catalog that is down
+    `snapshot`, `used` and `stale_for` are for the event loop and never block. A catalog that is down
     leaves the last snapshot serving for `stale_limit` seconds; after that every keystore is blocked. `on_warning` and
     `on_notice` are called on the feed's threads; notices tell what changed.
     """
@@ -67,7 +67,6 @@ class CatalogFeed:
         self._was_silent = False
         # The writer's.
         self._used: dict[str, datetime] = {}
-        self._changes: dict[Hashable, Callable[[Catalog], object]] = {}
         self._unsaved: Memory | None = None
         self._fleet_size = 1
         self._flush_at = self._heartbeat_at = 0.0
@@ -101,7 +100,6 @@ class CatalogFeed:
             self._budget.give_back()
         with self._warnings.instead_of_errors("the latest uses of credentials are not recorded"):
             self._flush()
-        self._make_changes()
         self._save_memory()
         self._catalog.close()
 
@@ -120,14 +118,6 @@ class CatalogFeed:
     def used(self, access_key_id: str, at: datetime) -> None:
         """The credential signed a request."""
         self._used[access_key_id] = at
-
-    def write_soon(self, what: Hashable, change: Callable[[Catalog], object]) -> None:
-        """Make a change in the catalog, such as `stop_generation`; again until it succeeds, also over an outage.
-
-        Of several changes with the same `what` that wait, the last one is made.
-        """
-        self._changes[what] = change
-        self._budget.low.set()
 
     def _read(self) -> None:
         while not self._stopping.wait(POLL):
@@ -244,8 +234,7 @@ class CatalogFeed:
         while not self._stopping.is_set():
             with self._warnings.instead_of_errors("keys encrypt with what is reserved for them"):
                 self._budget.refill()
-            self._make_changes()
-            self._save_memory()
+                self._save_memory()
             now = self._monotonic()
             # Each time is set before its work: what fails is tried again at its next time, not twice a second.
             if now >= self._heartbeat_at:
@@ -258,13 +247,6 @@ class CatalogFeed:
                     self._flush()
             self._budget.low.wait(_WRITE)
             self._budget.low.clear()
-
-    def _make_changes(self) -> None:
-        for what, change in list(self._changes.items()):
-            with self._warnings.instead_of_errors("it is tried again"):
-                change(self._catalog)
-                if self._changes.get(what) is change:
-                    del self._changes[what]
 
     def _save_memory(self) -> None:
         memory = self._unsaved
