@@ -13,13 +13,13 @@ _WIDTH = 100
 _HEAD = """\
 # The command line
 
-Data goes to standard output, talk to standard error: `holdfast: error: ...`, then `hint: ...` with what to do next.
-With `--json` the data is one JSON document. Secrets are never taken from the command line, and printed only where a
-command says so. Commands on keystores, credentials and the catalog's side of keys need neither HSM nor PIN nor TLS
-files, so that blocking works when everything else does not.
+Data goes to standard output, messages to standard error: `holdfast: error: ...`, then `hint: ...` with what to do
+next. With `--json` the data is one JSON document. Secrets are never taken from the command line, and printed only
+where a command says so. Commands on keystores and credentials, and those on keys that change only the catalog, need
+neither HSM nor PIN nor TLS files, so that you can block when nothing else works.
 
 A change to something that exists (`block`, `unblock`, `disable`, `enable`, `retire`, `migrate`) shows its plan and
-asks. `--yes` applies it without asking; without a terminal and without `--yes` nothing is changed.
+asks. With `--yes` it does not ask; without a terminal and without `--yes` nothing is changed.
 
 """
 

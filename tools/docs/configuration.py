@@ -6,12 +6,12 @@ from holdfast.config.reference import TABLES, Absent, Key, Table
 _HEAD = """\
 # Configuration
 
-One TOML file holds what is installed: listeners, TLS, the catalog's place, limits, HSMs. What is managed
-(keystores, credentials, keys) lies in the catalog, and the `holdfast` commands change it.
+One TOML file describes what is installed: listeners, TLS, where the catalog is, limits, HSMs. What is managed
+(keystores, credentials, keys) is in the catalog, and the `holdfast` commands change it.
 
 The file is strict. An unknown key, a wrong type or a value out of range is an error that names the line and the
-nearest known key; all errors are told at once. Relative paths start at the folder of the file. Secrets are never
-written in it: it says where they lie. A default of `-` means: nothing. There is an example for each HSM in
+nearest known key; all errors are reported at once. Relative paths start at the directory of the file. It contains no
+secrets, only their locations. A default of `-` means that there is none. There is an example for each HSM in
 `examples/`.
 """
 

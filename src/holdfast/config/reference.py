@@ -103,7 +103,7 @@ SERVER = Table(
 
 TLS = Table(
     "tls",
-    "HTTPS. Without this table the proxy speaks plain HTTP, and something before it must end TLS.",
+    "HTTPS. Without this table the proxy uses plain HTTP, and something in front of it must terminate TLS.",
     (
         Key(
             "certificate", kinds.FilePath(), Absent.REQUIRED, "PEM: the server's certificate, then the intermediates."
@@ -119,18 +119,18 @@ TLS = Table(
     ),
 )
 
-HEALTH_TLS = Table("health_tls", "HTTPS for `health_listen`. Without this table it speaks plain HTTP.", TLS.keys)
+HEALTH_TLS = Table("health_tls", "HTTPS for `health_listen`. Without this table it uses plain HTTP.", TLS.keys)
 
 METRICS_TLS = Table(
     "metrics_tls",
-    "HTTPS for `metrics_listen`. Without this table it speaks plain HTTP. With client_ca only a scraper with a"
+    "HTTPS for `metrics_listen`. Without this table it uses plain HTTP. With client_ca only a scraper with a"
     " certificate is answered.",
     TLS.keys,
 )
 
 CATALOG = Table(
     "catalog",
-    "Where keystores, credentials and keys are kept. May be left out.",
+    "Where keystores, credentials and keys are stored. May be left out.",
     (
         Key(
             "url",
@@ -161,7 +161,7 @@ CATALOG = Table(
             "stale_limit_s",
             kinds.Seconds(1, 86_400),
             300,
-            "With the database down the proxy serves so long with what it last read; then all keystores are blocked.",
+            "While the database is down the proxy serves what it last read for this long, then blocks all keystores.",
         ),
     ),
 )
@@ -171,7 +171,7 @@ ENCRYPTION_LIMIT = Table(
     "Encryptions per key generation over all proxies. NIST SP 800-38D, 8.3 allows 2^32. May be left out.",
     (
         Key("warn", kinds.Integer(1, 2**32), 2**30, "One warning in the log. The default is 2^30."),
-        Key("alarm", kinds.Integer(1, 2**32), 2**31, "A louder one. The default is 2^31."),
+        Key("alarm", kinds.Integer(1, 2**32), 2**31, "An alarm in the log. The default is 2^31."),
         Key(
             "stop",
             kinds.Stop(),
@@ -183,13 +183,13 @@ ENCRYPTION_LIMIT = Table(
 
 AUTHORIZATION = Table(
     "authorization",
-    "Who may use which key, decided here too. Without this table everything that KMS's key policies allow is done.",
+    "Who may use which key, decided at the proxy as well. Without this table KMS's key policies alone decide.",
     (
         Key(
             "policies",
             kinds.FilePath(),
             Absent.REQUIRED,
-            "A file of Cedar policies. What none of them permits is denied. A changed file is loaded by itself.",
+            "A file of Cedar policies. What none of them permits is denied. A changed file is loaded automatically.",
         ),
     ),
 )
@@ -202,13 +202,13 @@ LOG = Table(
 
 HSM = Table(
     "hsm.NAME",
-    "One HSM, or one load-shared set behind one token. NAME is what keys are registered under. At least one.",
+    "One HSM, or one load-shared set behind one token. Keys are registered under NAME. At least one.",
     (
         Key(
             "profile",
             kinds.Choice(tuple(PROFILES), str),
             Absent.REQUIRED,
-            "The vendor's manners: IV, error codes, login, limits.",
+            "Vendor-specific behaviour: IV, error codes, login, limits.",
         ),
         Key("library", kinds.Library(), Absent.REQUIRED, "The vendor's PKCS#11 module."),
         Key("token", kinds.Token(), Absent.REQUIRED, "Which token of the module, by exactly one of the three."),
@@ -228,7 +228,7 @@ HSM = Table(
             "pin",
             kinds.Reference(),
             Absent.NONE,
-            "Where the user PIN or passphrase lies; one newline at its end is dropped.",
+            "Where the user PIN or passphrase is; one newline at its end is dropped.",
         ),
         Key(
             "sessions",
@@ -247,7 +247,7 @@ HSM = Table(
             "initialize_string",
             kinds.Text(),
             Absent.NONE,
-            "Handed to C_Initialize as pReserved. NSS softokn needs it; left out: none, as PKCS#11 says.",
+            "Passed to C_Initialize as pReserved. NSS softokn needs it; left out: none, as PKCS#11 says.",
         ),
         Key(
             "probe_interval_s",
