@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 _DAY = timedelta(days=1)
@@ -49,9 +49,17 @@ class Authority:
         path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         return cls(path, certificate, key)
 
-    def issue(self, path: Path, name: str = "localhost", *, days: int = 20, common_name: str | None = None) -> Path:
+    def issue(
+        self,
+        path: Path,
+        name: str = "localhost",
+        *,
+        days: int = 20,
+        common_name: str | None = None,
+        key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | None = None,
+    ) -> Path:
         """A PEM file with a certificate for `name` and its key. Negative `days`: expired so long ago."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name or name)])
         certificate = (
             _builder(
@@ -70,7 +78,11 @@ class Authority:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, since: timedelta, until: timedelta
+    subject: x509.Name,
+    issuer: x509.Name,
+    public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
+    since: timedelta,
+    until: timedelta,
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (

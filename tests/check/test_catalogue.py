@@ -3,6 +3,8 @@
 import importlib
 import pkgutil
 import re
+import tomllib
+from importlib.resources import files
 
 import pytest
 
@@ -40,10 +42,21 @@ def test_needs_name_checks_and_make_no_circle() -> None:
 @pytest.mark.parametrize("check", CATALOGUE, ids=lambda check: check.id)
 def test_a_check_has_title_source_and_method(check: Check) -> None:
     assert check.title
+    assert check.violation != check.title
+    assert check.remedy.endswith(".")
     assert check.what_it_does.endswith((".", ".)"))
     assert check.source.section
     assert len(check.source.plain) > 10
     assert not re.search(r"[<\[`]br|\*\*", check.source.plain)
+
+
+def test_no_remedy_is_left_over_from_a_check_that_is_gone() -> None:
+    text = files("holdfast.check").joinpath("violations.toml").read_text()
+    assert list(tomllib.loads(text)) == [check.id for check in sorted(CATALOGUE, key=_place)]
+
+
+def _place(check: Check) -> tuple[int, str]:
+    return list(GROUPS).index(check.group), check.id
 
 
 def test_selecting_a_check_includes_what_it_needs() -> None:

@@ -14,9 +14,11 @@ pytestmark = pytest.mark.server
 _MAIN = "import sys; from holdfast.cli.main import main; sys.exit(main())"
 
 
-def run(port: int, authority: Authority, configuration: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def run(
+    port: int, authority: Authority, configuration: Path, *more: str, local: bool = True
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", _MAIN, "check", f"https://localhost:{port}", "--ca", str(authority.path)]
-    command += ["--proxy-config", str(configuration), *more]
+    command += ["--proxy-config", str(configuration), *more, *(["--local"] if local else [])]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -25,8 +27,24 @@ def test_an_honest_proxy_is_fit(authority: Authority, certificate: Path, configu
     with serve(HonestProxy(), certificate) as port:
         done = run(port, authority, configuration, "--key", KEY, "--html", str(page), "--junit", str(suite))
     assert done.returncode == 0, done.stderr
-    assert "Fit for AWS KMS" in done.stdout
+    assert "Nothing failed in a check with --local. AWS KMS would refuse this endpoint" in done.stdout.replace(
+        "\n", " "
+    )
+    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+    assert not any(line.endswith(" ") for line in done.stdout.splitlines())
     assert SECRET not in done.stdout + done.stderr + page.read_text() + suite.read_text()
+
+
+def test_without_local_a_rehearsal_is_not_fit_for_kms(
+    authority: Authority, certificate: Path, configuration: Path
+) -> None:
+    with serve(HonestProxy(), certificate) as port:
+        done = run(port, authority, configuration, "--quiet", "--only", "REACH", local=False)
+    assert done.returncode == 11
+    lines = done.stdout.splitlines()
+    assert lines[0] == "fail REACH-03 The port is not 443"
+    assert any(line.startswith("  do     Let a load balancer") for line in lines)
+    assert "REACH-02" not in done.stdout
 
 
 def test_a_wrong_proxy_is_not_fit(authority: Authority, certificate: Path, configuration: Path) -> None:

@@ -25,7 +25,7 @@ def session_for(server: ProxyServer, client_certificate: Path | None = None) -> 
     )
     trust = Trust(str(server.authority.certificate), None if client_certificate is None else str(client_certificate))
     endpoint = Endpoint.parse(server.url, configuration)
-    return Session(endpoint, KEYS, trust, lambda: datetime.now(UTC), REGION, samples=20)
+    return Session(endpoint, KEYS, trust, lambda: datetime.now(UTC), REGION, samples=20, local=True)
 
 
 @pytest.fixture(params=[None, "nshield", "luna", "cloudhsm"])

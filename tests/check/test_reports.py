@@ -75,6 +75,26 @@ def test_the_page_names_every_check_and_its_verdict(report: Report) -> None:
     assert "Not fit for AWS KMS: 1 check failed." in text
 
 
+def test_every_report_says_what_was_found_and_what_to_do(report: Report) -> None:
+    out = io.StringIO()
+    show(report, Console(file=out, width=200))
+    for text in (html(report), junit(report).decode(), repr(document(report)), out.getvalue()):
+        assert "Changed ciphertext metadata is accepted" in text
+        assert "Bind the ciphertext metadata into the AAD." in text
+
+
+def test_failures_come_before_warnings_and_the_conclusion_last(report: Report) -> None:
+    out = io.StringIO()
+    results = tuple(
+        replace(result, verdict=Verdict.WARN) if result.check.id == "CONF-02" else result for result in report.results
+    )
+    show(replace(report, results=results), Console(file=out, width=80))
+    complaints = [
+        line.split()[:2] for line in out.getvalue().splitlines() if re.match(r"(fail|waived|warn) \w", line)
+    ]
+    assert complaints == [["fail", "DEC-07"], ["waived", "CONF-04"], ["warn", "CONF-02"]]
+
+
 def test_junit_counts_what_it_lists_and_survives_control_characters(report: Report) -> None:
     suite = ET.fromstring(junit(report)).find("testsuite")  # noqa: S314 (written by the line before)
     assert suite is not None
@@ -93,7 +113,7 @@ def test_the_json_document_holds_verdict_source_and_latency(report: Report) -> N
     assert value["load"]["carried"] == 100
 
 
-@pytest.mark.parametrize("width", [60, 100, 200])
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
 def test_the_terminal_report_keeps_to_its_width(report: Report, width: int) -> None:
     out = io.StringIO()
     show(report, Console(file=out, width=width))
@@ -117,7 +137,8 @@ def _with(report: Report, **verdicts: Verdict) -> Report:
 
 def test_fitness_follows_the_verdicts(report: Report) -> None:
     assert _with(report).fitness is Fitness.FIT
-    assert _with(report, CONF_04=Verdict.WARN).fitness is Fitness.FIT
+    assert _with(report, CONF_04=Verdict.WAIVED).fitness is Fitness.FIT
+    assert "Fit for AWS KMS" not in _with(report, CONF_04=Verdict.WAIVED).conclusion
     assert _with(report, CONF_04=Verdict.FAIL).fitness is Fitness.NOT_FIT
     assert _with(report, HEALTH_01=Verdict.FAIL).fitness is Fitness.NOT_JUDGED
     assert replace(_with(report), load=LoadOutcome(200, (step(200, p999=0.4),), 1, 1)).fitness is Fitness.NOT_FIT

@@ -54,6 +54,7 @@ def test_a_port_where_nobody_listens() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         session = session_of(RIGHT, f"https://localhost:{taken.getsockname()[1]}")
+        session.local = True
         assert failures(session, "REACH") == ["REACH-02"]
 
 

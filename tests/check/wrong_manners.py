@@ -10,7 +10,7 @@ from tests.check.honest_proxy import PREFIX, Answer, Headers, HonestProxy
 
 from holdfast.xks.errors import ErrorName, XksError
 from holdfast.xks.messages import EncryptRequest
-from holdfast.xks.types import Operation
+from holdfast.xks.types import HealthStatus, Operation
 from holdfast.xks.uri import Target
 
 
@@ -30,6 +30,22 @@ class WeakSuite(HonestProxy):
 
 class Http10(HonestProxy):
     http_version = "HTTP/1.0"
+
+
+class AnyCertificate(HonestProxy):
+    """Can present a certificate with a small key."""
+
+    ciphers = "ECDHE+AESGCM:@SECLEVEL=0"
+
+
+class PingFails(HonestProxy):
+    def handle(self, method: str, path: bytes, headers: Headers, body: bytes) -> Answer:
+        return (503, b"{}") if path == b"/ping" else super().handle(method, path, headers, body)
+
+
+class DegradedHsm(HonestProxy):
+    def health_status(self) -> HealthStatus:
+        return HealthStatus.DEGRADED
 
 
 class ClosesConnections(HonestProxy):

@@ -82,7 +82,7 @@ def session_with(server: ProxyServer) -> Session:
     configuration.write_text(json.dumps(document))
     endpoint = Endpoint.parse(server.url, ProxyConfiguration.read(configuration))
     trust = Trust(ca=str(server.authority.certificate))
-    return Session(endpoint, TEST_KEYS, trust, lambda: datetime.now(UTC), samples=20)
+    return Session(endpoint, TEST_KEYS, trust, lambda: datetime.now(UTC), samples=20, local=True)
 
 
 def _initialize_string(database: str) -> str:

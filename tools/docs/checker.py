@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 _CHECKS_INTRODUCTION = (
     f"The {len(CATALOGUE)} checks of `holdfast check`, in the order in which they run. *MUST* and *KMS* (what KMS "
     "needs though the specification has no keyword for it) fail when violated; *SHOULD* and *ADVICE* (sound "
-    "practice that follows from the text) warn. A check is skipped if one that it needs failed, so one mistake is "
-    "reported once.\n"
+    "practice that follows from the text) warn. CONF-04, REACH-03, and CERT-02 for an authority given with `--ca`, "
+    "are waived by `--local`, for endpoints that are not for KMS. A check is skipped if one that it needs failed, so "
+    "that one mistake is reported once.\n"
 )
 _ERRORS_INTRODUCTION = (
     "KMS reports almost every failure of an external key store as `KMSInvalidStateException`; only the message "
@@ -74,5 +75,6 @@ def _check(check: Check) -> str:
     source = check.source
     return (
         f"### {check.id}: {check.title}\n\n*{check.level}.* {check.what_it_does}{needs}\n\n"
+        f"**If not:** {check.violation}. {check.remedy}\n\n"
         f"> {source.plain}\n>\n> {source.document}, {source.section}\n"
     )

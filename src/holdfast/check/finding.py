@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ class Level(StrEnum):
     """How binding the sentence behind a check is.
 
     A violation of MUST (and of KMS: what KMS demands or relies on although the spec has no keyword for it) is a
-    failure; of SHOULD, and of ADVICE (sound practice that follows from the spec's text), a warning.
+    failure, always; of SHOULD, and of ADVICE (sound practice that follows from the spec's text), a warning.
     """
 
     MUST = "MUST"
@@ -27,11 +29,16 @@ class Level(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What a check found. SKIP: nothing was judged, and the evidence says why."""
+    """What a check found.
+
+    WAIVED: KMS would refuse this, but by --local the endpoint is not for KMS. SKIP: nothing was judged, and the
+    evidence says why.
+    """
 
     PASS = "pass"  # noqa: S105 (a verdict)
     FAIL = "fail"
     WARN = "warn"
+    WAIVED = "waived"
     SKIP = "skip"
 
 
@@ -57,7 +64,7 @@ def guide(section: str, statement: str) -> Source:
 
 
 class Finding(Exception):
-    """Ends a check other than by a pass. Carries the evidence."""
+    """Ends a check other than by a pass. Holds the evidence."""
 
     def __init__(self, evidence: str) -> None:
         super().__init__(evidence)
@@ -68,8 +75,8 @@ class Refuted(Finding):
     """The endpoint did what the check forbids."""
 
 
-class Doubtful(Finding):
-    """Not wrong as such, but the operator should know: a warning whatever the level."""
+class NotForKms(Refuted):
+    """What no endpoint on a developer's machine can satisfy: name, port, public authority. --local waives it."""
 
 
 class NotJudged(Finding):
@@ -92,6 +99,16 @@ class Check:
     needs: tuple[str, ...]
 
     @property
+    def violation(self) -> str:
+        """The title of a failure or warning: what was found."""
+        return _VIOLATIONS[self.id][0]
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a failure or warning."""
+        return _VIOLATIONS[self.id][1]
+
+    @property
     def group(self) -> str:
         """The part of the id before the number."""
         return self.id.split("-", 1)[0]
@@ -106,7 +123,7 @@ class Check:
 class Result:
     """The outcome of one check. `seconds` is how long it took.
 
-    Evidence quotes a stranger's answers, so control characters, with which it could steer a terminal, become `?`.
+    Evidence quotes answers of the endpoint. Control characters in it, which could steer a terminal, become `?`.
     """
 
     check: Check
@@ -114,8 +131,24 @@ class Result:
     evidence: str
     seconds: float
 
+    @property
+    def violated(self) -> bool:
+        """Whether the endpoint did not do what the check asks for."""
+        return self.verdict in (Verdict.FAIL, Verdict.WARN, Verdict.WAIVED)
+
+    @property
+    def title(self) -> str:
+        """The check's title, or what was found instead."""
+        return self.check.violation if self.violated else self.check.title
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "evidence", printable(self.evidence))
+
+
+_VIOLATIONS: dict[str, list[str]] = tomllib.loads(
+    files("holdfast.check").joinpath("violations.toml").read_text(encoding="utf-8")
+)
+"""By check id: what a violation is called, and what to do about it."""
 
 
 def printable(text: str) -> str:

@@ -70,8 +70,8 @@ class Measurement:
 
 
 def measure(session: Session) -> Measurement:
-    """Calls Encrypt if a test key is named, else GetHealthStatus. Raises WireError, OSError, or a Finding."""
-    operation = Operation.GET_HEALTH_STATUS if session.keys.key is None else Operation.ENCRYPT
+    """Calls Encrypt if there is a test key, else GetHealthStatus. Raises WireError, OSError, or a Finding."""
+    operation = Operation.GET_HEALTH_STATUS if session.found_key is None else Operation.ENCRYPT
     result = Measurement(operation, session.dns[1], [], [], [], [], [])
     for _ in range(min(_NEW_CONNECTIONS, session.samples)):
         start = perf_counter()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from holdfast._version import __version__
 from holdfast.check.checks import CATALOGUE
 from holdfast.check.endpoint import UsageError
-from holdfast.check.finding import Check, Doubtful, Level, NotJudged, Refuted, Result, Verdict
+from holdfast.check.finding import Check, Level, NotForKms, NotJudged, Refuted, Result, Verdict
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -27,7 +27,7 @@ _REACHED = "HEALTH-01"
 
 
 class Fitness(StrEnum):
-    """What the whole run says of the endpoint."""
+    """What the whole run says of the endpoint. FIT with waived checks means: fit, but for AWS KMS itself."""
 
     FIT = "fit"
     NOT_FIT = "not fit"
@@ -84,6 +84,17 @@ class Report:
                 return f"Not fit for AWS KMS: {count} check{'s' if count > 1 else ''} failed."
             case Fitness.NOT_FIT:
                 return "The checks passed, but the load was not carried."
+            case Fitness.FIT:
+                return self._what_fits
+
+    @property
+    def _what_fits(self) -> str:
+        waived = [result.check.id for result in self.results if result.verdict is Verdict.WAIVED]
+        if waived:
+            return (
+                "Nothing failed in a check with --local. AWS KMS would refuse this endpoint: "
+                f"{', '.join(waived)} {'are' if len(waived) > 1 else 'is'} violated."
+            )
         if len(self.results) < len(CATALOGUE):
             return "Nothing failed in the checks that were chosen."
         if not self.keys_tested:
@@ -169,8 +180,8 @@ def _judge(session: Session, check: Check) -> Result:
     except Refuted as finding:
         binding = check.level in (Level.MUST, Level.KMS)
         verdict, evidence = (Verdict.FAIL if binding else Verdict.WARN), finding.evidence
-    except Doubtful as finding:
-        verdict, evidence = Verdict.WARN, finding.evidence
+        if session.local and isinstance(finding, NotForKms):
+            verdict = Verdict.WAIVED
     except NotJudged as finding:
         verdict, evidence = Verdict.SKIP, finding.evidence
     return Result(check, verdict, evidence, perf_counter() - start)

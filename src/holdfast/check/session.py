@@ -1,4 +1,4 @@
-"""What a check is given: the endpoint, the test keys, ways to call it, and a memory of every answer."""
+"""What a check works with: the endpoint, the test keys, ways to call it, and every answer so far."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Sealed:
 
 @dataclass
 class Session:
-    """One run against one endpoint."""
+    """One run against one endpoint. `local`: the endpoint is for tests, and need not have what only KMS wants."""
 
     endpoint: Endpoint
     keys: TestKeys
@@ -81,6 +81,7 @@ class Session:
     clock: Callable[[], datetime]
     region: str = "us-east-1"
     samples: int = 100
+    local: bool = False
     exchanges: list[Exchange] = field(default_factory=list)
     measurement: Measurement | None = None
     _connection: Connection | None = None
@@ -101,6 +102,17 @@ class Session:
     def test_key(self) -> str:
         """The id of the key that can do both. Raises NotJudged if none was named."""
         return named(self.keys.key, "--key")
+
+    @cached_property
+    def found_key(self) -> str | None:
+        """The test key if the endpoint knows it: what is wrong with its id, META-01 alone reports."""
+        if self.keys.key is None:
+            return None
+        try:
+            response = self.call(Operation.GET_KEY_METADATA, metadata_body())
+        except Refuted:
+            return None
+        return None if response.error_name == ErrorName.KEY_NOT_FOUND else self.keys.key
 
     def connect(self, *, verify: bool = False) -> Connection:
         """A new connection. Raises WireError, ssl.SSLError, OSError."""
@@ -291,7 +303,7 @@ def _refuse_transient(response: Response, what: str) -> None:
 
 
 def fresh_plaintext(length: int = 32) -> bytes:
-    """Random bytes: what is sent is worth nothing to anybody."""
+    """Random bytes, so that nothing of value is sent."""
     return secrets.token_bytes(length)
 
 

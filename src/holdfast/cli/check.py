@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path  # noqa: TC003 (typer reads it at run time)
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
+_WIDEST, _WIDTH_OF_A_FILE = 110, 80
 _EXIT_CODES = {Fitness.FIT: ExitCode.OK, Fitness.NOT_FIT: ExitCode.ERRORS, Fitness.NOT_JUDGED: ExitCode.FAILED}
 
 
@@ -55,6 +58,14 @@ def check(
     ] = None,
     ca: Annotated[Path | None, typer.Option(help="Trust this CA (PEM) in place of the system's.")] = None,
     client_certificate: Annotated[Path | None, typer.Option(help="Certificate and key (PEM) for mutual TLS.")] = None,
+    local: Annotated[
+        bool,
+        typer.Option(
+            "--local",
+            help="The endpoint is for tests: waive what only KMS wants (CONF-04, REACH-03, CERT-02 with --ca).",
+        ),
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only failures and the conclusion.")] = False,
     region: Annotated[str, typer.Option(help="The AWS Region to sign for.")] = "us-east-1",
     samples: Annotated[int, typer.Option(min=10, max=100_000, help="Calls for the latency on one connection.")] = 100,
     load: Annotated[int | None, typer.Option(help="Then send this many requests/s, open loop (needs --key).")] = None,
@@ -69,8 +80,8 @@ def check(
     """Check an XKS endpoint, as KMS would see it.
 
     Sends only GetKeyMetadata, Encrypt, Decrypt, GetHealthStatus and requests that must be refused: nothing that could
-    harm a key or data. Exit code: 0 fit, 11 not fit (or the load was not carried), 1 not judged because no signed
-    call was answered.
+    harm a key or data. Exit code: 0 fit (with --local also if KMS itself would refuse name, port or authority),
+    11 not fit (or the load was not carried), 1 not judged because no signed call was answered.
     """
     with _usage_errors():
         session = Session(
@@ -80,6 +91,7 @@ def check(
             output.utc_now,
             region,
             samples,
+            local,
         )
         checks = select(only or [])
         request = None if load is None else _load_request(session, load, seconds, allowed=yes_load_this_host)
@@ -90,8 +102,17 @@ def check(
     if json:
         output.json(document(report))
     else:
-        show(report, Console(width=None if sys.stdout.isatty() else 160))
+        _print(report, quiet=quiet)
     raise typer.Exit(_EXIT_CODES[report.fitness])
+
+
+def _print(report: Report, *, quiet: bool) -> None:
+    if sys.stdout.isatty():
+        show(report, Console(width=min(get_terminal_size().columns, _WIDEST)), quiet=quiet)
+        return
+    text = StringIO()
+    show(report, Console(file=text, width=_WIDTH_OF_A_FILE), quiet=quiet)
+    output.data("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
 
 
 def _trust(ca: Path | None, client_certificate: Path | None) -> Trust:
@@ -146,7 +167,7 @@ class _Progress:
         self._done += 1
         _say_over("" if self._done == self._total else f"{self._done} of {self._total}: {result.check.id}")
         if result.verdict is Verdict.FAIL and sys.stderr.isatty():
-            output.say(f"\r\033[Kfailed: {result.check.id} {result.check.title}")
+            output.say(f"\r\033[Kfailed: {result.check.id} {result.title}")
 
 
 def _say_over(text: str) -> None:

@@ -2,7 +2,7 @@
 
 import ipaddress
 
-from holdfast.check.finding import Check, Doubtful, Level, Refuted, Source, check
+from holdfast.check.finding import Check, Level, NotForKms, Refuted, Source, check
 from holdfast.check.session import Session
 from holdfast.xks.errors import XksError
 from holdfast.xks.types import AccessKeyId, SecretAccessKey, UriPathPrefix
@@ -22,7 +22,7 @@ _SUFFIX = "/kms/xks/v1"
     ),
 )
 def uri_path(session: Session) -> str:
-    """Reads the configuration file."""
+    """Compares the path in the configuration file with the specification's grammar."""
     path = session.endpoint.configuration.uri_path
     if not path.endswith(_SUFFIX):
         raise Refuted(f"{path!r} does not end in {_SUFFIX}")
@@ -43,7 +43,7 @@ def uri_path(session: Session) -> str:
     ),
 )
 def access_key_id(session: Session) -> str:
-    """Reads the configuration file."""
+    """Compares the id in the configuration file with the specification's grammar."""
     text = session.endpoint.configuration.access_key_id
     try:
         return f"{AccessKeyId.parse(text)} ({len(text)} characters)"
@@ -58,7 +58,7 @@ def access_key_id(session: Session) -> str:
     source=Source("XKS proxy configuration in AWS KMS console", "43-64 characters, a-z, A-Z, 0-9, /, +, and ="),
 )
 def secret_access_key(session: Session) -> str:
-    """Reads the configuration file; says only the length of the secret."""
+    """Compares the secret in the configuration file with the specification's grammar; says only its length."""
     raw = session.endpoint.configuration.secret_access_key.reveal()
     try:
         SecretAccessKey.parse(raw.decode())
@@ -76,15 +76,15 @@ def secret_access_key(session: Session) -> str:
     ),
 )
 def domain_name(session: Session) -> str:
-    """Reads the URL."""
+    """Compares the host of the endpoint with the forms of an IP address and of a fully qualified name."""
     host = session.endpoint.host
     try:
         ipaddress.ip_address(host)
     except ValueError:
         if "." not in host:
-            raise Doubtful(f"{host} is not fully qualified: enough for a rehearsal, not for KMS") from None
+            raise NotForKms(f"{host} is not fully qualified: KMS cannot resolve it") from None
         return host
-    raise Refuted(f"{host} is an IP address: KMS refuses it as XksProxyUriEndpoint")
+    raise NotForKms(f"{host} is an IP address: KMS refuses it as XksProxyUriEndpoint")
 
 
 @check(

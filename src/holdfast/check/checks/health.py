@@ -1,6 +1,6 @@
 """GetHealthStatus: who is there, and whether what it says is true."""
 
-from holdfast.check.finding import Check, Doubtful, Level, NotJudged, Refuted, Source, check
+from holdfast.check.finding import Check, Level, NotJudged, Refuted, Source, check
 from holdfast.check.session import Body, Session, accepted, encrypt_body, fresh_plaintext, health_metadata
 from holdfast.xks.errors import ErrorName
 from holdfast.xks.types import HealthStatus, Operation
@@ -80,8 +80,6 @@ def statuses(session: Session) -> str:
     listed = ", ".join(f"{entry['id']} ({entry['model']}) {entry['healthStatus']}" for entry in entries)
     if all(entry["healthStatus"] == HealthStatus.UNAVAILABLE for entry in entries):
         raise Refuted(f"{listed}: KMS will not connect")
-    if any(entry["healthStatus"] != HealthStatus.ACTIVE for entry in entries):
-        raise Doubtful(listed)
     return listed
 
 
@@ -167,6 +165,22 @@ def manager_models(session: Session) -> str:
     return ", ".join(_named_with_version(entry["model"]) for entry in _fleet(_health(session)))
 
 
+@check(
+    "HEALTH-10",
+    "Every external key manager is ACTIVE",
+    level=Level.ADVICE,
+    source=Source(_SECTION, "The possible statuses are `ACTIVE`, `DEGRADED` and `UNAVAILABLE`."),
+    needs=("HEALTH-04",),
+)
+def all_active(session: Session) -> str:
+    """Reads healthStatus of each external key manager."""
+    entries = _fleet(_health(session))
+    others = [f"{entry['id']} is {entry['healthStatus']}" for entry in entries if entry["healthStatus"] != "ACTIVE"]
+    if others:
+        raise Refuted(", ".join(others))
+    return f"{len(entries)} of {len(entries)}"
+
+
 def _health(session: Session) -> Body:
     response = session.call(Operation.GET_HEALTH_STATUS, health_metadata())
     body = accepted(response, "GetHealthStatus").json_object
@@ -198,4 +212,5 @@ CHECKS: tuple[Check, ...] = (
     unique_ids,
     proxy_model,
     manager_models,
+    all_active,
 )

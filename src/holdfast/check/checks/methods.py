@@ -132,10 +132,12 @@ def keep_alive(session: Session) -> str:
     needs=("TLS-04",),
 )
 def load_balancer(session: Session) -> str:
-    """Tries GET /ping. The spec leaves the path open, so its absence proves nothing."""
+    """Sends GET /ping. The specification leaves the path open, so its absence proves nothing; a 5xx does."""
     response = session.send(session.sign("GET", "/ping", b""), "GET /ping")
     if response.status == 200:  # noqa: PLR2004 (OK)
         return "GET /ping: 200"
+    if response.status >= 500:  # noqa: PLR2004 (server errors)
+        raise Refuted(f"GET /ping: {response.status}, upon which a load balancer takes the proxy out of service")
     raise NotJudged(f"GET /ping: {response.status}; the path is the vendor's choice, and may be on another port")
 
 

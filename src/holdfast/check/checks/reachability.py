@@ -3,8 +3,8 @@
 import socket
 from time import perf_counter
 
-from holdfast.check.endpoint import HTTPS_PORT, is_public
-from holdfast.check.finding import Check, Doubtful, Level, Refuted, Source, check, guide
+from holdfast.check.endpoint import HTTPS_PORT
+from holdfast.check.finding import Check, Level, NotForKms, Refuted, Source, check, guide
 from holdfast.check.session import Session
 from holdfast.check.wire import TIMEOUT
 
@@ -52,13 +52,11 @@ def connects(session: Session) -> str:
     needs=("REACH-01",),
 )
 def port_443(session: Session) -> str:
-    """Reads the URL."""
+    """Compares the port of the endpoint's URL with HTTPS's own."""
     port = session.endpoint.port
-    if port == HTTPS_PORT:
-        return "443"
-    if is_public(session.address[0]):
-        raise Refuted(f"port {port}: KMS will only call 443")
-    raise Doubtful(f"port {port} on a private address: KMS will only call 443, so a load balancer must listen there")
+    if port != HTTPS_PORT:
+        raise NotForKms(f"port {port}: KMS calls no other port than 443, where a load balancer may listen")
+    return "KMS calls port 443, and so does this check"
 
 
 CHECKS: tuple[Check, ...] = (resolves, connects, port_443)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from holdfast.check.finding import Check, Doubtful, Finding, Level, Refuted, Source, check
+from holdfast.check.finding import Check, Finding, Level, NotJudged, Refuted, Source, check
 from holdfast.check.session import (
     Body,
     Session,
@@ -137,13 +137,13 @@ def _each_accepted(session: Session, change: Callable[[Body], Body], what: str) 
         elif response.status != _OK:
             raise Refuted(f"{operation} with {what}: {response.describe()}")
     if denied:
-        raise Doubtful(f"{what}: denied by the proxy's own authorization for {', '.join(denied)}, which is allowed")
+        raise NotJudged(f"{what}: denied by the proxy's own authorization for {', '.join(denied)}, which is allowed")
     return f"{len(bodies)} operations with {what}: accepted"
 
 
 def _bodies(session: Session) -> dict[Operation, Body]:
     bodies = {Operation.GET_HEALTH_STATUS: health_metadata()}
-    if session.keys.key is None:
+    if session.found_key is None:
         return bodies
     bodies[Operation.GET_KEY_METADATA] = metadata_body()
     try:

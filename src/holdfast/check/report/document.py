@@ -31,11 +31,12 @@ def document(report: Report) -> dict[str, Any]:
         "checks": [
             {
                 "id": result.check.id,
-                "title": result.check.title,
+                "title": result.title,
                 "level": result.check.level,
                 "verdict": result.verdict,
                 "evidence": result.evidence,
                 "method": result.check.what_it_does,
+                "remedy": result.check.remedy if result.violated else None,
                 "source": asdict(result.check.source),
                 "seconds": round(result.seconds, 4),
             }

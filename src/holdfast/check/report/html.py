@@ -36,7 +36,8 @@ def html(report: Report) -> str:
     body = "".join(
         (
             _head(report),
-            _section("To put right", _complaints(report, Verdict.FAIL)),
+            _section("Failures", _complaints(report, Verdict.FAIL)),
+            _section("Violated, and waived by --local", _complaints(report, Verdict.WAIVED)),
             _section("Warnings", _complaints(report, Verdict.WARN)),
             _latency(report.measurement) if report.measurement else "",
             _load(report.load) if report.load else "",
@@ -67,7 +68,7 @@ def _head(report: Report) -> str:
         for verdict in Verdict
         if report.count(verdict)
     )
-    tone = Verdict.PASS if report.fit else Verdict.FAIL
+    tone = Verdict.FAIL if not report.fit else Verdict.WARN if report.count(Verdict.WAIVED) else Verdict.PASS
     return (
         "<h1>Is this XKS endpoint fit for AWS KMS?</h1>"
         f'<p class="conclusion {tone}">{escape(report.conclusion)}</p><div '
@@ -94,12 +95,14 @@ def _checks(results: Iterable[Result], *, opened: bool) -> str:
 
 def _check(result: Result, *, opened: bool) -> str:
     check, source = result.check, result.check.source
+    remedy = f"<p><b>What to do:</b> {escape(check.remedy)}</p>" if result.violated else ""
     return (
         f'<details class="check {result.verdict}"{" open" if opened else ""}><summary>'
         f'<span class="verdict">{result.verdict}</span><span class="id">{check.id}</span>'
-        f'<span class="title">{escape(check.title)}</span><span '
+        f'<span class="title">{escape(result.title)}</span><span '
         f'class="evidence">{escape(result.evidence)}</span></summary>'
-        f'<p class="dim">{escape(check.what_it_does)}</p><blockquote>{escape(source.plain)}</blockquote>'
+        f'{remedy}<p class="dim">How it was checked: {escape(check.what_it_does)}</p>'
+        f"<blockquote>{escape(source.plain)}</blockquote>"
         f'<p class="dim">{escape(source.document)}, {escape(source.section)} · {check.level}</p></details>'
     )
 

@@ -20,7 +20,7 @@ def junit(report: Report) -> bytes:
         tests=str(len(report.results)),
         failures=str(report.count(Verdict.FAIL)),
         errors="0",
-        skipped=str(report.count(Verdict.SKIP)),
+        skipped=str(report.count(Verdict.SKIP) + report.count(Verdict.WAIVED)),
         time=f"{report.seconds:.3f}",
         timestamp=report.started.replace(tzinfo=None).isoformat(timespec="seconds"),
     )
@@ -49,11 +49,12 @@ def _case(result: Result) -> ET.Element:
         "testcase", classname=check.group, name=f"{check.id} {check.title}", time=f"{result.seconds:.3f}"
     )
     evidence = result.evidence
-    quoted = f"{evidence}\n{check.source.document}, {check.source.section}: {check.source.plain}"
+    remedy = f"{check.violation}. {check.remedy}\n" if result.violated else ""
+    quoted = f"{evidence}\n{remedy}{check.source.document}, {check.source.section}: {check.source.plain}"
     match result.verdict:
         case Verdict.FAIL:
             ET.SubElement(case, "failure", message=evidence, type=check.level).text = quoted
-        case Verdict.SKIP:
+        case Verdict.SKIP | Verdict.WAIVED:
             ET.SubElement(case, "skipped", message=evidence)
         case Verdict.WARN:
             ET.SubElement(case, "system-out").text = f"warning: {quoted}"

@@ -1,11 +1,12 @@
-"""The report for a terminal."""
+"""The report for a terminal, or for a file: lines of the width that is asked for."""
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -14,53 +15,92 @@ from holdfast.check.finding import Verdict
 from holdfast.check.latency import ADVISED_RTT, KMS_TIMEOUT, Summary
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from collections.abc import Iterator
+
+    from rich.console import Console, RenderableType
 
     from holdfast.check.finding import Result
     from holdfast.check.latency import Measurement
     from holdfast.check.load.outcome import LoadOutcome, Step
     from holdfast.check.run import Report
 
-STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.WARN: "yellow", Verdict.SKIP: "dim"}
+STYLES = {
+    Verdict.PASS: "green",
+    Verdict.FAIL: "bold red",
+    Verdict.WARN: "yellow",
+    Verdict.WAIVED: "yellow",
+    Verdict.SKIP: "dim",
+}
+_VERDICT_WIDTH, _ID_WIDTH = 8, 10
 
 
-def show(report: Report, console: Console) -> None:
-    """Everything: checks by group, the latency, the load, what failed with its source, and the conclusion."""
-    console.print(Text(f"{report.url}{report.uri_path}", style="bold"))
-    console.print(
-        Text(f"{report.address or 'no address'}, seen from {report.place}, {report.started:%Y-%m-%d %H:%M} UTC")
-    )
-    console.print(_checks(report))
-    if report.measurement is not None:
-        console.print(_latency(report.measurement))
-    if report.load is not None:
-        console.print(_load(report.load))
-    for complaint in _complaints(report):
-        console.print(complaint)
+def show(report: Report, console: Console, *, quiet: bool = False) -> None:
+    """Checks by group, latency, load; then failures, then warnings, each with its remedy; last the conclusion.
+
+    `quiet` leaves only failures and the conclusion.
+    """
+    if not quiet:
+        _show_run(report, console)
+    for verdict in (Verdict.FAIL,) if quiet else (Verdict.FAIL, Verdict.WAIVED, Verdict.WARN):
+        for result in report.results:
+            if result.verdict is verdict:
+                console.print(_complaint(result, console.width))
     counts = ", ".join(f"{report.count(verdict)} {verdict}" for verdict in Verdict if report.count(verdict))
-    style = "bold green" if report.fit else "bold red"
-    console.print(Text(report.conclusion, style=style), Text(f"({counts})", style="dim"))
+    style = "bold red" if not report.fit else "bold yellow" if report.count(Verdict.WAIVED) else "bold green"
+    console.print(Text(report.conclusion, style=style))
+    console.print(Text(counts, style="dim"))
 
 
-def _checks(report: Report) -> RenderableType:
-    table = Table(box=None, show_header=False, padding=(0, 1), expand=True)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(ratio=1)
-    # A word that is longer than the column goes on in the next line; none is cut off.
-    table.add_column(ratio=1, style="dim", overflow="fold")
+def _show_run(report: Report, console: Console) -> None:
+    console.print(Text(f"{report.url}{report.uri_path}", style="bold"))
+    seen = f"{report.address or 'no address'}, seen from {report.place}, {report.started:%Y-%m-%d %H:%M} UTC"
+    console.print(Text(seen))
     group = ""
     for result in report.results:
         if result.check.group != group:
             group = result.check.group
-            table.add_row("", "", Text(GROUPS[group], style="bold underline"), "")
-        table.add_row(
-            Text(result.verdict, style=STYLES[result.verdict]),
-            result.check.id,
-            Text(result.check.title),
-            Text(result.evidence),
-        )
-    return table
+            console.print(Text(f"\n{GROUPS[group]}", style="bold"))
+        for line in _line(result, console.width):
+            console.print(line)
+    console.print()
+    if report.measurement is not None:
+        console.print(_latency(report.measurement))
+    if report.load is not None:
+        console.print(_load(report.load))
+
+
+def _line(result: Result, width: int) -> Iterator[Text]:
+    """Verdict, id and title; below it the evidence, which for a failure or warning follows at the end."""
+    indent = " " * (_VERDICT_WIDTH + _ID_WIDTH)
+    title, *rest = _wrapped(result.title, width - len(indent)) or [""]
+    yield Text.assemble(
+        (f"{result.verdict:<{_VERDICT_WIDTH}}", STYLES[result.verdict]), f"{result.check.id:<{_ID_WIDTH}}", title
+    )
+    evidence = [] if result.violated else _wrapped(result.evidence, width - len(indent))
+    for text in rest:
+        yield Text(f"{indent}{text}")
+    for text in evidence:
+        yield Text(f"{indent}{text}", style="dim")
+
+
+def _complaint(result: Result, width: int) -> RenderableType:
+    check, source = result.check, result.check.source
+    rows = {
+        "found": result.evidence,
+        "do": check.remedy,
+        "how": check.what_it_does,
+        "source": f"{source.document}, {source.section} ({check.level}): {source.plain}",
+    }
+    lines = [Text.assemble((f"{result.verdict} ", STYLES[result.verdict]), (f"{check.id} {result.title}", "bold"))]
+    for name, text in rows.items():
+        first, *rest = _wrapped(text, width - 9) or [""]
+        lines.append(Text.assemble((f"  {name:<7}", "dim"), first))
+        lines += [Text(f"{'':<9}{each}") for each in rest]
+    return Group(*lines, Text())
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return wrap(text, max(width, 20))
 
 
 def _latency(measurement: Measurement) -> RenderableType:
@@ -111,24 +151,3 @@ def _table(title: str, columns: tuple[str, ...]) -> Table:
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 or column == "errors" else "right")
     return table
-
-
-def _complaints(report: Report) -> list[RenderableType]:
-    return [
-        _complaint(result)
-        for verdict in (Verdict.FAIL, Verdict.WARN)
-        for result in report.results
-        if result.verdict is verdict
-    ]
-
-
-def _complaint(result: Result) -> RenderableType:
-    check, source = result.check, result.check.source
-    title = Text.assemble((f"{result.verdict} ", STYLES[result.verdict]), (f"{check.id} {check.title}", "bold"))
-    rows = Table(box=None, show_header=False, padding=(0, 1, 0, 2))
-    rows.add_column(no_wrap=True, style="dim")
-    rows.add_column(overflow="fold")
-    rows.add_row("found", Text(result.evidence))
-    rows.add_row("how", Text(check.what_it_does))
-    rows.add_row("source", Text(f"{source.document}, {source.section} ({check.level}): {source.plain}"))
-    return Group(title, rows, Text())
