@@ -8,8 +8,7 @@ import pytest
 from botocore.loaders import Loader
 
 from holdfast.check.explain import exceptions, explain, refusal_title, title
-from holdfast.check.explanations import CONNECTION_ERRORS, FAILURES
-from holdfast.check.refusals import REFUSALS, Refusal
+from holdfast.check.explanations import CONNECTION_ERRORS, FAILURES, REFUSALS, Refusal
 from holdfast.xks.errors import ErrorName
 from holdfast.xks.kms_errors import KMS_ERRORS, ConnectionErrorCode, Failure
 
@@ -34,8 +33,13 @@ def test_a_connection_error_code_is_found_in_the_output_of_the_aws_cli(code: Con
 
 @pytest.mark.parametrize("name", list(ErrorName))
 def test_an_error_name_of_the_proxy_is_found(name: ErrorName) -> None:
-    """Before what KMS itself means by an exception of that name."""
-    assert explain(name)[0].name == title(name)
+    """After what KMS itself means by an exception of that name, which is what its callers see."""
+    assert explain(name)[-1].name == title(name)
+
+
+@pytest.mark.parametrize("name", list(ErrorName))
+def test_an_answer_of_the_proxy_is_the_proxys(name: ErrorName) -> None:
+    assert [match.name for match in explain(f'{{"errorName":"{name}","errorMessage":"x"}}')] == [title(name)]
 
 
 @pytest.mark.parametrize("name", ["XksProxyUriUnreachableException", "xksproxyuriunreachableexception"])

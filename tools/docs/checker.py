@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.check.checks import CATALOGUE, GROUPS
 from holdfast.check.explain import exceptions_text, title
-from holdfast.check.explanations import CONNECTION_ERRORS, FAILURES
-from holdfast.check.refusals import REFUSALS
+from holdfast.check.explanations import CONNECTION_ERRORS, FAILURES, REFUSALS
 from holdfast.xks.kms_errors import KMS_ERRORS
 
 if TYPE_CHECKING:
@@ -23,7 +22,8 @@ _CHECKS_INTRODUCTION = (
 )
 _ERRORS_INTRODUCTION = (
     "KMS reports almost every failure of an external key store as `KMSInvalidStateException`; only the message "
-    'differs. `holdfast explain "<exception, message or ConnectionErrorCode>"` looks it up here.\n'
+    "differs. `holdfast explain` looks it up here, from an exception, its message, or a ConnectionErrorCode. KMS was "
+    "also seen to give these messages under `KMSInternalException`.\n"
 )
 
 
@@ -53,7 +53,7 @@ def kms_errors() -> str:
             f"- **Raised as:** {exceptions_text(error)}\n"
             f"- **Meaning:** {words.meaning}\n- **Where to look:** {words.look}\n- **What to do:** {words.act}\n"
         )
-    parts.append("## What KMS refuses of its own\n")
+    parts.append("## What KMS itself refuses\n")
     for refusal in REFUSALS:
         words = refusal.explanation
         says = f"\n\n> ... {refusal.says} ..." if refusal.says else ""

@@ -1,27 +1,28 @@
-"""From an exception, a message or a ConnectionErrorCode back to the failures that can stand behind it."""
+"""From an exception, a message or a ConnectionErrorCode to the failures that can be behind it."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from typing import Final
 
-from holdfast.check.explanations import CONNECTION_ERRORS, FAILURES, Explanation
-from holdfast.check.refusals import REFUSALS, Refusal
+from holdfast.check.explanations import CONNECTION_ERRORS, FAILURES, REFUSALS, Explanation, Refusal
 from holdfast.xks.errors import ErrorName
 from holdfast.xks.kms_errors import KMS_ERRORS, ConnectionErrorCode, Failure, KmsError, OperationGroup
 
 _FEWEST_LETTERS = 20
-"""In a row, of KMS's message: fewer say nothing."""
-_ALIKE = 0.75
-_WORD = re.compile(r"[A-Za-z][A-Za-z_]{5,}")
-_TOLD_TO_A_CALLER = re.compile(r"(\w+Exception)\W{0,2} when calling|errorCode\W+(\w+)|errorfactory\.(\w+)")
-"""What boto3, the AWS CLI and CloudTrail write around the exception that a caller of KMS got."""
+"""In a row, of a message of KMS: fewer prove nothing."""
+_WORD = re.compile(r"[A-Za-z][A-Za-z_]{3,}")
+_CODE = re.compile(r"""(?:error ?code|code|__type)["']?\s*[:=]\s*["']?(?:[\w.]+[.#])?(\w+)""", re.IGNORECASE)
+"""Where CloudTrail, SDKs and the wire write the code of an error, which CloudTrail may shorten (`AccessDenied`)."""
+_ERROR_NAME = re.compile(r"""errorName["']?\s*[:=]\s*["']?(\w+)""")
+"""The body of an answer of the proxy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What fits. `kms` is None for a ConnectionErrorCode and for what KMS refuses of its own."""
+    """What fits. `kms` is None for a ConnectionErrorCode and for an exception of KMS's own."""
 
     name: str
     explanation: Explanation
@@ -31,16 +32,22 @@ class Match:
 def explain(text: str) -> list[Match]:
     """What `text` can mean; empty if nothing.
 
-    A message decides before an exception's name does, as most failures share KMSInvalidStateException.
+    The exception that it names decides, however it is written; the message decides between the failures that share
+    an exception. A caller of KMS never sees an errorName of the proxy, so that one counts only on its own.
     """
-    for find in (_by_whole_message, _by_code, _by_part_of_a_message, _by_name, _by_likeness):
-        if matches := find(text):
-            return matches
-    return []
+    words = {word.lower() for word in _WORD.findall(text)}
+    codes = [Match(code, CONNECTION_ERRORS[code], None) for code in ConnectionErrorCode if code.lower() in words]
+    answered = [_match(ErrorName(name)) for name in _ERROR_NAME.findall(text) if name in set(ErrorName)]
+    if found := codes or answered:
+        return found
+    proxys = [_match(failure) for failure in KMS_ERRORS if text.strip().lower() == failure.lower()]
+    if raised := [match for name in _exceptions(text) for match in _of_exception(name, text)]:
+        return _once([*raised, *proxys])
+    return _said(text, REFUSALS) or proxys or _by_message(text) or _named(words)
 
 
 def exceptions(error: KmsError) -> set[str]:
-    """The KMS exceptions that carry this failure, as the spec's row names them."""
+    """The KMS exceptions that have this failure behind them, as the spec's row names them."""
     return {name for name in (error.key_store, error.create_key, error.cryptographic) if name is not None}
 
 
@@ -60,45 +67,64 @@ def title(failure: ErrorName | Failure) -> str:
 
 
 def refusal_title(refusal: Refusal) -> str:
-    """How a refusal of KMS's own is headed."""
-    return f"KMS itself refused: {refusal.exception}" + (f", {refusal.says}" if refusal.says else "")
+    """How an exception of KMS's own is headed."""
+    alike = sum(other.exception == refusal.exception for other in REFUSALS)
+    return f"KMS itself refused: {refusal.exception}" + (f", {refusal.says}" if alike > 1 else "")
 
 
-def _by_whole_message(text: str) -> list[Match]:
+_WITH_A_MESSAGE_OF_THE_SPEC: Final = {name for error in KMS_ERRORS.values() for name in exceptions(error)} | {
+    "KMSInternalException"
+}
+"""Exceptions whose message tells which failure of the proxy is behind them, if one is."""
+
+
+def _short(name: str) -> str:
+    return name.lower().removesuffix("exception")
+
+
+_KNOWN: Final = {
+    _short(name): name for name in (*_WITH_A_MESSAGE_OF_THE_SPEC, *(each.exception for each in REFUSALS))
+}
+
+
+def _exceptions(text: str) -> list[str]:
+    """The exceptions of KMS that the text names, each once, in its order.
+
+    Go, Java, JavaScript, Rust and the others put packages and capitals of their own around the name; AWS Lambda puts
+    KMS before it.
+    """
+    named = [_short(word) for word in _WORD.findall(text) if word.lower().endswith("exception")]
+    named += [_short(code) for code in _CODE.findall(text)]
+    found = [_KNOWN.get(name) or _KNOWN.get(name.removeprefix("kms")) for name in named]
+    return list(dict.fromkeys(name for name in found if name is not None))
+
+
+def _of_exception(name: str, text: str) -> list[Match]:
+    refusals = [each for each in REFUSALS if each.exception == name]
+    if said := _said(text, refusals):
+        return said
+    own = [_own(each) for each in refusals]
+    if name not in _WITH_A_MESSAGE_OF_THE_SPEC:
+        return own
+    raised = [_match(failure) for failure, error in KMS_ERRORS.items() if name in exceptions(error)]
+    return _by_message(text) or [*raised, *own]
+
+
+def _said(text: str, refusals: tuple[Refusal, ...] | list[Refusal]) -> list[Match]:
     letters = _letters(text)
-    refusals = [each for each in REFUSALS if each.says and _letters(each.says) in letters]
-    whole = [failure for failure, error in KMS_ERRORS.items() if _letters(error.message) in letters]
-    return [_match(failure) for failure in whole] + [_own(each) for each in refusals]
+    return [_own(each) for each in refusals if each.says and _letters(each.says) in letters]
 
 
-def _by_code(text: str) -> list[Match]:
-    words = _words(text)
-    return [Match(code, CONNECTION_ERRORS[code], None) for code in ConnectionErrorCode if code.lower() in words]
-
-
-def _by_part_of_a_message(text: str) -> list[Match]:
-    """A log or a console may have cut the message: the one with most letters in a row in common is meant."""
+def _by_message(text: str) -> list[Match]:
+    """The failure whose message has most letters in a row in common: a log or a console may have cut it."""
     letters = _letters(text)
     shared = {failure: _in_a_row(letters, _letters(error.message)) for failure, error in KMS_ERRORS.items()}
     most = max(shared.values())
     return [_match(failure) for failure, count in shared.items() if count == most and most >= _FEWEST_LETTERS]
 
 
-def _by_name(text: str) -> list[Match]:
-    words = _words(text)
-    told = _TOLD_TO_A_CALLER.search(text)
-    if told is not None:
-        # CloudTrail writes AccessDenied where an SDK raises AccessDeniedException.
-        words.add(f"{next(filter(None, told.groups())).lower().removesuffix('exception')}exception")
-    refusals = [_own(each) for each in REFUSALS if each.exception.lower() in words]
-    # An errorName of the proxy never reaches a caller of KMS, who sees an exception of KMS's own under that name.
-    named = () if told else tuple(f for f in KMS_ERRORS if _names(f, words, text))
-    raised = [f for f, error in KMS_ERRORS.items() if words & {name.lower() for name in exceptions(error)}]
-    return [_match(failure) for failure in dict.fromkeys((*named, *raised))] + refusals
-
-
-def _names(failure: ErrorName | Failure, words: set[str], text: str) -> bool:
-    return failure.lower() in words or failure == text.strip()
+def _named(words: set[str]) -> list[Match]:
+    return [_match(failure) for failure in KMS_ERRORS if failure.lower() in words]
 
 
 def _match(failure: ErrorName | Failure) -> Match:
@@ -109,22 +135,12 @@ def _own(refusal: Refusal) -> Match:
     return Match(refusal_title(refusal), refusal.explanation, None)
 
 
+def _once(matches: list[Match]) -> list[Match]:
+    return list({match.name: match for match in matches}.values())
+
+
 def _in_a_row(text: str, message: str) -> int:
     return SequenceMatcher(None, text, message, autojunk=False).find_longest_match().size
-
-
-def _by_likeness(text: str) -> list[Match]:
-    query = _letters(text)
-    scores = {
-        failure: SequenceMatcher(None, query, _letters(error.message)).ratio()
-        for failure, error in KMS_ERRORS.items()
-    }
-    best = max(scores.values())
-    return [_match(failure) for failure, score in scores.items() if score == best and score >= _ALIKE]
-
-
-def _words(text: str) -> set[str]:
-    return {word.lower() for word in _WORD.findall(text)}
 
 
 def _letters(text: str) -> str:

@@ -8,6 +8,7 @@ from textwrap import fill
 from typing import Annotated
 
 import typer
+from msgspec import to_builtins
 
 from holdfast.admin.errors import NotFound
 from holdfast.check.explain import Match, exceptions_text, explain
@@ -23,28 +24,42 @@ _WIDEST = 100
 @app.command()
 def explain_command(
     text: Annotated[
-        str, typer.Argument(help="The exception, its message (best), an errorName or a ConnectionErrorCode.")
+        list[str],
+        typer.Argument(
+            help="The exception, its message (best), an errorName or a ConnectionErrorCode, as an SDK, the AWS CLI, "
+            "Terraform or CloudTrail writes it. Quotes are needed only for what your shell would change."
+        ),
     ],
     *,
     json: JsonOption = False,
 ) -> None:
     """Say what an AWS KMS error means and what to do."""
-    matches = explain(text)
+    matches = explain(" ".join(text))
     if not matches:
         raise NotFound(
-            "this is no error that AWS KMS is known to report for an external key store",
+            "AWS KMS is not known to report this for an external key store",
             hint="Paste the whole message, or the ConnectionErrorCode of `aws kms describe-custom-key-stores`.",
         )
     if json:
-        output.json([asdict(match) for match in matches])
+        output.json([_as_json(match) for match in matches])
     elif len(matches) >= _MANY:
         _many(matches)
     else:
         output.data("\n\n".join(_text(match) for match in matches))
 
 
+def _as_json(match: Match) -> dict[str, object]:
+    return {
+        "name": match.name,
+        "explanation": to_builtins(match.explanation),
+        "kms": None if match.kms is None else asdict(match.kms),
+    }
+
+
 def _many(matches: list[Match]) -> None:
-    output.data(f"This can be any of {len(matches)} failures: the message that comes with it tells which.\n")
+    output.data(
+        f"This can be any of {len(matches)} failures. The message that comes with the exception says which.\n"
+    )
     for match in matches:
         message = match.kms.message if match.kms else match.explanation.meaning
         output.data(fill(f"{match.name}: {message}", _width(), initial_indent="- ", subsequent_indent="  "))

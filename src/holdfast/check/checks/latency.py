@@ -61,7 +61,9 @@ def round_trip(session: Session) -> str:
     return evidence
 
 
-@check("LAT-04", "No single call took more than 250 ms", level=Level.ADVICE, source=_TIMEOUT, needs=("LAT-01", "LAT-02"))
+@check(
+    "LAT-04", "No single call took more than 250 ms", level=Level.ADVICE, source=_TIMEOUT, needs=("LAT-01", "LAT-02")
+)
 def slowest(session: Session) -> str:
     """Looks at the slowest of all calls, new connections included."""
     measurement = _measured(session)
