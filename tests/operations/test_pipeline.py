@@ -16,7 +16,7 @@ from holdfast.catalog.errors import CatalogError
 from holdfast.catalog.snapshot import Takeover
 from holdfast.ekm import faults
 from holdfast.ekm.faults import EkmFault, NativeCall
-from holdfast.operations.event import Event
+from holdfast.operations.event import Event, RecordUnavailable
 from holdfast.operations.faults import _MESSAGES, NAMES, to_xks_error
 from holdfast.operations.request import Request
 from holdfast.policy.faults import AccessDenied
@@ -120,8 +120,13 @@ def _subclasses(kind: type[Exception]) -> Iterator[type[Exception]]:
 
 def test_every_fault_has_an_error_name_and_every_name_a_message() -> None:
     """Also those of the PKCS#11 backend; a fault outside ekm/faults.py is named as what it is a kind of."""
-    kinds = [*_subclasses(EkmFault), EncryptionLimitReached, CountUnavailable, AccessDenied]
-    homes = {faults.__name__, CountUnavailable.__module__, AccessDenied.__module__}
+    kinds = [*_subclasses(EkmFault), EncryptionLimitReached, CountUnavailable, AccessDenied, RecordUnavailable]
+    homes = {
+        faults.__name__,
+        CountUnavailable.__module__,
+        AccessDenied.__module__,
+        RecordUnavailable.__module__,
+    }
     assert {kind for kind in kinds if kind.__module__ in homes} == set(NAMES)
     for kind in kinds:
         assert to_xks_error(kind("why")).message == _MESSAGES[to_xks_error(kind("why")).name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -12,8 +13,9 @@ import pytest
 
 from holdfast.ekm.pkcs11 import ckr
 from holdfast.operations.event import Event
-from holdfast.proxy.event_log import CAPACITY, EventLog, Record, ascii_only, decision
-from holdfast.proxy.log_sink import LogSink
+from holdfast.proxy import event_log
+from holdfast.proxy.event_log import CAPACITY, REFUSALS_AT_ONCE, EventLog, Record, ascii_only, decision
+from holdfast.proxy.log_sink import LogSink, NotWritten
 from holdfast.xks.encoding import decode_json_object
 from holdfast.xks.errors import ErrorName
 from holdfast.xks.messages import RequestMetadata
@@ -22,6 +24,8 @@ from holdfast.xks.types import Operation
 if TYPE_CHECKING:
     from pathlib import Path
 
+AUDIT = Record(0, Event(access_key_id="A" * 20), "")
+REFUSAL = Record(0, Event(status=401, error=ErrorName.AUTHENTICATION_FAILED), "192.0.2.1")
 HOSTILE = 'a"\\\n\r\t\x00\x1b[31m\x7f\x9b1m\u2028\u202e\ufeff😀' + "}{"
 
 
@@ -117,7 +121,7 @@ def test_a_full_disk_loses_lines_and_counts_them() -> None:
     log = EventLog(_Full(), ckr_name=ckr.name, worker=1, on_warning=print)
     log.start()
     for _ in range(3):
-        log.append(Record(0, Event(), ""))
+        log.append(AUDIT)
     log.close()
     assert log.lost == 3
 
@@ -126,13 +130,106 @@ def test_a_blocked_sink_loses_what_exceeds_the_capacity_and_delays_nobody() -> N
     sink = _Blocked()
     log = EventLog(sink, ckr_name=ckr.name, worker=1, on_warning=print)
     log.start()
-    log.append(Record(0, Event(), ""))
+    log.append(AUDIT)
     assert sink.entered.wait(5)
     for _ in range(CAPACITY + 7):
-        log.append(Record(0, Event(), ""))
+        log.append(AUDIT)
     assert log.lost == 7
     sink.released.set()
     log.close()
+
+
+def test_refusals_before_authentication_are_sampled_and_never_displace_the_audit_record(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log = EventLog(sink_of(path), ckr_name=ckr.name, worker=1, on_warning=print, monotonic=lambda: 0.0)
+    for _ in range(CAPACITY):
+        log.append(REFUSAL)
+    for _ in range(CAPACITY):
+        log.append(AUDIT)
+    log.start()
+    log.close()
+    lines = [decode_json_object(line) for line in path.read_bytes().splitlines()]
+    assert log.lost == 0
+    assert sum("accessKeyId" in line for line in lines) == CAPACITY
+    assert sum(line.get("errorName") == "AuthenticationFailedException" for line in lines) == REFUSALS_AT_ONCE
+    left_out = CAPACITY - REFUSALS_AT_ONCE
+    (summary,) = (line for line in lines if "leftOut" in line)
+    assert (summary["leftOut"], summary["detail"]) == (
+        left_out,
+        f"{left_out} refusals before authentication were left out",
+    )
+
+
+def test_lines_wait_for_a_sink_that_takes_nothing_and_are_written_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_log, "RETRY", 0.01)
+    said: list[str] = []
+    sink = _FullAtFirst(sink_of(tmp_path / "log"))
+    log = EventLog(sink, ckr_name=ckr.name, worker=1, on_warning=said.append)
+    log.start()
+    for number in range(5):
+        log.append(Record(number, Event(access_key_id="A" * 20), ""))
+    assert sink.refused.wait(5)
+    assert log.trouble() == "the event log cannot be written: No space left on device"
+    sink.full = False
+    assert sink.taken.wait(5)
+    log.close()
+    assert log.trouble() is None
+    lines = (tmp_path / "log").read_bytes().splitlines()
+    assert [decode_json_object(line)["timestamp"][18:20] for line in lines] == [f"{n}." for n in range(5)]
+    assert said == [
+        f"the event log cannot be written: No space left on device; up to {CAPACITY} lines wait until it can",
+        "the event log can be written again",
+    ]
+
+
+def test_half_a_line_is_cut_off_the_file_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log"
+    sink = sink_of(path)
+    sink.write(b"first\n")
+    real = os.write
+    pieces = iter([8, None])
+
+    def nearly_full(descriptor: int, data: bytes) -> int:
+        room = next(pieces)
+        if room is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, data[:room])
+
+    monkeypatch.setattr(os, "write", nearly_full)
+    with pytest.raises(NotWritten) as caught:
+        sink.write(b"second\nthird\n")
+    monkeypatch.undo()
+    assert caught.value.lines == 1
+    assert path.read_bytes() == b"first\nsecond\n"
+    sink.write(b"third\n")
+    assert path.read_bytes() == b"first\nsecond\nthird\n"
+
+
+def test_half_a_line_in_a_pipe_is_ended_before_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    turn = os.open(tmp_path, os.O_TMPFILE | os.O_RDWR)
+    sink = LogSink(None, turn_file=turn)
+    monkeypatch.setattr(sink, "_descriptor", writing)
+    real = os.write
+    pieces = iter([3, None])
+
+    def gone(descriptor: int, data: bytes) -> int:
+        room = next(pieces)
+        if room is None:
+            raise BrokenPipeError
+        return real(descriptor, data[:room])
+
+    monkeypatch.setattr(os, "write", gone)
+    with pytest.raises(NotWritten):
+        sink.write(b"second\n")
+    monkeypatch.undo()
+    monkeypatch.setattr(sink, "_descriptor", writing)
+    sink.write(b"third\n")
+    assert os.read(reading, 100) == b"sec\nthird\n"
+    for descriptor in (reading, writing, turn):
+        os.close(descriptor)
 
 
 def test_reopening_goes_on_in_a_new_file(tmp_path: Path) -> None:
@@ -188,6 +285,26 @@ class _Full:
         """No space."""
         with open("/dev/full", "wb", buffering=0) as full:  # noqa: PTH123 (a device)
             full.write(lines)
+
+    def reopen(self) -> None:
+        """Nothing to open."""
+
+
+class _FullAtFirst:
+    """A sink that is full until `full` is False."""
+
+    def __init__(self, sink: LogSink) -> None:
+        self.full = True
+        self.refused, self.taken = threading.Event(), threading.Event()
+        self._sink = sink
+
+    def write(self, lines: bytes) -> None:
+        """No space, at first."""
+        if self.full:
+            self.refused.set()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self._sink.write(lines)
+        self.taken.set()
 
     def reopen(self) -> None:
         """Nothing to open."""

@@ -94,7 +94,7 @@ class _Reader:
             catalog=_catalog(catalog),
             encryption_limits=EncryptionLimits(**limits),
             authorization=None if authorization is None else Authorization(**authorization),
-            log=Log(log["events"]),
+            log=Log(log["events"], log["required"]),
             hsms={name: _hsm(name, hsm) for name, hsm in hsms.items()},
             health_tls=None if health_tls is None else Tls(**health_tls),
             metrics_tls=None if metrics_tls is None else Tls(**metrics_tls),

@@ -1,6 +1,7 @@
 """The configuration file's tables as values. A `Configuration` that exists has been validated."""
 
 from dataclasses import dataclass, field
+from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
@@ -74,12 +75,18 @@ class Authorization:
     policies: Path
     text: str | None = field(default=None, repr=False)
 
+    @property
+    def digest(self) -> str:
+        """The first 16 hexadecimal digits of the SHA-256 of `text`."""
+        return sha256((self.text or "").encode()).hexdigest()[:16]
+
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """`[log]`. `events` is a file, or None for standard output."""
+    """`[log]`. `events` is a file, or None for standard output. `required`: no record, no answer."""
 
     events: Path | None
+    required: bool = False
 
 
 @dataclass(frozen=True, slots=True)

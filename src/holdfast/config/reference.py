@@ -197,7 +197,15 @@ AUTHORIZATION = Table(
 LOG = Table(
     "log",
     "The event log: one JSON object per request and line. May be left out.",
-    (Key("events", kinds.FilePath(), Absent.NONE, "A file to append to; left out: standard output."),),
+    (
+        Key("events", kinds.FilePath(), Absent.NONE, "A file to append to; left out: standard output."),
+        Key(
+            "required",
+            kinds.Flag(),
+            False,
+            "Whether an answer waits for its line, and keys are refused while no line can be written.",
+        ),
+    ),
 )
 
 HSM = Table(

@@ -8,6 +8,11 @@ from holdfast.xks.errors import ErrorName
 from holdfast.xks.messages import RequestMetadata
 from holdfast.xks.types import Operation
 
+
+class RecordUnavailable(Exception):
+    """The event log cannot be written, and the configuration wants no answer without a record."""
+
+
 METHOD_NOT_ALLOWED = "MethodNotAllowed"
 """Ours, for log and metrics: the spec answers another method with 405 and gives it no error name."""
 

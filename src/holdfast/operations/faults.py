@@ -2,6 +2,7 @@
 
 from holdfast.catalog.counting import CountUnavailable, EncryptionLimitReached
 from holdfast.ekm import faults
+from holdfast.operations.event import RecordUnavailable
 from holdfast.policy.faults import AccessDenied
 from holdfast.xks.errors import ErrorName, XksError
 
@@ -24,6 +25,7 @@ NAMES: dict[type[Exception], ErrorName] = {
     EncryptionLimitReached: ErrorName.INVALID_STATE,
     CountUnavailable: ErrorName.DEPENDENCY_TIMEOUT,
     AccessDenied: ErrorName.ACCESS_DENIED,
+    RecordUnavailable: ErrorName.DEPENDENCY_TIMEOUT,
 }
 """Total: a test walks every fault that exists."""
 

@@ -99,6 +99,8 @@ class Pipeline:
             event.authentication = self._services.clock() - started
         event.access_key_id = access_key_id.value
         self._services.credential_used(access_key_id.value, now)
+        if named.external_key_id is not None:
+            self._services.require_record()
         request = Request(
             keystore, named.external_key_id, body, deadline=arrived + self._services.deadline, event=event
         )

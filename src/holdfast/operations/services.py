@@ -21,7 +21,8 @@ class Budget(Protocol):
 class Services:
     """`clock` is monotonic seconds, `now` the wall clock (timezone-aware), `deadline` seconds per request.
 
-    `credential_used` is told each access key id that signed a request. Without `policies` nobody is denied.
+    `credential_used` is called with each access key id that signed a request. Without `policies` none is denied.
+    `require_record` raises RecordUnavailable while no record of an operation on a key could be kept.
     """
 
     snapshot: Callable[[], Snapshot]
@@ -32,3 +33,4 @@ class Services:
     now: Callable[[], datetime]
     deadline: float
     policies: Policies | None = None
+    require_record: Callable[[], None] = lambda: None

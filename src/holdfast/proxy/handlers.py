@@ -1,7 +1,9 @@
 """What the main port answers: the XKS Proxy API, and the load balancers' /ping and /ready."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from http import HTTPStatus
 
 import msgspec
 
@@ -60,7 +62,7 @@ class ProbeHandler:
 
 
 class ApiHandler:
-    """The main port."""
+    """The main port. With `recorded` an operation on a key is answered once its event is written, or refused."""
 
     def __init__(  # noqa: PLR0913 (each is a part of its own)
         self,
@@ -71,6 +73,7 @@ class ApiHandler:
         deadline: float,
         clock: Callable[[], float],
         record: Callable[[Event, str], None],
+        recorded: Callable[[Event, str], Awaitable[bool]] | None,
     ) -> None:
         self._pipeline = pipeline
         self._probes = probes
@@ -78,6 +81,7 @@ class ApiHandler:
         self._deadline = deadline
         self._clock = clock
         self._record = record
+        self._recorded = recorded
         self._working = 0
         self._gate: asyncio.Future[None] | None = None
 
@@ -135,6 +139,12 @@ class ApiHandler:
             # Never a late 200: KMS has given up, or is about to, and asks again.
             event.detail = "the answer was ready after the deadline"
             response = refusal(XksError(ErrorName.DEPENDENCY_TIMEOUT, "the proxy was too slow"), event)
+            event.status, event.bytes_out = response.status, len(response.body)
+        if self._recorded is not None and event.status == HTTPStatus.OK and event.external_key_id is not None:
+            if await self._recorded(event, request.client):
+                return response
+            event = replace(event, detail="the answer is withheld: the event log could not be written")
+            response = refusal(XksError(ErrorName.DEPENDENCY_TIMEOUT, "the proxy cannot keep its records"), event)
             event.status, event.bytes_out = response.status, len(response.body)
         self._record(event, request.client)
         return response

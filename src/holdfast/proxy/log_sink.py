@@ -5,7 +5,7 @@ import os
 import select
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _STANDARD_OUTPUT = 1
@@ -14,11 +14,20 @@ _PATIENCE = 1000
 """Milliseconds for a full non-blocking standard output, once per write."""
 
 
+class NotWritten(OSError):
+    """Not everything was written: the first `lines` whole lines were."""
+
+    def __init__(self, error: OSError, lines: int) -> None:
+        super().__init__(error.errno, error.strerror)
+        self.lines = lines
+
+
 class LogSink:
     """Appends whole lines, so that the lines of several workers never mix.
 
-    A file takes each write whole (O_APPEND). A pipe does so up to 4,096 bytes only, a socket not at all: there
-    the workers take turns, by a record lock on `turn_file`, which the kernel releases when its holder dies.
+    A pipe takes up to 4,096 bytes in one piece, a socket not even that, and a disk that fills up takes half a line.
+    So the workers take turns, by a record lock on `turn_file`, which the kernel releases when its holder dies. Half a
+    line is cut off a file again; in a pipe, where it cannot be, the next line begins on a line of its own.
     """
 
     def __init__(self, path: Path | None, *, turn_file: int) -> None:
@@ -28,15 +37,18 @@ class LogSink:
         self._torn = False
 
     def write(self, lines: bytes) -> None:
-        """Append the lines. Raises OSError if they could not all be written."""
-        if self._torn:
-            lines = b"\n" + lines
+        """Append the lines. Raises NotWritten if they could not all be written."""
+        data = b"\n" + lines if self._torn else lines
+        written = 0
         with self._turn():
-            while lines:
-                written = self._write_some(lines)
-                # A disk that fills up takes half a line; the next one must not continue it.
-                self._torn = lines[written - 1 : written] != b"\n"
-                lines = lines[written:]
+            try:
+                while written < len(data):
+                    written += self._write_some(data[written:])
+                    self._torn = data[written - 1 : written] != b"\n"
+            except OSError as error:
+                whole = data.rfind(b"\n", 0, written) + 1
+                self._cut_off(written - whole)
+                raise NotWritten(error, data.count(b"\n", len(data) - len(lines), whole)) from error
 
     def reopen(self) -> None:
         """Open the file again by its name; standard output stays. Raises OSError, and goes on as before."""
@@ -44,6 +56,16 @@ class LogSink:
             fresh = _open(self._path)
             old, self._descriptor = self._descriptor, fresh
             os.close(old)
+
+    def _cut_off(self, count: int) -> None:
+        """Remove the last bytes of a file again."""
+        if count and self._is_file():
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, os.lseek(self._descriptor, 0, os.SEEK_END) - count)
+                self._torn = False
+
+    def _is_file(self) -> bool:
+        return stat.S_ISREG(os.fstat(self._descriptor).st_mode)
 
     def _write_some(self, lines: bytes) -> int:
         try:
@@ -57,9 +79,6 @@ class LogSink:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        if stat.S_ISREG(os.fstat(self._descriptor).st_mode):
-            yield
-            return
         fcntl.lockf(self._turn_file, fcntl.LOCK_EX)
         try:
             yield

@@ -89,6 +89,8 @@ class Report:
     stranded: bool = False
     threads: list[ThreadReport] = field(default_factory=list)
     messages_lost: int = 0
+    refusals_left_out: int = 0
+    event_log_fails: bool = False
     authenticated: int = 0
     handshakes: int = 0
     places: int = 0

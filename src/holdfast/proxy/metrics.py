@@ -32,6 +32,7 @@ class Fleet:
     retired_lines_lost: int = 0
     retired_counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     retired_messages_lost: int = 0
+    retired_left_out: int = 0
     retired_thread_failures: Counter[str] = field(default_factory=Counter)
     workers_ready: int = 0
     workers_wanted: int = 0
@@ -101,6 +102,7 @@ class Fleet:
                 self.retired_lines_lost += report.event_lines_lost
                 self.retired_counts.update(report.counts)
                 self.retired_messages_lost += report.messages_lost
+                self.retired_left_out += report.refusals_left_out
                 self.retired_thread_failures.update({thread.name: thread.failures for thread in report.threads})
 
     def _keep_stops(self, report: Report) -> None:
@@ -169,6 +171,16 @@ class FleetCollector(Collector):
         lost = fleet.retired_lines_lost + sum(r.event_lines_lost for r in reports)
         yield CounterMetricFamily(
             "holdfast_event_lines_lost", "Event log lines that could not be written.", value=lost
+        )
+        yield CounterMetricFamily(
+            "holdfast_event_refusals_left_out",
+            "Refusals before authentication that were counted and have no event line.",
+            value=fleet.retired_left_out + sum(r.refusals_left_out for r in reports),
+        )
+        yield _gauge(
+            "holdfast_event_log_failing",
+            "Workers that cannot write their event log at present.",
+            sum(r.event_log_fails for r in reports),
         )
         yield CounterMetricFamily(
             "holdfast_workers_replaced", "Workers that died or hung and were replaced.", value=fleet.replaced

@@ -13,6 +13,7 @@ from holdfast.catalog.counting import EncryptionBudget
 from holdfast.catalog.feed import CatalogFeed
 from holdfast.catalog.memory import MemoryFile
 from holdfast.catalog.store import Catalog
+from holdfast.config.errors import ConfigurationError, Problem
 from holdfast.config.model import Configuration, Tls
 from holdfast.config.policies import parse_policies
 from holdfast.config.secrets import resolve
@@ -58,7 +59,7 @@ class Parts:
             tls, health_tls = _context(configuration.tls), _context(configuration.health_tls)
             authorization = configuration.authorization
             policies = None if authorization is None else parse_policies(authorization)
-            sink = LogSink(configuration.log.events, turn_file=turn_file)
+            sink = _open_sink(configuration, turn_file)
             catalog = Catalog.open(
                 configuration.catalog.url,
                 configuration.catalog.secrets,
@@ -98,7 +99,14 @@ class Parts:
             feed.start()
             key_records.start(hsms)
             undo.pop_all()
-        event_log = EventLog(sink, ckr_name=ckr.name, worker=worker, on_warning=partial(say, "error"))
+        event_log = EventLog(
+            sink,
+            ckr_name=ckr.name,
+            worker=worker,
+            on_warning=partial(say, "warning"),
+            required=configuration.log.required,
+            policy_digest=None if authorization is None else authorization.digest,
+        )
         event_log.start()
         credentials_used: dict[str, float] = {}
 
@@ -115,6 +123,7 @@ class Parts:
             now=_utc_now,
             deadline=configuration.server.deadline,
             policies=policies,
+            require_record=event_log.require if configuration.log.required else lambda: None,
         )
         admission = Admission(configuration.server.deadline, clock=time.monotonic)
         return cls(
@@ -165,6 +174,18 @@ class Parts:
         self.key_records.stop()
         self.feed.stop()
         self.event_log.close()
+
+
+def _open_sink(configuration: Configuration, turn_file: int) -> LogSink:
+    """Raises ConfigurationError."""
+    try:
+        return LogSink(configuration.log.events, turn_file=turn_file)
+    except OSError as error:
+        text = (
+            f"`events` in [log]: {configuration.log.events} cannot be opened to append to it: {error.strerror}; "
+            "its directory must exist, and the service's user must be able to write there"
+        )
+        raise ConfigurationError(str(configuration.path), (Problem(None, text),)) from None
 
 
 def _context(settings: Tls | None) -> ssl.SSLContext | None:

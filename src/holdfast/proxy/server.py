@@ -28,6 +28,10 @@ _PART_PER_SOURCE = 4
 all of KMS's connections come through needs that many only in the moment in which they are opened."""
 
 
+_SHORTEST_WAIT = 0.02
+"""Seconds for an event to be written, however late the request is."""
+
+
 class Server:
     """Serves `parts` on the given listening sockets."""
 
@@ -63,6 +67,7 @@ class Server:
             deadline=settings.deadline,
             clock=clock,
             record=self._record,
+            recorded=self._recorded if parts.configuration.log.required else None,
         )
         probe_handler = ProbeHandler(Probes(self._obstacles, explain=True))
         self._listeners = [
@@ -96,6 +101,8 @@ class Server:
             in_flight=self._connections.in_flight,
             counts=self._all_counts(),
             event_lines_lost=parts.event_log.lost,
+            refusals_left_out=parts.event_log.left_out,
+            event_log_fails=parts.event_log.trouble() is not None,
             catalog_age=parts.feed.stale_for(),
             hsms=[
                 HsmReport(
@@ -130,6 +137,15 @@ class Server:
         self._parts.tally.add(event)
         self._parts.event_log.append(Record(self._parts.services.now().timestamp(), event, client))
 
+    async def _recorded(self, event: Event, client: str) -> bool:
+        parts = self._parts
+        record = Record(parts.services.now().timestamp(), event, client)
+        left = parts.configuration.server.deadline - event.total
+        if not await parts.event_log.recorded(record, within=max(_SHORTEST_WAIT, left)):
+            return False
+        parts.tally.add(event)
+        return True
+
     def _obstacles(self) -> list[str]:
         """Why a key operation would not succeed now."""
         services = self._parts.services
@@ -143,6 +159,9 @@ class Server:
         statuses = {name: current_status(hsm.health(), now) for name, hsm in services.hsms.items()}
         if all(status is HealthStatus.UNAVAILABLE for status in statuses.values()):
             obstacles += [f"the HSM {name} is UNAVAILABLE" for name in statuses]
+        unwritable = self._parts.event_log.trouble()
+        if self._parts.configuration.log.required and unwritable is not None:
+            obstacles.append(unwritable)
         obstacles += [trouble for thread in self._parts.threads if (trouble := thread.trouble()) is not None]
         return obstacles
 
