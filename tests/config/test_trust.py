@@ -1,6 +1,7 @@
 """A file that others can change is not relied on: the file itself, each directory above it, each link on the way."""
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,3 +97,19 @@ def test_policies_that_others_can_change_are_refused(tmp_path: Path) -> None:
     policies.chmod(0o666)
     with pytest.raises(ConfigurationError, match=r"is not used: .*chmod go-w"):
         read_policies(policies)
+
+
+@as_root
+def test_the_mode_of_what_is_mounted_read_only_is_of_no_concern(tmp_path: Path) -> None:
+    """Kubernetes makes the directory of a ConfigMap 0777 and mounts it read-only."""
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0777", "none", tmp_path], check=False)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        path = tmp_path / "holdfast.toml"
+        path.touch()
+        assert "chmod go-w" in distrust(path)
+        subprocess.run(["mount", "-o", "remount,ro", tmp_path], check=True)
+        assert distrust(path) == ""
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)

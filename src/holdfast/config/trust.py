@@ -1,7 +1,8 @@
 """Who can change a file: nobody else may decide which code runs and which keys are served.
 
 The rule is that of OpenSSH (sshd_config(5), StrictModes): the file, every directory above it and every symbolic link
-on the way belong to root or to the caller, and nobody else can write there.
+on the way belong to root or to the caller, and nobody else can write there. Modes do not matter where the file system
+is mounted read-only.
 """
 
 import grp
@@ -28,7 +29,8 @@ def distrust(path: Path) -> str:
                     f"{place} belongs to {_user(found.st_uid)}, who could change it."
                     f" Run this as that user, or `chown root {place}`"
                 )
-            if _others_write(found, trusted):
+            if _others_write(found, trusted) and not os.statvfs(place).f_flag & os.ST_RDONLY:
+                # Kubernetes makes the directories of its volumes 0777, and mounts them read-only.
                 return (
                     f"{place} can be changed by other users (mode {stat.S_IMODE(found.st_mode):04o}):"
                     f" `chmod go-w {place}`"
