@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from typing import Any
 
+import pytest
 from tests.admin.conftest import Findings, Install, doctor, named
 from tests.server.conftest import Serve
 from tests.server.proxy_server import HSM, KEYSTORE, ProxyServer
 from tests.server.token import LIBRARY, softhsm_environment
+from tests.shim.control import Personality
 
 MISTAKES = {
     "iv-mode",
@@ -63,8 +66,8 @@ def test_wrong_iv_mode(install: Install) -> None:
     findings = doctor(without_the_short_key(install("nshield", hsm={"iv_mode": "proxy"})))
     assert mistakes(findings) == [("iv-mode", f"hsm.{HSM}")]
     (finding,) = named(findings, "iv-mode")
-    assert finding["what"].startswith('iv_mode = "proxy" is wrong for this module')
-    assert "hsm-in-place" in finding["remedy"]
+    assert 'iv_mode = "proxy" or iv_bits = true is wrong for this module' in finding["what"]
+    assert 'this works: `iv_mode = "hsm-in-place"`' in finding["remedy"]
 
 
 def test_login_required(install: Install) -> None:
@@ -131,3 +134,61 @@ def test_128_bit_key(install: Install) -> None:
     assert mistakes(findings) == [("key-not-aes-256", f"key {KEYSTORE}/aes-128")]
     (finding,) = named(findings, "key-not-aes-256")
     assert "is AES with 128 bits, not AES with 256 bits" in finding["what"]
+
+
+@pytest.mark.parametrize(
+    ("personality", "wrong", "right"),
+    [
+        ("luna", {"iv_bits": False}, "`iv_bits = true`"),
+        ("luna", {"iv_mode": "proxy", "iv_length": 12}, '`iv_mode = "hsm-appended", iv_length = 16`'),
+        ("cloudhsm", {"iv_mode": "proxy"}, '`iv_mode = "hsm-in-place"`'),
+        ("nss-strict", {"iv_bits": False}, "`iv_bits = true`"),
+        ("legacy-40-byte", {}, "`gcm_parameter_bytes = 40`"),
+        ("silent-zero", {"iv_mode": "hsm-in-place"}, '`iv_mode = "proxy"`'),
+    ],
+)
+def test_doctor_tries_the_settings_of_aes_gcm_and_names_those_that_work(
+    install: Install, personality: Personality, wrong: dict[str, Any], right: str
+) -> None:
+    server = install(personality, hsm=wrong)
+    (finding,) = named(doctor(server), "iv-mode")
+    assert f"this works: {right} in [hsm.{HSM}]" in finding["remedy"]
+    lines = finding["remedy"].split("`")[1].split(", ")
+    # The remedy, done as it says.
+    text = server.config.read_text()
+    names = [line.partition(" ")[0] for line in lines]
+    kept = [line for line in text.splitlines() if line.partition(" ")[0] not in names]
+    server.config.write_text("\n".join(kept).replace(f"[hsm.{HSM}]", "\n".join([f"[hsm.{HSM}]", *lines]), 1))
+    findings = doctor(server)
+    assert not named(findings, "iv-mode")
+    assert named(findings, "iv")[0]["severity"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("function", "ckr", "code", "word"),
+    [
+        ("C_Login", 0xA0, "login-refused", "Compare the PIN"),
+        ("C_Login", 0xA4, "login-refused", "security officer must unlock"),
+        ("C_Login", 0xA3, "login-refused", "has expired"),
+        ("C_Login", 0x102, "login-refused", "no user PIN yet"),
+        ("C_OpenSession", 0xB1, "login-failed", "`sessions` times `workers`"),
+        ("C_OpenSession", 0xB5, "login-failed", "read_write_sessions = true"),
+        ("C_Initialize", 0x05, "module-failed", "Check the module's configuration"),
+    ],
+)
+def test_each_failure_has_advice_for_its_own_code(
+    install: Install, function: str, ckr: int, code: str, word: str
+) -> None:
+    server = install("plain", hsm={"profile": "generic"})
+    assert server.shim is not None
+    server.shim.fail(function, ckr)
+    (finding,) = named(doctor(server), code)
+    assert word in finding["remedy"]
+
+
+def test_a_softhsm_that_does_not_start_is_told_by_its_configuration(install: Install) -> None:
+    server = install()
+    (server.directory / "tokens").rename(server.directory / "gone")
+    findings = doctor(server)
+    (finding,) = named(findings, "module-failed") or named(findings, "token-not-found")
+    assert "SOFTHSM2_CONF" in finding["remedy"]

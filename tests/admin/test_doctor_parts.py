@@ -153,10 +153,10 @@ def test_kernel_answers_here() -> None:
 @pytest.mark.parametrize(
     ("change", "code", "severity"),
     [
-        ({"CKA_EXTRACTABLE": True}, "key-extractable", Severity.WARNING),
-        ({"CKA_SENSITIVE": False}, "key-not-sensitive", Severity.WARNING),
+        ({"CKA_EXTRACTABLE": True}, "key-may-leave", Severity.WARNING),
+        ({"CKA_SENSITIVE": False}, "key-may-leave", Severity.WARNING),
         ({"CKA_WRAP": True}, "key-wraps", Severity.WARNING),
-        ({"CKA_NEVER_EXTRACTABLE": False}, "key-was-extractable", Severity.NOTE),
+        ({"CKA_NEVER_EXTRACTABLE": False}, "key-may-leave", Severity.WARNING),
         ({"CKA_TOKEN": False}, "key-not-on-token", Severity.ERROR),
         ({}, "key", Severity.OK),
     ],
@@ -164,6 +164,21 @@ def test_kernel_answers_here() -> None:
 def test_attributes(change: dict[str, bool], code: str, severity: Severity) -> None:
     key = replace(GOOD, attributes=replace(GOOD.attributes, attributes=CONFINED | change))
     assert told(examine_key("key", key), least=Severity.OK) == {code: severity}
+
+
+@pytest.mark.parametrize("attribute", ["CKA_EXTRACTABLE", "CKA_SENSITIVE", "CKA_NEVER_EXTRACTABLE"])
+def test_a_key_that_may_leave_the_hsm_is_an_error_where_the_proxy_refuses_it(attribute: str) -> None:
+    attributes = CONFINED | {attribute: attribute == "CKA_EXTRACTABLE"}
+    key = replace(GOOD, attributes=replace(GOOD.attributes, attributes=attributes))
+    (finding,) = examine_key("key", key, allow_extractable=False)
+    assert (finding.code, finding.severity) == ("key-may-leave", Severity.ERROR)
+    assert "allow_extractable = true" in finding.remedy
+
+
+def test_a_key_that_nshield_made_may_not_leave_it() -> None:
+    """Its generatekey leaves CKA_LOCAL false."""
+    key = replace(GOOD, attributes=replace(GOOD.attributes, attributes=CONFINED | {"CKA_LOCAL": False}))
+    assert told(examine_key("key", key, allow_extractable=False)) == {}
 
 
 @pytest.mark.parametrize("usage", [("ENCRYPT",), ("DECRYPT",), ()])
@@ -362,7 +377,7 @@ permit(principal == AwsPrincipal::"nobody-knows", action, resource in Keystore::
 def test_everything_bad_has_a_reason_and_a_remedy() -> None:
     bad = replace(GOOD, attributes=KeyAttributes("AES_128", (), {"CKA_SENSITIVE": False, "CKA_EXTRACTABLE": True}))
     findings = list(examine_key("key", bad))
-    assert len(findings) == 4
+    assert len(findings) == 3
     assert all(finding.why and finding.remedy for finding in findings)
 
 

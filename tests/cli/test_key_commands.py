@@ -1,8 +1,10 @@
 """`holdfast key` on real SoftHSM: a key is made in the HSM or looked at there before it is registered."""
 
 import shutil
+import sqlite3
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +54,29 @@ def tool(config: Path, *arguments: str) -> None:
     )
 
 
+def hsm_operator(config: Path, work: str) -> None:
+    """Runs `work` with an `inspector` of the setup's token, in a process of its own."""
+    script = f"""
+import sys
+from pathlib import Path
+from holdfast.admin.keys import hsm_settings
+from holdfast.config.load import parse
+from holdfast.ekm.pkcs11.cryptoki import ffi
+from holdfast.ekm.pkcs11.inspect import Inspector
+
+path = Path(sys.argv[1])
+with Inspector(hsm_settings(parse(path.read_text(), path), None)) as inspector:
+{textwrap.indent(textwrap.dedent(work).strip(), "    ")}
+"""
+    subprocess.run([sys.executable, "-c", script, str(config)], check=True, timeout=30)
+
+
 def test_create_makes_and_registers(run: Run, config: Path) -> None:
     made = run("key", "create", "demo", "second", "--json", "--config", config).ok().json
     assert made.pop("created_at").endswith("Z")
     cka_id = made.pop("cka_id")
     assert len(bytes.fromhex(cka_id)) == 16
+    assert made.pop("token_serial")
     assert made == {
         "keystore": "demo",
         "external_key_id": "second",
@@ -65,7 +85,9 @@ def test_create_makes_and_registers(run: Run, config: Path) -> None:
         "hsm": "softhsm",
         "label": "second",
         "takeover": None,
-        "encryptions_at_most": 0,
+        "encryptions_at_most": 1,  # the canary's
+        "stopped": None,
+        "has_canary": True,
     }
     assert run("key", "show", "demo", "second", "--json", "--config", config).ok().json["cka_id"] == cka_id
     rows = run("key", "list", "demo", "--json", "--config", config).ok().json
@@ -100,11 +122,187 @@ def test_register_of_a_good_key_is_silent(run: Run, config: Path) -> None:
     assert "warning" not in done.err
 
 
-def test_register_warns_in_words(run: Run, config: Path) -> None:
-    tool(config, "--keygen", "--key-type", "AES:32", "--label", "loose", "--extractable", "--usage-decrypt")
+def test_register_refuses_a_key_that_may_leave_the_hsm_unless_the_configuration_allows_it(
+    run: Run, config: Path
+) -> None:
+    loose = ("--label", "loose", "--sensitive", "--extractable", "--usage-decrypt")
+    tool(config, "--keygen", "--key-type", "AES:32", *loose)
+    refused = run("key", "register", "demo", "loose", "--config", config)
+    assert refused.code == ExitCode.HSM
+    assert "CKA_EXTRACTABLE is true" in refused.err
+    assert "allow_extractable = true" in refused.err
+    allow(config)
     done = run("key", "register", "demo", "loose", "--config", config).ok()
-    assert "may leave the HSM" in done.err
-    assert "CKA_EXTRACTABLE" in done.err
+    assert "warning: a copy of the key 'loose' may exist outside the HSM" in done.err
+
+
+def allow(config: Path) -> None:
+    """The remedy that the refusal names."""
+    config.write_text(config.read_text().replace("[hsm.softhsm]\n", "[hsm.softhsm]\nallow_extractable = true\n"))
+
+
+def shown(run: Run, config: Path, key: str, keystore: str = "demo") -> Any:
+    return run("key", "show", keystore, key, "--json", "--config", config).ok().json
+
+
+def twin(config: Path, label: str, identity: str | None) -> None:
+    """Another AES-256 key under a label."""
+    arguments = ["--keygen", "--key-type", "AES:32", "--label", label, "--sensitive", "--usage-decrypt"]
+    tool(config, *arguments, *([] if identity is None else ["--id", identity]))
+
+
+def test_register_records_the_cka_id_that_the_key_has(run: Run, config: Path) -> None:
+    twin(config, "foo", "0a")
+    run("key", "register", "demo", "foo", "--config", config).ok()
+    assert shown(run, config, "foo")["cka_id"] == "0a"
+    assert shown(run, config, "foo")["has_canary"]
+    # So a second key of that label changes nothing.
+    twin(config, "foo", "f1")
+    findings = run("doctor", "--json", "--config", config).json["findings"]
+    assert {f["code"] for f in findings if f["subject"] == "key demo/foo"} >= {"key-confirmed", "key-label-shared"}
+
+
+def without_cka_id(config: Path, key: str) -> None:
+    """As a key was registered before the CKA_ID was recorded."""
+    database = sqlite3.connect(config.parent / "catalog.db")
+    database.execute("UPDATE key_generations SET cka_id = NULL WHERE label = ?", (key,))
+    database.execute("UPDATE catalog SET version = version + 1")
+    database.commit()
+    database.close()
+
+
+def test_the_remedy_for_a_label_used_twice_works(run: Run, config: Path) -> None:
+    twin(config, "foo", "0a")
+    run("key", "register", "demo", "foo", "--config", config).ok()
+    without_cka_id(config, "foo")
+    twin(config, "foo", "f1")
+    findings = run("doctor", "--json", "--config", config).json["findings"]
+    (finding,) = [f for f in findings if f["code"] == "key-label-twice"]
+    command = finding["remedy"].split("`")[1]
+    assert command == "holdfast key rebind demo foo"
+    done = run(*command.split()[1:], "--yes", "--config", config).ok()
+    assert "it is the same key" in done.err
+    assert shown(run, config, "foo")["cka_id"] == "0a"
+    codes = {f["code"] for f in run("doctor", "--json", "--config", config).json["findings"]}
+    assert "key-label-twice" not in codes
+
+
+def test_the_remedy_for_a_label_used_twice_works_without_a_canary(run: Run, config: Path) -> None:
+    twin(config, "foo", "0a")
+    run("key", "register", "demo", "foo", "--config", config).ok()
+    without_cka_id(config, "foo")
+    without_canary(config, "foo")
+    twin(config, "foo", "f1")
+    findings = run("doctor", "--json", "--config", config).json["findings"]
+    (finding,) = [f for f in findings if f["code"] == "key-label-twice"]
+    command = finding["remedy"].split("`")[1].replace("HEX", "0a")
+    refused = run(*command.split()[1:], "--config", config)
+    assert refused.code == ExitCode.UNCONFIRMED
+    assert "WARNING: nothing proves that it is the same key" in refused.err
+    run(*command.split()[1:], "--yes", "--config", config).ok()
+    assert (shown(run, config, "foo")["cka_id"], shown(run, config, "foo")["has_canary"]) == ("0a", True)
+
+
+def without_canary(config: Path, key: str) -> None:
+    """As a key was registered before there were canaries."""
+    database = sqlite3.connect(config.parent / "catalog.db")
+    database.execute("UPDATE key_generations SET canary = NULL WHERE label = ?", (key,))
+    database.commit()
+    database.close()
+
+
+def test_a_key_that_was_given_another_label_is_found_again(run: Run, config: Path) -> None:
+    tool(config, "--keygen", "--key-type", "AES:32", "--label", "old", "--sensitive", "--usage-decrypt", "--id", "0a")
+    run("key", "register", "demo", "moved", "--label", "old", "--config", config).ok()
+    hsm_operator(
+        config,
+        """
+        (key,) = inspector.find_keys('old')
+        value = ffi.new('CK_BYTE[]', b'new')
+        attribute = ffi.new('CK_ATTRIBUTE *', {'type': 3, 'pValue': value, 'ulValueLen': 3})
+        table = ffi.cast('CK_FUNCTION_LIST *', inspector._cryptoki._table)
+        call = ffi.cast('CK_RV (*)(CK_ULONG, CK_ULONG, CK_ATTRIBUTE *, CK_ULONG)', table.C_SetAttributeValue)
+        assert call(inspector._open(), key.handle, attribute, 1) == 0
+        """,
+    )
+    findings = run("doctor", "--json", "--config", config).json["findings"]
+    assert [f["subject"] for f in findings if f["code"] == "key-not-found"] == ["key demo/moved"]
+    run("key", "rebind", "demo", "moved", "--yes", "--config", config).ok()
+    assert shown(run, config, "moved")["label"] == "new"
+
+
+def test_rebind_refuses_every_object_that_does_not_open_the_canary(run: Run, config: Path) -> None:
+    before = shown(run, config, "demo-key")
+    twin(config, "imposter", "0c")
+    for arguments in (("--label", "imposter"), ("--id", "0c"), ("--label", "imposter", "--id", "0c")):
+        refused = run("key", "rebind", "demo", "demo-key", *arguments, "--yes", "--config", config)
+        assert refused.code == ExitCode.HSM
+        assert "no key of the token opens the canary" in refused.err
+    assert shown(run, config, "demo-key") == before
+
+
+def test_a_key_for_tests_is_registered_only_when_asked_for(run: Run, config: Path) -> None:
+    """The three kinds that AWS's test client and `holdfast check` ask for."""
+    kinds = {"encrypt-only": (True, False), "decrypt-only": (False, True), "impotent": (False, False)}
+    hsm_operator(
+        config,
+        """
+        for label, usages in (('encrypt-only', ['ENCRYPT']), ('decrypt-only', ['DECRYPT']), ('impotent', [])):
+            inspector.generate_aes_256(label, label.encode(), usages=usages)
+        """,
+    )
+    for label in kinds:
+        refused = run("key", "register", "demo", label, "--config", config)
+        assert refused.code == ExitCode.HSM
+        assert "--for-tests" in refused.err
+        run("key", "register", "demo", label, "--for-tests", "--config", config).ok()
+        assert not shown(run, config, label)["has_canary"]
+    findings = run("doctor", "--json", "--config", config).json["findings"]
+    noted = [f["subject"] for f in findings if f["code"] == "key-for-tests"]
+    assert noted == [f"key demo/{label}" for label in kinds]
+    assert not [f for f in findings if f["code"] == "key-usage"]
+
+
+def test_a_swapped_key_is_an_error_of_doctor(run: Run, config: Path) -> None:
+    hsm_operator(
+        config,
+        """
+        (key,) = inspector.find_keys('demo-key')
+        inspector.destroy_key(key)
+        inspector.generate_aes_256('demo-key', key.id)
+        """,
+    )
+    done = run("doctor", "--json", "--config", config)
+    assert done.code == ExitCode.ERRORS
+    (finding,) = [f for f in done.json["findings"] if f["code"] == "key-not-the-same"]
+    assert finding["subject"] == "key demo/demo-key"
+    assert "`holdfast key rebind demo demo-key`" in finding["remedy"]
+
+
+def test_a_stopped_key_is_shown_and_released_by_a_person(run: Run, config: Path) -> None:
+    database = sqlite3.connect(config.parent / "catalog.db")
+    database.execute(
+        "UPDATE key_generations SET stopped_at = '2026-01-01 00:00:00', stopped_reason = 'an IV came back'"
+    )
+    database.commit()
+    database.close()
+    findings = run("doctor", "--json", "--config", config).json["findings"]
+    (finding,) = [f for f in findings if f["code"] == "key-stopped"]
+    assert "an IV came back" in finding["what"]
+    assert "`holdfast key release demo demo-key`" in finding["remedy"]
+    assert "STOPPED" in run("key", "list", "--config", config).ok().out
+    refused = run("key", "release", "demo", "demo-key", "--config", config)
+    assert refused.code == ExitCode.UNCONFIRMED
+    assert shown(run, config, "demo-key")["stopped"] == "an IV came back"
+    run("key", "release", "demo", "demo-key", "--yes", "--config", config).ok()
+    assert shown(run, config, "demo-key")["stopped"] is None
+
+
+def test_create_names_register_for_a_label_that_the_hsm_has(run: Run, config: Path) -> None:
+    twin(config, "foo", "0a")
+    refused = run("key", "create", "demo", "foo", "--config", config)
+    assert refused.code == ExitCode.HSM
+    assert "`holdfast key register demo foo --label foo`" in refused.err
 
 
 def test_register_refuses_a_short_key(run: Run, config: Path) -> None:
@@ -235,6 +433,8 @@ def test_json_documents_have_the_documented_fields(run: Run, config: Path) -> No
         "key register": ("key", "register", "extra", "demo-key"),
         "key list": ("key", "list"),
         "key show": ("key", "show", "demo", "demo-key"),
+        "key rebind": ("key", "rebind", "demo", "demo-key", "--yes"),
+        "key release": ("key", "release", "demo", "demo-key", "--yes"),
         "key disable": ("key", "disable", "demo", "demo-key", "--yes"),
         "key enable": ("key", "enable", "demo", "demo-key", "--yes"),
     }

@@ -68,7 +68,7 @@ def _token_key(site: Site) -> Iterator[None]:
     yield
     with _inspector(site) as inspector:
         for found in inspector.find_keys(LABEL):
-            inspector.destroy_key(KeyLocator(LABEL, found.id))
+            inspector.destroy_key(found)
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def _inspector(site: Site) -> Iterator[Inspector]:
 def swap(site: Site, *, sensitive: bool = True, extractable: bool = False) -> None:
     """Another key under the same label and CKA_ID."""
     with _inspector(site) as inspector:
-        inspector.destroy_key(PLACE)
+        inspector.destroy_key(*inspector.find_keys(LABEL))
         template: dict[int, bytes | bool | int] = {0: 4, 1: True, 2: True, 3: LABEL.encode(), 0x102: b"\x0a"}
         template |= {0x103: sensitive, 0x162: extractable, 0x161: 32, 0x104: True, 0x105: True}
         inspector._cryptoki.generate_key(inspector._open(), 0x1080, template)
@@ -134,7 +134,7 @@ def test_the_canaries_of_two_registrations_of_one_key_cost_nothing_after_the_fir
 ) -> None:
     one = KeyLocator(LABEL, canary=served.canary_of(PLACE))
     with _inspector(site) as inspector:
-        two = KeyLocator(LABEL, canary=inspector.seal_canary(PLACE))
+        two = KeyLocator(LABEL, canary=inspector.seal_canary(*inspector.find_keys(LABEL)))
     sealed = call(served.hsm, seal(one))
     call(served.hsm, seal(two))
     control.reset_counters()
@@ -178,13 +178,13 @@ def test_a_key_that_proves_itself_again_serves_again(site: Site) -> None:
         call(served.hsm, seal(moved))
     assert moved in served.hsm.untrusted_keys()
     with _inspector(site) as inspector:
-        canary = inspector.seal_canary(moved)
+        canary = inspector.seal_canary(*inspector.find_keys("other"))
     rebound = KeyLocator("other", canary=canary)
     call(served.hsm, seal(rebound))
     assert served.hsm.untrusted_keys() == {}
     served.hsm.stop()
     with _inspector(site) as inspector:
-        inspector.destroy_key(KeyLocator("other"))
+        inspector.destroy_key(*inspector.find_keys("other"))
 
 
 def test_an_hsm_that_fails_is_not_another_key(site: Site, served: Served, control: ShimControl) -> None:
@@ -255,7 +255,7 @@ def test_a_key_that_was_used_a_moment_ago_is_missing_only_after_a_good_probe(sit
     key = KeyLocator(LABEL, canary=served.canary_of(PLACE))
     call(served.hsm, seal(key))
     with _inspector(site) as inspector:
-        inspector.destroy_key(PLACE)
+        inspector.destroy_key(*inspector.find_keys(LABEL))
     with pytest.raises(HsmUnavailable, match="a moment ago"):
         call(served.hsm, seal(key))
 

@@ -12,6 +12,7 @@ import pytest
 from tests.server.proxy_server import HSM, KEYSTORE
 from tests.server.token import LIBRARY, PIN, TOKEN, softhsm_environment
 from tests.stress.conftest import shim_of
+from tests.stress.load import EventsSince
 
 if TYPE_CHECKING:
     from tests.server.proxy_server import ProxyServer
@@ -27,7 +28,6 @@ TIMEOUT = (503, "DependencyTimeoutException")
 _SCRIPT = """
 import sys
 from holdfast.ekm.pkcs11.inspect import Inspector
-from holdfast.ekm.port import KeyLocator
 from holdfast.ekm.settings import HsmSettings, TokenSelector
 from holdfast.xks.secret import Secret
 
@@ -37,7 +37,7 @@ attributes = {0: 4, 1: True, 2: True, 3: label.encode(), 0x161: 32, 0x103: actio
               0x162: action == "extractable", 0x104: True, 0x105: True}
 with Inspector(settings) as inspector:
     if action != "twin":
-        inspector.destroy_key(KeyLocator(label))
+        inspector.destroy_key(*inspector.find_keys(label))
     if action != "delete":
         if action == "twin":
             attributes[0x102] = b"\\xf1"
@@ -134,6 +134,28 @@ def test_a_module_that_shows_no_objects_is_a_timeout_and_never_a_missing_key(ser
             assert caller.decrypt(sealed).error in (TIMEOUT[1], INTERNAL[1])
         shim_of(server).find_nothing(False)
         server.eventually(lambda: caller.decrypt(sealed).status == 200, within=5, what="a Decrypt is answered")
+
+
+def test_an_unsafe_iv_stops_the_key_in_the_catalog_until_a_person_releases_it(serve: Serve) -> None:
+    server = serve("nshield", tls=False, workers=2, hsm={"sessions": 1})
+    with server.caller() as caller:
+        before = caller.encrypt(b"before")
+        shim_of(server).zero_iv(True)
+        assert caller.encrypt(b"refused").error == "InternalException"
+        shim_of(server).zero_iv(False)
+        server.eventually(lambda: generation_of(server).stopped is not None, within=10, what="the stop is recorded")
+    server.stop()
+    server.start()
+    with server.caller() as caller:
+        events = EventsSince(server)
+        assert caller.encrypt(b"still stopped").error == "InternalException"
+        assert "the IV is all zero" in events.wait_for(1)[0]["detail"]
+        assert caller.decrypt(before).status == 200
+        assert server.metric("holdfast_hsm_unsafe_keys", hsm=HSM) == 1
+        release = [sys.executable, "-m", "holdfast", "key", "release", KEYSTORE, "key-1", "--yes"]
+        subprocess.run([*release, "--config", str(server.config)], check=True, timeout=30, capture_output=True)
+        server.eventually(lambda: caller.encrypt(b"released").status == 200, within=5, what="an Encrypt is answered")
+    server.eventually(lambda: server.metric("holdfast_hsm_unsafe_keys", hsm=HSM) == 0, within=5, what="none counted")
 
 
 def test_a_stop_made_by_another_proxy_is_taken_over(serve: Serve) -> None:

@@ -21,6 +21,9 @@ _KEY = (
     "cka_id",
     "takeover",
     "encryptions_at_most",
+    "stopped",
+    "has_canary",
+    "token_serial",
     "created_at",
 )
 _BLOCK = ("name", "blocked", "changed")
@@ -45,6 +48,8 @@ SHAPES = {
     "key register": ("object", _KEY),
     "key list": ("array", _KEY),
     "key show": ("object", _KEY),
+    "key rebind": ("object", _KEY),
+    "key release": ("object", _KEY),
     "key disable": ("object", _STATUS),
     "key enable": ("object", _STATUS),
     "prove": ("object", ("endpoint", "encrypt_ms", "decrypt_ms")),

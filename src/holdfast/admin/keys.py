@@ -1,21 +1,22 @@
 """External keys: made in the HSM, or registered when the HSM's own tool made them."""
 
 import secrets
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from holdfast.admin.doctor.finding import Finding, Severity, worst
-from holdfast.admin.doctor.keys import examine_key, examine_matches
+from holdfast.admin.doctor.keys import KEY_SPEC, examine_key, examine_matches
 from holdfast.admin.errors import Conflict, HsmRefused, NotFound
-from holdfast.admin.lookup import find_keystore
+from holdfast.admin.lookup import find_key, find_keystore
 from holdfast.catalog.errors import CatalogError
 from holdfast.catalog.errors import NotFound as NotFoundInCatalog
+from holdfast.catalog.reads import KeyRow
 from holdfast.catalog.snapshot import Takeover
 from holdfast.catalog.store import Catalog
 from holdfast.config.model import Configuration
 from holdfast.config.secrets import resolve
 from holdfast.ekm.pkcs11.inspect import FoundKey, Inspector
-from holdfast.ekm.port import KeyLocator
 from holdfast.ekm.settings import HsmSettings
 from holdfast.xks.types import ExternalKeyId
 
@@ -37,18 +38,56 @@ def create_key(catalog: Catalog, settings: HsmSettings, new: NewKey) -> FoundKey
     """Makes an AES-256 key in the HSM and registers it; or does neither. Raises EkmFault, CatalogError."""
     _refuse_taken(catalog, new)
     with Inspector(settings) as inspector:
+        if inspector.find_keys(new.label):
+            raise HsmRefused(
+                f"the token has a secret key with the label {new.label!r} already",
+                hint=f"Choose another --label; or, to use that key: `holdfast key register {new.keystore}"
+                f" {new.external_key_id} --label {shlex.quote(new.label)}`.",
+            )
         made = inspector.generate_aes_256(new.label, secrets.token_bytes(CKA_ID_BYTES))
-        # Some modules keep no CKA_ID (nShield lists none): then the label alone finds the key.
-        cka_id = made.id or None
         try:
-            catalog.register_key(new.keystore, new.external_key_id, hsm=new.hsm, label=new.label, cka_id=cka_id)
+            proof = take_proof(inspector, made)
+            register_proven(catalog, new, proof)
         except BaseException:
-            # Nobody has used it yet: a key that no catalog knows would only bar its label. But a connection that
+            # It has not been used yet: a key that no catalog knows would only occupy its label. But a connection that
             # broke during the commit, or Ctrl-C after it, leaves open whether the catalog knows it.
             if _certainly_not_registered(catalog, new):
-                inspector.destroy_key(KeyLocator(new.label, cka_id))
+                inspector.destroy_key(made)
             raise
     return made
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What tells a key from every other one: its CKA_ID (None: it has none), its canary, and its token's serial.
+
+    `canary` is None for a key that may not both encrypt and decrypt.
+    """
+
+    cka_id: bytes | None
+    canary: bytes | None
+    token_serial: str
+
+
+def take_proof(inspector: Inspector, found: FoundKey) -> Proof:
+    """Seals a canary under the key: one encryption. Raises EkmFault."""
+    cka_id = found.id or None
+    usable = {"ENCRYPT", "DECRYPT"} <= set(found.attributes.key_usage) and found.attributes.key_spec == KEY_SPEC
+    canary = inspector.seal_canary(found) if usable else None
+    return Proof(cka_id, canary, inspector.token().serial)
+
+
+def register_proven(catalog: Catalog, new: NewKey, proof: Proof, *, takeover: Takeover | None = None) -> None:
+    """Registers the key with its proof, and counts the canary's encryption. Raises CatalogError."""
+    catalog.register_key(
+        new.keystore, new.external_key_id, hsm=new.hsm, label=new.label, cka_id=proof.cka_id, takeover=takeover
+    )
+    generation = find_key(catalog, new.keystore, str(new.external_key_id)).generation_id
+    if proof.canary is not None:
+        catalog.reserve({generation: 1})
+        catalog.record_canary(generation, proof.canary)
+    if proof.token_serial:
+        catalog.record_token_serial(generation, proof.token_serial)
 
 
 def _certainly_not_registered(catalog: Catalog, new: NewKey) -> bool:
@@ -60,17 +99,19 @@ def _certainly_not_registered(catalog: Catalog, new: NewKey) -> bool:
         return False
 
 
-def register_key(
+def register_key(  # noqa: PLR0913 (the options of the command)
     catalog: Catalog,
     settings: HsmSettings,
     new: NewKey,
     *,
     cka_id: bytes | None = None,
     takeover: Takeover | None = None,
+    for_tests: bool = False,
 ) -> list[Finding]:
     """Registers a key that the HSM has already; returns what is worth knowing about it.
 
-    Raises HsmRefused unless exactly one key matches and KMS can use it, and it is not the health key.
+    Raises HsmRefused unless exactly one key matches, KMS can use it, and it is not the health key. `for_tests`: also
+    a key that may not encrypt or decrypt, as conformance tests need it.
     """
     _refuse_taken(catalog, new)
     if new.label == settings.health_key:
@@ -80,23 +121,120 @@ def register_key(
         )
     with Inspector(settings) as inspector:
         found = inspector.find_keys(new.label, cka_id)
-    findings = examine_found(f"key {new.external_key_id}", new.label, found)
-    refusals = [finding for finding in findings if finding.severity is Severity.ERROR]
-    if refusals:
-        raise HsmRefused(
-            "; ".join(finding.what for finding in refusals), hint=" ".join(finding.remedy for finding in refusals)
+        findings = examine_found(
+            f"key {new.external_key_id}", new.label, found, allow_extractable=settings.allow_extractable
         )
-    catalog.register_key(
-        new.keystore, new.external_key_id, hsm=new.hsm, label=new.label, cka_id=cka_id, takeover=takeover
-    )
+        refusals = [
+            finding
+            for finding in findings
+            if finding.severity is Severity.ERROR and not (for_tests and finding.code == "key-usage")
+        ]
+        if refusals:
+            raise HsmRefused(
+                "; ".join(finding.what for finding in refusals),
+                hint=" ".join(_advice(finding) for finding in refusals),
+            )
+        proof = take_proof(inspector, found[0])
+    register_proven(catalog, new, proof, takeover=takeover)
     return [finding for finding in findings if worst([finding]) is not Severity.OK]
 
 
-def examine_found(subject: str, label: str, found: Sequence[FoundKey]) -> list[Finding]:
+def _advice(finding: Finding) -> str:
+    if finding.code == "key-label-twice":
+        return "Say which one with --id HEX, its CKA_ID."
+    if finding.code == "key-usage":
+        return f"{finding.remedy} For conformance tests alone, register it with --for-tests."
+    return finding.remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Where a key was found. `proven`: it opens the canary that was kept at registration. `proof` is taken anew."""
+
+    label: str
+    proof: Proof
+    proven: bool
+
+
+def find_binding(
+    settings: HsmSettings, row: KeyRow, *, label: str | None, cka_id: bytes | None, without_proof: bool
+) -> Binding:
+    """The one object of the token that is the key of `row`, where `label` and `cka_id` say, or anywhere.
+
+    Raises HsmRefused, EkmFault.
+    """
+    with Inspector(settings) as inspector:
+        if row.canary is None and not without_proof:
+            raise HsmRefused(
+                "no canary is kept for this key, so nothing proves that another object is the same key",
+                hint="Name the object with --label or --id, and add --without-proof if you know that it is the key.",
+            )
+        if without_proof or row.canary is None:
+            found = inspector.find_keys(label or row.label, cka_id)
+        else:
+            found = inspector.keys_that_open(row.canary, label or row.label, cka_id)
+            if not found and label is None:
+                found = inspector.keys_that_open(row.canary, None, cka_id)
+        if len(found) != 1:
+            raise _not_one(found, proven=not without_proof)
+        (key,) = found
+        if len(inspector.find_keys(key.label, key.id or None)) != 1:
+            raise HsmRefused(
+                f"the key has the label {key.label!r} and {_cka_id(key)}, and so has another key of the token",
+                hint="Give the other key another label or CKA_ID with the HSM's tool.",
+            )
+        findings = examine_key("key", key, allow_extractable=settings.allow_extractable)
+        refusals = [finding for finding in findings if finding.severity is Severity.ERROR]
+        if refusals:
+            raise HsmRefused(
+                "; ".join(finding.what for finding in refusals), hint=" ".join(finding.remedy for finding in refusals)
+            )
+        return Binding(key.label, take_proof(inspector, key), proven=row.canary is not None and not without_proof)
+
+
+def _not_one(found: Sequence[FoundKey], *, proven: bool) -> HsmRefused:
+    if found:
+        shown = ", ".join(f"{key.label!r} with {_cka_id(key)}" for key in found)
+        return HsmRefused(f"{len(found)} keys of the token fit: {shown}", hint="Choose one with --label and --id.")
+    if proven:
+        return HsmRefused(
+            "no key of the token opens the canary of this key: it is not on the token",
+            hint="Restore it from the HSM's backup. `holdfast doctor` shows which token is looked at.",
+        )
+    return HsmRefused("no key of the token has this label and CKA_ID", hint="List them with the HSM's own tool.")
+
+
+def _cka_id(key: FoundKey) -> str:
+    return f"CKA_ID {key.id.hex()}" if key.id else "no CKA_ID"
+
+
+def bind(catalog: Catalog, row: KeyRow, binding: Binding) -> None:
+    """Has the catalog find the key where it was found. Raises Conflict, CatalogError."""
+    proof = binding.proof
+    for other in catalog.keys(None):
+        if (
+            not binding.proven
+            and other.generation_id != row.generation_id
+            and (other.hsm, other.label) == (row.hsm, binding.label)
+            and (other.cka_id is None or proof.cka_id is None or other.cka_id == proof.cka_id)
+        ):
+            raise Conflict(f"that key serves {other.keystore}/{other.external_key_id} already")
+    catalog.rebind_generation(row.generation_id, label=binding.label, cka_id=proof.cka_id)
+    if proof.canary is not None:
+        catalog.reserve({row.generation_id: 1})
+        if not binding.proven:
+            catalog.replace_canary(row.generation_id, proof.canary)
+    if proof.token_serial:
+        catalog.record_token_serial(row.generation_id, proof.token_serial)
+
+
+def examine_found(
+    subject: str, label: str, found: Sequence[FoundKey], *, allow_extractable: bool = False
+) -> list[Finding]:
     """Findings on what a locator found: that it is one key, and what that key is like."""
     findings = list(examine_matches(subject, label, found))
     if len(found) == 1:
-        findings += examine_key(subject, found[0])
+        findings += examine_key(subject, found[0], allow_extractable=allow_extractable)
     return findings
 
 

@@ -5,7 +5,7 @@ Ciphertexts of that proxy stay readable: its keys are registered with takeover, 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePath
 
@@ -14,7 +14,7 @@ from holdfast.admin.catalogs import create_catalog, open_catalog
 from holdfast.admin.doctor.finding import Finding, Severity
 from holdfast.admin.errors import Conflict, HsmRefused, Invalid
 from holdfast.admin.files import PUBLIC_MODE, create_file, private_directory, replace_file
-from holdfast.admin.keys import examine_found
+from holdfast.admin.keys import NewKey, Proof, examine_found, register_proven, take_proof
 from holdfast.admin.plans import Plan
 from holdfast.admin.toml_text import toml_string
 from holdfast.catalog.snapshot import Takeover
@@ -48,7 +48,8 @@ _SESSIONS = 8
 class HsmView:
     """What the HSM has: the token, how a configuration names it, and which labels can be taken over.
 
-    `unusable` has the reason for each label that cannot be, `warnings` what to know about those that can.
+    `unusable` has the reason for each label that cannot be, `warnings` what to know about those that can, `proofs`
+    what proves each of them later. `copies_outside`: a copy of one of them may exist outside the HSM.
     """
 
     token: TokenDescription
@@ -57,6 +58,8 @@ class HsmView:
     unusable: Mapping[str, str]
     warnings: tuple[str, ...]
     environment: Mapping[str, str]
+    proofs: Mapping[str, Proof] = field(default_factory=dict)
+    copies_outside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +244,8 @@ class Migration:
         for label in self.labels(store):
             if label not in registered:
                 key = ExternalKeyId.parse(label)
-                catalog.register_key(store.name, key, hsm=HSM_NAME, label=label, takeover=takeover)
+                new = NewKey(store.name, key, HSM_NAME, label)
+                register_proven(catalog, new, self.hsm.proofs[label], takeover=takeover)
             yield f"Key: {label} of {store.name!r}"
 
     def _configuration_text(self) -> str:
@@ -267,6 +271,7 @@ class Migration:
             *(['pin = { file = "pin" }'] if self.pin is not None else []),
             f"health_key = {toml_string(self.health_key)}",
             *([f"sessions = {self._sessions()}"] if self._sessions() != _SESSIONS else []),
+            *(["allow_extractable = true"] if self.hsm.copies_outside else []),
             *self._iv_lines(),
             *self._environment_lines(),
         ]
@@ -357,16 +362,19 @@ def look_at_hsm(settings: SampleSettings, health_key: str, *, variables: Mapping
     with Inspector(_hsm(settings, TokenSelector(slot=0), health_key, environment)) as inspector:
         tokens = inspector.tokens()
     token = _first_token(tokens, settings)
-    unusable, warnings = {}, []
+    unusable, warnings, proofs, copies_outside = {}, [], {}, False
     with Inspector(_hsm(settings, TokenSelector(slot=token.slot), health_key, environment)) as inspector:
         _require_health_key(examine_found(health_key, health_key, inspector.find_keys(health_key)))
         for label in labels:
-            findings = examine_found(label, label, inspector.find_keys(label))
+            found = inspector.find_keys(label)
+            findings = examine_found(label, label, found, allow_extractable=True)
             refusals = [finding.what for finding in findings if finding.severity is Severity.ERROR]
             if refusals:
                 unusable[label] = "; ".join(refusals)
             else:
                 warnings += [f"Warning: {f.what}. {f.why}" for f in findings if f.severity is Severity.WARNING]
+                proofs[label] = take_proof(inspector, found[0])
+                copies_outside |= any(f.code == "key-may-leave" for f in findings)
     return HsmView(
         token,
         selector_of(token, tokens),
@@ -374,6 +382,8 @@ def look_at_hsm(settings: SampleSettings, health_key: str, *, variables: Mapping
         unusable,
         tuple(warnings),
         environment,
+        proofs,
+        copies_outside,
     )
 
 

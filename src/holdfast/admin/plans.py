@@ -89,6 +89,36 @@ def enable_plan(key: KeyRow, usage: Usage) -> Plan:
     )
 
 
+def release_plan(key: KeyRow) -> Plan:
+    """Letting a stopped key encrypt again."""
+    return Plan(
+        f"Release the key {key.external_key_id} of the keystore {key.keystore!r}:",
+        (f"it is stopped: {key.stopped}",),
+        (
+            "Within a second every proxy encrypts with it again.",
+            "If the HSM repeats an IV under this key, plaintexts and the authentication key are given away.",
+            "Release it only when you know why it was stopped, and that this cannot happen again.",
+        ),
+    )
+
+
+def rebind_plan(key: KeyRow, *, label: str, cka_id: bytes | None, proven: bool) -> Plan:
+    """Finding an external key's HSM key by another label or CKA_ID."""
+    unproven = "WARNING: nothing proves that it is the same key. If it is not, what was encrypted stays unreadable."
+    return Plan(
+        f"Bind the key {key.external_key_id} of the keystore {key.keystore!r}:",
+        (f"from {_place(key.label, key.cka_id)} to {_place(label, cka_id)}, in [hsm.{key.hsm}]",),
+        (
+            "The object opens the canary of this key: it is the same key." if proven else unproven,
+            "Within a second every proxy uses it, if its module shows keys made after its start.",
+        ),
+    )
+
+
+def _place(label: str, cka_id: bytes | None) -> str:
+    return f"label {label!r} and " + ("any CKA_ID" if cka_id is None else f"CKA_ID {cka_id.hex()}")
+
+
 def retire_plan(credential: CredentialRow, usage: Usage) -> Plan:
     """Retiring a credential."""
     now = usage.now

@@ -15,7 +15,7 @@ from pathlib import Path
 from holdfast.admin.catalogs import create_catalog, open_catalog
 from holdfast.admin.files import PUBLIC_MODE, create_file, private_directory
 from holdfast.admin.issue import new_credential
-from holdfast.admin.keys import CKA_ID_BYTES
+from holdfast.admin.keys import CKA_ID_BYTES, NewKey, register_proven, take_proof
 from holdfast.admin.kms_connection import KmsConnection, connection_of, credential_path, local_endpoint, refresh_files
 from holdfast.admin.local_tls import LocalTls, ensure_local_tls
 from holdfast.admin.lookup import find_keystore
@@ -79,7 +79,7 @@ class Setup:
         yield self._configuration(softhsm)
         configuration = load(self.configuration_path)
         with closing(create_catalog(configuration, now=self.now)) as catalog:
-            yield from self._catalog(catalog)
+            yield from self._catalog(catalog, softhsm)
             self._kms_files(connection_of(catalog, self.wanted.keystore, local_endpoint(configuration)))
         yield f"KMS: {self.console_file} is what the KMS console takes"
 
@@ -133,7 +133,7 @@ class Setup:
         create_file(self.configuration_path, text.encode(), mode=PUBLIC_MODE)
         return f"Configuration: made {self.configuration_path}"
 
-    def _catalog(self, catalog: Catalog) -> Iterator[str]:
+    def _catalog(self, catalog: Catalog, softhsm: SoftHsm) -> Iterator[str]:
         name = self.wanted.keystore
         exists = any(row.name == name for row in catalog.keystores())
         if not exists:
@@ -142,7 +142,10 @@ class Setup:
         key = str(self.wanted.key)
         exists = any(row.external_key_id == key for row in catalog.keys(name))
         if not exists:
-            catalog.register_key(name, self.wanted.key, hsm=HSM_NAME, label=key)
+            with Inspector(softhsm.settings(HSM_NAME)) as inspector:
+                (found,) = inspector.find_keys(key)
+                new = NewKey(name, self.wanted.key, HSM_NAME, key)
+                register_proven(catalog, new, take_proof(inspector, found))
         yield f"Key: {'kept' if exists else 'registered'} {key}"
         # A credential whose secret file is lost is in the catalog still, and signs nothing.
         prefix = find_keystore(catalog, name).prefix

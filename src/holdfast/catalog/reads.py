@@ -45,7 +45,7 @@ class CredentialRow:
 class KeyRow:
     """One generation of an external key. `encryptions_reserved`: at most so many encryptions were made under it.
 
-    `has_canary`: it can be proven to be the same key. `stopped`: why it may not be used; None: it may.
+    `canary`: it can be proven to be the same key. `stopped`: why it may not be used; None: it may.
     """
 
     keystore: str
@@ -60,7 +60,7 @@ class KeyRow:
     encryptions_reserved: int
     created_at: datetime
     token_serial: str | None
-    has_canary: bool
+    canary: bytes | None
     stopped: str | None
 
 
@@ -157,7 +157,7 @@ def _key(row: Row[Any]) -> KeyRow | None:
             encryptions_reserved=rows.count(row.encryptions_reserved),
             created_at=rows.moment(row.created_at) or NEVER,
             token_serial=generation.token_serial,
-            has_canary=generation.canary is not None,
+            canary=generation.canary,
             stopped=generation.stopped,
         )
     except BadRow:

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 import typer
 
 from holdfast.admin.errors import Invalid
-from holdfast.admin.keys import NewKey, create_key, hsm_settings, register_key
+from holdfast.admin.keys import NewKey, bind, create_key, find_binding, hsm_settings, register_key
 from holdfast.admin.lookup import find_key
-from holdfast.admin.plans import Usage, disable_plan, enable_plan, moment
+from holdfast.admin.plans import Usage, disable_plan, enable_plan, moment, rebind_plan, release_plan
 from holdfast.catalog.reads import KeyRow
 from holdfast.catalog.snapshot import Takeover
 from holdfast.cli import output
@@ -61,6 +61,10 @@ def register(
     aws_sample: Annotated[
         bool, typer.Option("--takeover-aws-sample", help="Also decrypt what AWS's sample proxy made with this key.")
     ] = False,
+    for_tests: Annotated[
+        bool,
+        typer.Option("--for-tests", help="Also a key that may not encrypt or decrypt, for conformance tests."),
+    ] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -70,7 +74,9 @@ def register(
         settings = hsm_settings(here.configuration, hsm)
         new = NewKey(keystore, ExternalKeyId.parse(key), settings.name, label or key)
         takeover = Takeover() if aws_sample else None
-        for finding in register_key(here.catalog, settings, new, cka_id=cka_id, takeover=takeover):
+        for finding in register_key(
+            here.catalog, settings, new, cka_id=cka_id, takeover=takeover, for_tests=for_tests
+        ):
             output.warning(f"{finding.what}. {finding.why} {finding.remedy}".rstrip())
         _say_added(here, new, "Registered", as_json=as_json)
 
@@ -96,7 +102,7 @@ def list_(
             (
                 row.keystore,
                 row.external_key_id,
-                row.status.value,
+                row.status.value if row.stopped is None else "STOPPED",
                 str(row.generation),
                 row.hsm,
                 row.label,
@@ -120,6 +126,64 @@ def show(
         output.json(row)
         return
     fields(row)
+
+
+@app.command()
+def rebind(
+    keystore: KeystoreArgument,
+    key: KeyArgument,
+    *,
+    label: Annotated[str | None, typer.Option(help="CKA_LABEL that the key has now.", show_default=False)] = None,
+    key_id: Annotated[
+        str | None, typer.Option("--id", help="CKA_ID that the key has now, in hexadecimal.", show_default=False)
+    ] = None,
+    without_proof: Annotated[
+        bool, typer.Option("--without-proof", help="Bind an object that does not open the key's canary.")
+    ] = False,
+    yes: YesOption = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find a registered key again under another label or CKA_ID.
+
+    The object must open the canary that was kept when the key was registered. Without --label and --id the whole
+    token is searched.
+    """
+    cka_id = None if key_id is None else _hexadecimal(key_id)
+    with installation(config) as here:
+        row = find_key(here.catalog, keystore, key)
+        settings = hsm_settings(here.configuration, row.hsm)
+        found = find_binding(settings, row, label=label, cka_id=cka_id, without_proof=without_proof)
+        confirm(rebind_plan(row, label=found.label, cka_id=found.proof.cka_id, proven=found.proven), yes=yes)
+        bind(here.catalog, row, found)
+        _show(here, keystore, key, f"{key} is bound to {found.label!r} in [hsm.{row.hsm}].", as_json=as_json)
+
+
+@app.command()
+def release(
+    keystore: KeystoreArgument,
+    key: KeyArgument,
+    *,
+    yes: YesOption = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a key encrypt again that was stopped, for an unsafe IV or a count that is not known."""
+    with installation(config) as here:
+        row = find_key(here.catalog, keystore, key)
+        if row.stopped is None:
+            _show(here, keystore, key, f"{key} is not stopped.", as_json=as_json)
+            return
+        confirm(release_plan(row), yes=yes)
+        here.catalog.release_generation(row.generation_id)
+        _show(here, keystore, key, f"{key} is released.", as_json=as_json)
+
+
+def _show(here: Installation, keystore: str, key: str, sentence: str, *, as_json: bool) -> None:
+    if as_json:
+        output.json(_as_json(find_key(here.catalog, keystore, key), here.catalog.encryption_totals()))
+    else:
+        output.say(sentence)
 
 
 @app.command()
@@ -193,5 +257,8 @@ def _as_json(row: KeyRow, totals: dict[int, int]) -> dict[str, Any]:
         "cka_id": row.cka_id.hex() if row.cka_id else None,
         "takeover": None if takeover is None else "aws-sample",
         "encryptions_at_most": totals.get(row.generation_id, 0),
+        "stopped": row.stopped,
+        "has_canary": row.canary is not None,
+        "token_serial": row.token_serial,
         "created_at": row.created_at,
     }

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from holdfast.admin.doctor.finding import Finding, Severity, error, note, ok, warning, worst
 from holdfast.admin.doctor.keys import examine_key, examine_matches
@@ -10,7 +11,8 @@ from holdfast.config.errors import ConfigurationError
 from holdfast.config.model import HsmTable
 from holdfast.config.secrets import resolve
 from holdfast.ekm.faults import EkmFault, LoginRefused
-from holdfast.ekm.pkcs11.inspect import Inspector, MechanismDescription, TokenDescription
+from holdfast.ekm.pkcs11 import ckr
+from holdfast.ekm.pkcs11.inspect import FoundKey, Inspector, MechanismDescription, TokenDescription
 from holdfast.ekm.pkcs11.iv import IvOutcome
 from holdfast.ekm.pkcs11.profile import Profile, profile_of
 from holdfast.ekm.port import KeyLocator
@@ -42,8 +44,8 @@ def examine_hsm(table: HsmTable, keys: Sequence[KeyRow]) -> Iterator[Finding]:
             subject,
             failure.message,
             why="The proxy loads the same library and would fail in the same way.",
-            remedy="Check `library`, the `environment` table, and that the vendor's own tools reach the HSM from"
-            " this host as this user.",
+            remedy=(profile_of(settings).set_up if failure.cause else "Check `library` and the `environment` table.")
+            + " Then try the vendor's own tools on this host as this user.",
         )
 
 
@@ -189,15 +191,14 @@ class _Examination:
                 self._subject,
                 failure.message,
                 why="A wrong PIN counts: tokens lock after a few attempts, so Holdfast does not try again.",
-                remedy="Compare the PIN file with the token's PIN (one newline at its end is dropped), before"
-                " starting the proxy.",
+                remedy=_advice(failure, "Give the token's PIN in `pin`, before you start the proxy."),
             )
         return error(
             "login-failed",
             self._subject,
             failure.message,
             why="Without a session the proxy cannot use any key.",
-            remedy="Look at the HSM's own log and at the sessions that other programs hold.",
+            remedy=_advice(failure, "Look at the HSM's own log and at the sessions that other programs hold."),
         )
 
     # ---- AES-GCM under the health key
@@ -229,7 +230,9 @@ class _Examination:
                 self._subject,
                 failure.message,
                 why="KMS's calls will fail in the same way.",
-                remedy="Look for the module's limits and policy on AES-GCM, and at the HSM's own log.",
+                remedy=_advice(
+                    failure, "Look for the module's limits and policy on AES-GCM, and at the HSM's own log."
+                ),
             )
 
     def _iv(self, locator: KeyLocator) -> Iterator[Finding]:
@@ -242,10 +245,21 @@ class _Examination:
             "iv-mode",
             self._subject,
             probe.sentence,
-            why="A repeated IV gives away plaintext and lets others forge ciphertexts: the proxy refuses to start.",
-            remedy="Set `profile` to the module's own, or `iv_mode` to who really makes its IVs: hsm-in-place"
-            " (nShield, CloudHSM), hsm-appended (Luna in FIPS mode), proxy (SoftHSM and most others).",
+            why=_WHY_IV[probe.outcome],
+            remedy="" if probe.outcome is IvOutcome.REPEATED else self._settings_that_work(locator),
         )
+
+    def _settings_that_work(self, locator: KeyLocator) -> str:
+        working = self._inspector.working_settings(locator)
+        if not working:
+            return (
+                "Every combination of iv_mode, iv_bits and gcm_parameter_bytes was tried, and none works: look for"
+                " the module's parameters of AES-GCM in its documentation, and at `mechanism`."
+            )
+        fewest = len(working[0].changes(self._profile))
+        nearest = [setting for setting in working if len(setting.changes(self._profile)) == fewest]
+        lines = " or ".join(f"`{', '.join(setting.changes(self._profile))}`" for setting in nearest)
+        return f"All combinations were tried; this works: {lines} in [{self._subject}]. Or choose another `profile`."
 
     def _round_trip(self, locator: KeyLocator) -> Iterator[Finding]:
         self._inspector.round_trip(locator)
@@ -289,9 +303,13 @@ class _Examination:
                 remedy="Look at the key with the HSM's own tool.",
             )
             return
-        yield from examine_matches(subject, row.label, found)
+        command = f"holdfast key rebind {row.keystore} {row.external_key_id}"
+        if row.canary is None:
+            command += " --without-proof --id HEX"
+        yield from examine_matches(subject, row.label, found, rebind=command)
         if len(found) == 1:
-            yield from examine_key(subject, found[0])
+            yield from self._examine_key(subject, found[0], row)
+            yield from self._canary(subject, row)
             yield from self._label_shared(subject, row)
         if row.label == self._settings.health_key:
             yield error(
@@ -302,6 +320,44 @@ class _Examination:
                 remedy="Make another AES-256 key, and name that as `health_key`.",
             )
 
+    def _examine_key(self, subject: str, key: FoundKey, row: KeyRow) -> Iterator[Finding]:
+        for finding in examine_key(subject, key, allow_extractable=self._settings.allow_extractable):
+            if finding.code == "key-usage" and row.canary is None:
+                yield note(
+                    "key-for-tests", subject, finding.what, why="It serves conformance tests; KMS cannot use it."
+                )
+            else:
+                yield finding
+
+    def _canary(self, subject: str, row: KeyRow) -> Iterator[Finding]:
+        name = f"{row.keystore} {row.external_key_id}"
+        if row.stopped is not None:
+            yield error(
+                "key-stopped",
+                subject,
+                f"the key does not encrypt: {row.stopped}",
+                why="A proxy stopped it, so that one IV is not used twice. It still decrypts.",
+                remedy=f"Read docs/how-to/when-things-fail.md, then `holdfast key release {name}`.",
+            )
+        if row.canary is None:
+            yield note(
+                "key-without-canary",
+                subject,
+                "no canary is kept for this key yet",
+                why="A proxy makes one at the key's first use. Until then another key under its label is used.",
+            )
+        elif not self._inspector.keys_that_open(row.canary, row.label, row.cka_id):
+            yield error(
+                "key-not-the-same",
+                subject,
+                f"the key {row.label!r} on the token is not the key that was registered: it does not open its canary",
+                why="The proxy refuses it: it would encrypt under another key, and could not decrypt anything.",
+                remedy=f"Restore the key from the HSM's backup. If it is on the token under another label or CKA_ID,"
+                f" `holdfast key rebind {name}` finds it.",
+            )
+        else:
+            yield ok("key-confirmed", subject, "it opens its canary: it is the key that was registered")
+
     def _label_shared(self, subject: str, row: KeyRow) -> Iterator[Finding]:
         count = len(self._inspector.find_keys(row.label)) if row.cka_id else 1
         if count > 1:
@@ -311,6 +367,22 @@ class _Examination:
                 f"{count} keys of the token have the label {row.label!r}; this one is told apart by its CKA_ID",
                 why="Other tools may take the wrong one.",
             )
+
+
+def _advice(failure: EkmFault, otherwise: str) -> str:
+    return otherwise if failure.cause is None else ckr.advice(failure.cause.ckr)
+
+
+_UNSAFE: Final = "A repeated IV gives away plaintext and lets others forge ciphertexts: the proxy refuses to start."
+_UNUSABLE: Final = "The proxy refuses to start: it could not encrypt, or not decrypt what it encrypts."
+_WHY_IV: Final = {
+    IvOutcome.NOT_MADE: _UNSAFE,
+    IvOutcome.REPEATED: _UNSAFE,
+    IvOutcome.REPLACED: _UNUSABLE,
+    IvOutcome.WRONG_LENGTH: _UNUSABLE,
+    IvOutcome.REFUSED: _UNUSABLE,
+    IvOutcome.NOT_DECRYPTED: _UNUSABLE,
+}
 
 
 def _chosen(token: TokenDescription, selector: TokenSelector) -> bool:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from holdfast.admin.doctor.finding import Finding, error, note, ok, warning
+from holdfast.admin.doctor.finding import Finding, error, ok, warning
+from holdfast.ekm.pkcs11.handles import why_it_may_leave
 from holdfast.ekm.pkcs11.inspect import FoundKey
 
 KEY_SPEC = "AES_256"
@@ -10,8 +11,13 @@ KEY_SPEC = "AES_256"
 _MAKE_ANOTHER = "Make a new key with `holdfast key create`, or with the HSM's own tool, and use that for KMS."
 
 
-def examine_matches(subject: str, label: str, found: Sequence[FoundKey]) -> Iterator[Finding]:
-    """Findings on how many keys of the token answer to a label (and CKA_ID, where one was asked for)."""
+def examine_matches(
+    subject: str, label: str, found: Sequence[FoundKey], *, rebind: str | None = None
+) -> Iterator[Finding]:
+    """Findings on how many keys of the token have a label (and CKA_ID, where one was asked for).
+
+    `rebind` is the command that chooses one of several, for a registered key.
+    """
     if not found:
         yield error(
             "key-not-found",
@@ -28,14 +34,15 @@ def examine_matches(subject: str, label: str, found: Sequence[FoundKey]) -> Iter
             "key-label-twice",
             subject,
             f"{len(found)} secret keys of the token have the label {label!r} (their CKA_ID: {shown})",
-            why="Nobody can say which of them a ciphertext needs, so Holdfast uses none.",
-            remedy="Register the key with its CKA_ID (`holdfast key register --id HEX`), or rename the other key.",
+            why="It is not known which of them a ciphertext needs, so Holdfast uses none.",
+            remedy=(f"`{rebind}` binds the key to the right one by its CKA_ID. Or give" if rebind else "Give")
+            + " the other keys other labels with the HSM's tool.",
         )
 
 
-def examine_key(subject: str, key: FoundKey) -> Iterator[Finding]:
-    """Findings on one key's type, length and attributes."""
-    findings = [*_usable(subject, key), *_confined(subject, key)]
+def examine_key(subject: str, key: FoundKey, *, allow_extractable: bool = True) -> Iterator[Finding]:
+    """Findings on one key's type, length and attributes. `allow_extractable` as in `HsmSettings`."""
+    findings = [*_usable(subject, key), *_confined(subject, key, allow_extractable=allow_extractable)]
     yield from findings
     if not findings:
         yield ok("key", subject, f"{key.label!r} is AES with 256 bits, sensitive, not extractable")
@@ -71,31 +78,24 @@ def _usable(subject: str, key: FoundKey) -> Iterator[Finding]:
         )
 
 
-def _confined(subject: str, key: FoundKey) -> Iterator[Finding]:
+def _confined(subject: str, key: FoundKey, *, allow_extractable: bool) -> Iterator[Finding]:
+    reason = why_it_may_leave(key.attributes)
+    if reason:
+        say = warning if allow_extractable else error
+        yield say(
+            "key-may-leave",
+            subject,
+            f"a copy of the key {key.label!r} may exist outside the HSM: {reason}",
+            why="A person who has a copy decrypts everything unseen."
+            + ("" if allow_extractable else " The proxy refuses to use such a key."),
+            remedy=f"{_MAKE_ANOTHER}"
+            + (
+                ""
+                if allow_extractable
+                else " To accept copies outside the HSM, set `allow_extractable = true` in the HSM's table."
+            ),
+        )
     attributes = key.attributes.attributes
-    if attributes.get("CKA_SENSITIVE") is False:
-        yield warning(
-            "key-not-sensitive",
-            subject,
-            f"the value of the key {key.label!r} can be read in the clear (CKA_SENSITIVE is false)",
-            why="Whoever can log in to the token can copy the key and decrypt everything, unseen.",
-            remedy=_MAKE_ANOTHER,
-        )
-    if attributes.get("CKA_EXTRACTABLE") is True:
-        yield warning(
-            "key-extractable",
-            subject,
-            f"the key {key.label!r} may leave the HSM wrapped under another key (CKA_EXTRACTABLE is true)",
-            why="Whoever can log in can wrap it under a key of his own and decrypt everything outside the HSM.",
-            remedy=f"Set CKA_EXTRACTABLE to false with the HSM's tool; it cannot be set back. Or: {_MAKE_ANOTHER}",
-        )
-    elif attributes.get("CKA_NEVER_EXTRACTABLE") is False:
-        yield note(
-            "key-was-extractable",
-            subject,
-            f"the key {key.label!r} was extractable once, or was made outside the HSM",
-            why="A copy of it may exist elsewhere.",
-        )
     if attributes.get("CKA_WRAP") is True:
         yield warning(
             "key-wraps",

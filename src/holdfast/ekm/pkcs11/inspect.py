@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from os import urandom
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -32,15 +32,15 @@ from holdfast.ekm.pkcs11.constants import (
 from holdfast.ekm.pkcs11.cryptoki import CkrError, LibraryInfo, TokenInfo
 from holdfast.ekm.pkcs11.gcm import GcmChannel
 from holdfast.ekm.pkcs11.handles import FoundHandle, find_one, read_key, template_of
-from holdfast.ekm.pkcs11.iv import BadIv, IvGuard
+from holdfast.ekm.pkcs11.iv import BadIv, IvGuard, IvOutcome
 from holdfast.ekm.pkcs11.iv_probe import IvProbe, probe_iv
 from holdfast.ekm.pkcs11.login import Login
 from holdfast.ekm.pkcs11.module import Module
-from holdfast.ekm.pkcs11.profile import profile_of
+from holdfast.ekm.pkcs11.profile import Profile, profile_of
 from holdfast.ekm.pkcs11.session import FAULTS, fault_of
 from holdfast.ekm.pkcs11.token import TokenMissing, choose_token, tokens
 from holdfast.ekm.port import KeyAttributes, KeyLocator
-from holdfast.ekm.settings import HsmSettings
+from holdfast.ekm.settings import HsmSettings, IvMode
 from holdfast.xks.aad import CiphertextMetadata, hsm_aad
 
 T = TypeVar("T")
@@ -63,11 +63,15 @@ class MechanismDescription:
 
 @dataclass(frozen=True, slots=True)
 class FoundKey:
-    """A CKO_SECRET_KEY of the token. `id` is CKA_ID, empty where the token has none."""
+    """A CKO_SECRET_KEY of the token. `id` is CKA_ID, empty where the token has none.
+
+    `handle` is for the Inspector that found it: nShield does not find again what it has just made.
+    """
 
     label: str
     id: bytes
     attributes: KeyAttributes
+    handle: int = field(default=0, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,49 @@ class BadTag:
     ckr: int
     name: str
     expected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GcmSettings:
+    """Who makes the IV, and the form of CK_GCM_PARAMS."""
+
+    iv_mode: IvMode
+    gcm_parameter_bytes: int
+    iv_bits: bool
+
+    def of(self, profile: Profile) -> Profile:
+        """The profile with these settings."""
+        return replace(
+            profile,
+            iv_mode=self.iv_mode,
+            iv_length=self._iv_length(profile),
+            gcm_parameter_bytes=self.gcm_parameter_bytes,
+            iv_bits=self.iv_bits,
+        )
+
+    def changes(self, profile: Profile) -> tuple[str, ...]:
+        """The lines for the HSM's table in which this differs from the profile."""
+        wanted = {
+            "iv_mode": f'"{self.iv_mode}"',
+            "iv_length": str(self._iv_length(profile)),
+            "gcm_parameter_bytes": str(self.gcm_parameter_bytes),
+            "iv_bits": str(self.iv_bits).lower(),
+        }
+        other = self.of(profile)
+        return tuple(
+            f"{name} = {value}" for name, value in wanted.items() if getattr(profile, name) != getattr(other, name)
+        )
+
+    def _iv_length(self, profile: Profile) -> int:
+        if self.iv_mode is profile.iv_mode:
+            return profile.iv_length
+        return 16 if self.iv_mode is IvMode.HSM_APPENDED else 12
+
+
+# Without ulIvBits (40 bytes) there is nothing to fill in.
+_EVERY_SETTING: Final = tuple(
+    GcmSettings(mode, size, bits) for mode in IvMode for size, bits in ((48, True), (48, False), (40, True))
+)
 
 
 class Inspector:
@@ -187,7 +234,7 @@ class Inspector:
         label = self._cryptoki.attribute(session, handle, CKA_LABEL) or b""
         key_id = self._cryptoki.attribute(session, handle, CKA_ID) or b""
         return FoundKey(
-            label.decode("utf-8", "replace"), key_id, read_key(self._cryptoki, session, handle).attributes
+            label.decode("utf-8", "replace"), key_id, read_key(self._cryptoki, session, handle).attributes, handle
         )
 
     def generate_aes_256(
@@ -214,10 +261,9 @@ class Inspector:
         session = self._open()
         return _translated(lambda: self._described(self._cryptoki.generate_key(session, CKM_AES_KEY_GEN, template)))
 
-    def destroy_key(self, locator: KeyLocator) -> None:
-        """Destroy exactly one key; for undoing a creation that failed half way."""
-        found = self._find(locator)
-        _translated(lambda: self._cryptoki.destroy_object(self._open(), found.handle))
+    def destroy_key(self, key: FoundKey) -> None:
+        """Destroy a key; for undoing a creation that failed half way."""
+        _translated(lambda: self._cryptoki.destroy_object(self._open(), key.handle))
 
     def _find(self, locator: KeyLocator) -> FoundHandle:
         session = self._open()
@@ -225,19 +271,25 @@ class Inspector:
 
     # ---- key confirmation
 
-    def seal_canary(self, locator: KeyLocator) -> bytes:
+    def seal_canary(self, key: FoundKey) -> bytes:
         """A canary of the key: one encryption. Raises IvUnsafe if the module's IV is not one."""
-        handle = self._find(locator).handle
-        iv, sealed = _translated(lambda: self._channel.encrypt(handle, CANARY_TEXT, CANARY_AAD))
-        _translated(lambda: IvGuard().check(locator, iv, self._profile.iv_length))
+        iv, sealed = _translated(lambda: self._channel.encrypt(key.handle, CANARY_TEXT, CANARY_AAD))
+        _translated(lambda: IvGuard().check(KeyLocator(key.label), iv, self._profile.iv_length))
         return iv + sealed
 
-    def canary_opens(self, locator: KeyLocator, canary: bytes) -> bool:
-        """Whether the key found is the one under which the canary was sealed."""
-        found = self._find(locator)
-        return found.decrypts and _translated(
-            lambda: canary_opens(self._channel, found.handle, canary, self._profile)
-        )
+    def keys_that_open(self, canary: bytes, label: str | None = None, key_id: bytes | None = None) -> list[FoundKey]:
+        """Those of the token's secret keys with this label and CKA_ID (None: any) that open the canary."""
+        session = self._open()
+
+        def look() -> list[FoundKey]:
+            handles = self._cryptoki.find_objects(session, template_of(label, key_id), limit=_MOST_KEYS)
+            return [self._described(handle) for handle in handles if self._opens(handle, canary)]
+
+        return _translated(look)
+
+    def _opens(self, handle: int, canary: bytes) -> bool:
+        found = read_key(self._cryptoki, self._open(), handle)
+        return found.decrypts and found.is_aes_256 and canary_opens(self._channel, handle, canary, self._profile)
 
     # ---- probes
 
@@ -255,6 +307,26 @@ class Inspector:
         """Who makes the IV: two encryptions and decryptions. Raises EkmFault only for what is not about the IV."""
         handle = self._find(locator).handle
         return _translated(lambda: probe_iv(self._channel, handle, self._profile))
+
+    def working_settings(self, locator: KeyLocator) -> list[GcmSettings]:
+        """Every way to call AES-GCM that this module takes with safe IVs, those nearest to the profile first."""
+        found = [settings for settings in _EVERY_SETTING if self._works(locator, settings)]
+        return sorted(found, key=lambda settings: len(settings.changes(self._profile)))
+
+    def _works(self, locator: KeyLocator, settings: GcmSettings) -> bool:
+        handle = self._find(locator).handle
+        profile = settings.of(self._profile)
+        slot = self.token().slot
+        try:
+            # A session of its own: an operation that failed may still be active on it.
+            session = self._cryptoki.open_session(slot, read_write=self._profile.read_write_sessions)
+            try:
+                channel = GcmChannel(self._cryptoki, session, profile)
+                return probe_iv(channel, handle, profile).outcome is IvOutcome.SAFE
+            finally:
+                self._cryptoki.close_session(session)
+        except CkrError:
+            return False
 
     def probe_bad_tag(self, locator: KeyLocator) -> BadTag:
         """How the module reports a wrong tag."""

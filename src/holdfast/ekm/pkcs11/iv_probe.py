@@ -61,12 +61,19 @@ def _decrypts(channel: GcmChannel, key: int, iv: bytes, output: bytes) -> bool:
 
 
 def _found(outcome: IvOutcome, profile: Profile) -> IvProbe:
-    sentence = _SENTENCES[outcome].format(mode=profile.iv_mode)
+    sentence = _SENTENCES[outcome].format(mode=profile.iv_mode, form=_form(profile))
     if outcome is not IvOutcome.REPEATED:
         sentence += f"; {_REMEDIES[profile.iv_mode]}"
     return IvProbe(outcome, sentence)
 
 
+def _form(profile: Profile) -> str:
+    if profile.gcm_parameter_bytes == _WITH_IV_BITS:
+        return f"iv_bits = {str(profile.iv_bits).lower()}"
+    return f"gcm_parameter_bytes = {profile.gcm_parameter_bytes}"
+
+
+_WITH_IV_BITS: Final = 48
 _SENTENCES: Final = {
     IvOutcome.SAFE: 'iv_mode = "{mode}" is right: two encryptions had two IVs, and both decrypt',
     IvOutcome.NOT_MADE: (
@@ -80,10 +87,14 @@ _SENTENCES: Final = {
     IvOutcome.WRONG_LENGTH: (
         'iv_mode = "{mode}" is wrong for this module: its output does not have the length of ciphertext, tag and IV'
     ),
-    IvOutcome.REPLACED: 'iv_mode = "{mode}" is wrong for this module: it wrote an IV of its own over the proxy\'s',
-    IvOutcome.REFUSED: 'iv_mode = "{mode}" is wrong for this module: it refused the IV parameters',
+    IvOutcome.REPLACED: 'iv_mode = "{mode}" is wrong for this module: it wrote its own IV over the proxy\'s',
+    IvOutcome.REFUSED: (
+        'the module refused the parameters of AES-GCM: iv_mode = "{mode}" or {form} is wrong for this module '
+        "(iv_bits may be true or false, gcm_parameter_bytes 48 or 40)"
+    ),
     IvOutcome.NOT_DECRYPTED: (
-        'iv_mode = "{mode}" is wrong for this module: what it encrypted does not decrypt with the IV that came back'
+        'what the module encrypted does not decrypt: iv_mode = "{mode}" or {form} is wrong for this module '
+        "(iv_bits may be true or false)"
     ),
 }
 _REMEDIES: Final = {
