@@ -186,9 +186,12 @@ def test_each_failure_has_advice_for_its_own_code(
     assert word in finding["remedy"]
 
 
-def test_a_softhsm_that_does_not_start_is_told_by_its_configuration(install: Install) -> None:
-    server = install()
-    (server.directory / "tokens").rename(server.directory / "gone")
-    findings = doctor(server)
-    (finding,) = named(findings, "module-failed") or named(findings, "token-not-found")
-    assert "SOFTHSM2_CONF" in finding["remedy"]
+@pytest.mark.parametrize(
+    ("profile", "word"), [("softhsm2", "SOFTHSM2_CONF"), ("nshield", "hardserver"), ("luna", "Chrystoki.conf")]
+)
+def test_a_module_that_does_not_start_is_explained_by_its_vendor(install: Install, profile: str, word: str) -> None:
+    server = install("plain", hsm={"profile": profile})
+    assert server.shim is not None
+    server.shim.fail("C_Initialize", 0x05)
+    (finding,) = named(doctor(server), "module-failed")
+    assert word in finding["remedy"]
