@@ -55,6 +55,7 @@ def _fleet() -> Fleet:
         hsms=[HsmReport("main", "ACTIVE", {field.name: 1.0 for field in fields(HsmGauges)})],
         encryptions=[KeyCount("demo", "demo-key", 1, 1)],
         credentials_used={"A" * 20: 1.0},
+        credentials_unreadable={"demo": 0},
         threads=[ThreadReport("event-log", 0, well=True)],
     )
     fleet = Fleet()

@@ -136,7 +136,7 @@ class ProxyServer:
         self._stderr.close()
         self._stdout.close()
 
-    def start(self, *, stdout: Any = None, stderr: Any = None, before: str = ":") -> None:
+    def start(self, *, stdout: Any = None, stderr: Any = None, before: str = ":", wait: bool = True) -> None:
         """Start the process after the shell command `before`, and wait until it is ready."""
         self.process = subprocess.Popen(
             ["sh", "-c", f'{before}; exec "$@"', "sh", *self._command()],
@@ -146,7 +146,7 @@ class ProxyServer:
             # A group of its own, so that nothing outlives a test.
             start_new_session=True,
         )
-        if self._wait:
+        if self._wait and wait:
             self.wait_ready()
 
     def _command(self) -> list[str]:

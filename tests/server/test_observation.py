@@ -231,6 +231,30 @@ def test_a_proxy_whose_every_key_store_is_blocked_is_not_ready(serve: Serve) -> 
         server.eventually(server.is_ready, within=1, what="/ready says 200")
 
 
+def test_a_proxy_that_can_read_no_credential_of_a_key_store_is_not_ready(serve: Serve) -> None:
+    """As where a secret file was not copied to every host: each request would be refused with 401."""
+    server = serve(autostart=False)
+    (secret,) = (server.directory / "secrets").iterdir()
+    secret.rename(server.directory / "elsewhere")
+    server.start(wait=False)
+    reasons = ["no credential of the key store test can be read here"]
+    server.eventually(lambda: _reasons(server) == reasons, within=20, what="/ready says why not")
+    server.eventually(
+        lambda: server.metric("holdfast_credentials_unreadable", keystore="test") == 1, within=5, what="the metric"
+    )
+    (server.directory / "elsewhere").rename(secret)
+    server.eventually(server.is_ready, within=15, what="/ready says 200 once it can be read")
+    server.round_trip()
+
+
+def _reasons(server: ProxyServer) -> object:
+    try:
+        with server.caller(health_port=True) as balancer:
+            return balancer.request("GET", "/ready").json["reasons"]
+    except OSError:
+        return None
+
+
 def test_a_blocked_key_store_is_refused_by_every_worker_within_a_second(serve: Serve) -> None:
     server = serve(workers=2)
     catalog = server.catalog()

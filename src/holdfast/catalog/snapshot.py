@@ -51,6 +51,7 @@ class Keystore:
     """A path prefix, its live credentials (by access key id) and its keys (by external key id).
 
     `faulty`: external keys of which a row of the catalog is wrong, and what is wrong with it. They are not in `keys`.
+    `unreadable`: the number of live credentials that are missing because their secret cannot be read here.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Keystore:
     credentials: Mapping[str, SecretAccessKey]
     keys: Mapping[str, ExternalKey]
     faulty: Mapping[str, str] = field(default_factory=dict)
+    unreadable: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ Of 100,000 keys one change is one key: it is read, checked and put into a copy o
 keys, and the dictionaries of all other keystores, are those of the snapshot before.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -72,6 +73,7 @@ class View:
         self._other_faults: list[str] = []
         self._orphans: list[str] = []
         self._secrets: dict[tuple[str, str], SecretAccessKey] = {}
+        self._unreadable_of: Counter[int] = Counter()
 
     @property
     def bad_rows(self) -> tuple[str, ...]:
@@ -197,6 +199,7 @@ class View:
         secrets: dict[int, dict[str, SecretAccessKey]] = {}
         kept: dict[tuple[str, str], SecretAccessKey] = {}
         live, unreadable = [], []
+        self._unreadable_of = Counter()
         for row in found:
             said = f"the credential {rows.plain(row.access_key_id)} is refused"
             try:
@@ -210,6 +213,7 @@ class View:
                 self._other_faults.append(f"{said}: {reason}")
             except CatalogError as error:
                 unreadable.append(f"{said} until its secret can be read: {error}")
+                self._unreadable_of[row.keystore_id] += 1
         self._secrets = kept  # a retired credential's secret is forgotten
         self.live, self.unreadable = frozenset(live), tuple(unreadable)
         return secrets
@@ -241,7 +245,7 @@ class View:
             blocked = rows.boolean(row.blocked, "blocked")
         except BadRow as reason:
             self._other_faults.append(f"{said} is blocked: {reason}")
-        return Keystore(name, prefix, blocked, region, secrets, shelf.keys, shelf.faulty)
+        return Keystore(name, prefix, blocked, region, secrets, shelf.keys, shelf.faulty, self._unreadable_of[row.id])
 
     def _name_orphans(self, keystores: set[Any]) -> None:
         for identity in sorted(self._shelves.keys() - keystores):
@@ -306,6 +310,6 @@ def _same(before: Keystore, after: Keystore) -> bool:
     return (
         before.keys is after.keys
         and before.faulty is after.faulty
-        and (before.name, before.prefix, before.blocked, before.region, before.credentials)
-        == (after.name, after.prefix, after.blocked, after.region, after.credentials)
+        and (before.name, before.prefix, before.blocked, before.region, before.credentials, before.unreadable)
+        == (after.name, after.prefix, after.blocked, after.region, after.credentials, after.unreadable)
     )

@@ -356,6 +356,18 @@ def _keys(reports: list[Report], fleet: Fleet) -> Iterator[Metric]:
     for access_key_id, at in used.items():
         last_use.add_metric([access_key_id], at)
     yield last_use
+    unreadable = GaugeMetricFamily(
+        "holdfast_credentials_unreadable",
+        "Live credentials whose secret cannot be read on this host: what they sign is refused.",
+        labels=["keystore"],
+    )
+    worst: dict[str, int] = {}
+    for report in reports:
+        for keystore, count in report.credentials_unreadable.items():
+            worst[keystore] = max(worst.get(keystore, 0), count)
+    for keystore, count in worst.items():
+        unreadable.add_metric([keystore], count)
+    yield unreadable
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -121,6 +121,9 @@ class Server:
             stranded=any(hsm.is_stranded() for hsm in parts.hsms.values()),
             threads=[ThreadReport(t.name, t.failures, t.trouble() is None) for t in parts.threads],
             messages_lost=messages_lost(),
+            credentials_unreadable={
+                keystore.name: keystore.unreadable for keystore in parts.feed.snapshot.keystores.values()
+            },
         )
 
     def _encryptions(self) -> list[KeyCount]:
@@ -156,6 +159,11 @@ class Server:
             obstacles.append("the catalog has no key store")
         elif all(keystore.blocked for keystore in keystores):
             obstacles.append("every key store is blocked")
+        obstacles += [
+            f"no credential of the key store {keystore.name} can be read here"
+            for keystore in keystores
+            if keystore.unreadable and not keystore.credentials and not keystore.blocked
+        ]
         statuses = {name: current_status(hsm.health(), now) for name, hsm in services.hsms.items()}
         if all(status is HealthStatus.UNAVAILABLE for status in statuses.values()):
             obstacles += [f"the HSM {name} is UNAVAILABLE" for name in statuses]
