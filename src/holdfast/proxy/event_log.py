@@ -9,6 +9,7 @@ value can end a line, start another, or speak to a terminal.
 """
 
 import asyncio
+import errno
 import re
 import threading
 import time
@@ -226,12 +227,14 @@ class EventLog:
                 return
 
     def _write(self, batch: list[_Waiting]) -> bool:
-        """Whether all of it was written. What was not waits again, unless somebody waited for it."""
+        """Whether the next batch may be tried. What was not written waits again, unless its answer was withheld."""
         lines = [self._line(waiting.record) for waiting in batch]
+        gone = False
         try:
             self._sink.write(b"".join(lines))
         except OSError as error:
             written = error.lines if isinstance(error, NotWritten) else 0
+            gone = error.errno == errno.EPIPE
             self._fail(error.strerror or str(error))
         else:
             written = len(batch)
@@ -240,6 +243,10 @@ class EventLog:
             if waiting.confirm is not None:
                 waiting.confirm(index < written)
         left = [waiting for waiting in batch[written:] if waiting.confirm is None]
+        if gone:
+            # The reader of a pipe does not come back: these lines will never be written.
+            self.lost += sum(_is_audit(waiting) for waiting in left)
+            return True
         self._audit.extendleft(waiting for waiting in reversed(left) if _is_audit(waiting))
         self._refusals.extendleft(waiting for waiting in reversed(left) if not _is_audit(waiting))
         return written == len(batch)
