@@ -26,3 +26,10 @@ def test_lists_and_tables_are_set_apart(page: Path) -> None:
             wrong.append(f"not indented by four: {line}")
         in_list = bool(item) or in_list
     assert not wrong
+
+
+def test_every_page_is_in_the_menu_of_the_site() -> None:
+    """`make docs` fails otherwise; decisions are added by tools/mkdocs_hooks.py."""
+    menu = (ROOT / "mkdocs.yml").read_text()
+    shown = [page.relative_to(ROOT / "docs").as_posix() for page in pages() if (ROOT / "docs") in page.parents]
+    assert [name for name in shown if f": {name}\n" not in menu and not name.startswith("decisions/")] == []
