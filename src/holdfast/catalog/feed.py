@@ -3,7 +3,10 @@
 A reader only reads: what stands still must be heard of while the database takes no writes. A writer does the rest.
 """
 
-from collections.abc import Callable
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from threading import Event
@@ -26,6 +29,8 @@ _FLUSH = 5.0
 _HEARTBEAT = 10.0
 _RETRY_SECRETS = 5.0
 _SILENT = 1.0
+_SWITCH = 0.0005
+"""Seconds after which a busy thread gives up the interpreter's lock to one that waits; Python's default is 0.005."""
 _MOST = 20
 """Wrong rows that are named, so that a table full of them does not fill the log."""
 
@@ -115,6 +120,12 @@ class CatalogFeed:
         """Seconds since the catalog last confirmed the snapshot. Up to twice POLL is normal."""
         return self._monotonic() - self._confirmed_at
 
+    def owner(self, generation_id: int) -> tuple[str, str, int] | None:
+        """The keystore's name, the external key id and the number of a generation; None: it is not there any more."""
+        place = self._view.owners.get(generation_id)
+        keystore = None if place is None else self._view.keystores.get(place[0])
+        return None if place is None or keystore is None else (keystore.name, place[1], place[2])
+
     def used(self, access_key_id: str, at: datetime) -> None:
         """The credential signed a request."""
         self._used[access_key_id] = at
@@ -165,14 +176,19 @@ class CatalogFeed:
 
     def _refresh(self) -> None:
         before, version = self._view.keystores, self._view.version
-        try:
-            differences = self._catalog.refresh(self._view)
-        finally:
-            # A key's rows may be old news, a block is not.
-            self._publish()
+        with _in_the_background():
+            differences = self._catalog.refresh(self._view, self._pulse)
         self._states = self._view.states
         if version:
             self._tell.differences(before, self._view, differences, since=version)
+
+    def _pulse(self) -> None:
+        """Look for blocks while very many keys are read."""
+        now = self._monotonic()
+        if now - self._confirmed_at >= POLL:
+            self._states = self._catalog.states()
+            self._publish()
+            self._confirmed_at = now
 
     def _hear_of_others(self) -> None:
         """Take over what another worker, or a person who accepts the catalog, has written to the file."""
@@ -283,6 +299,24 @@ class CatalogFeed:
         if self._was_silent and not silent:
             self._tell.notice("the catalog answers again; the proxy serves what it holds now")
         self._was_silent = silent
+
+
+@contextmanager
+def _in_the_background() -> Iterator[None]:
+    """While very many rows are read the event loop gets the interpreter's lock soon when it asks.
+
+    The cycle collector would stop every thread again and again, to look at objects that stay.
+    """
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+        if collecting:
+            gc.enable()
 
 
 def _blocked(keystore: Keystore) -> Keystore:

@@ -143,7 +143,7 @@ def _credential(row: Row[Any]) -> CredentialRow | None:
 
 def _key(row: Row[Any]) -> KeyRow | None:
     try:
-        generation = rows.generation(row)
+        generation = rows.generation([getattr(row, name) for name in rows.GENERATION])
         return KeyRow(
             keystore=rows.plain(row.name),
             external_key_id=rows.external_key_id(row).value,

@@ -5,7 +5,7 @@ SQLite keeps any type in any column. So rows are fetched as they lie there and c
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +22,7 @@ _REGION = re.compile(r"[a-z0-9-]{1,32}")
 MAX_LABEL = 255
 """Characters of a CKA_LABEL here. PKCS#11 sets no limit; no vendor's tool makes longer ones."""
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_STATUSES = {status.value: status for status in KeyStatus}
 _MAX_HSM = 64
 _MAX_GENERATION = 2**32 - 1
 
@@ -96,9 +97,10 @@ def external_key_id(row: Row[Any]) -> ExternalKeyId:
 
 def key_status(row: Row[Any]) -> KeyStatus:
     """The status. Raises BadRow."""
-    if row.status not in set(KeyStatus):
+    status = _STATUSES.get(row.status) if type(row.status) is str else None
+    if status is None:
         raise BadRow(f"status is {shown(row.status)}, neither ENABLED nor DISABLED")
-    return KeyStatus(row.status)
+    return status
 
 
 def takeover(row: Row[Any]) -> Takeover | None:
@@ -110,9 +112,8 @@ def takeover(row: Row[Any]) -> Takeover | None:
     return Takeover(metadata) if taken else None
 
 
-def external_key(row: Row[Any], generations: Iterable[Row[Any]]) -> ExternalKey:
-    """A key with its generations. Raises BadRow if one of these rows is wrong."""
-    name = external_key_id(row).value
+def external_key(row: Row[Any], name: str, generations: Iterable[Row[Any]]) -> ExternalKey:
+    """The key `name` with its generations. Raises BadRow if one of these rows is wrong."""
     own = {made.number: made for made in map(generation, generations)}
     if not own:
         raise BadRow("it has no generation: no HSM key is recorded for it")
@@ -125,29 +126,27 @@ def external_key(row: Row[Any], generations: Iterable[Row[Any]]) -> ExternalKey:
     )
 
 
-def generation(row: Row[Any]) -> Generation:
-    """One generation. Raises BadRow."""
-    number = integer(row.number, "number")
-    if not 1 <= number <= _MAX_GENERATION:
+def generation(row: Sequence[Any]) -> Generation:
+    """One generation, from the columns GENERATION. Raises BadRow."""
+    identity, _, number, hsm, label, cka_id, reserved, canary, stopped_at, reason, serial = row
+    if not 1 <= integer(number, "number") <= _MAX_GENERATION:
         raise BadRow(f"number is {number}, not 1 to {_MAX_GENERATION}")
-    hsm, label = _string(row.hsm, "hsm"), _string(row.label, "label")
-    if not 1 <= len(hsm) <= _MAX_HSM:
+    if not 1 <= len(_string(hsm, "hsm")) <= _MAX_HSM:
         raise BadRow(f"hsm {shown(hsm)} names no HSM")
-    if not 1 <= len(label) <= MAX_LABEL or "\x00" in label:
+    if not 1 <= len(_string(label, "label")) <= MAX_LABEL or "\x00" in label:
         raise BadRow(f"label {shown(label)} is no CKA_LABEL of 1 to {MAX_LABEL} characters")
-    cka_id = _octets(row.cka_id, "cka_id")
-    if cka_id == b"":
+    if _octets(cka_id, "cka_id") == b"":
         raise BadRow("cka_id is empty: it finds no key")
-    count(row.encryptions_reserved)
+    count(reserved)
     return Generation(
-        id=integer(row.id, "id"),
-        number=number,
-        hsm=hsm,
-        label=label,
-        cka_id=cka_id,
-        canary=_octets(row.canary, "canary"),
-        stopped=stop_reason(row),
-        token_serial=None if row.token_serial is None else _string(row.token_serial, "token_serial"),
+        integer(identity, "id"),
+        number,
+        hsm,
+        label,
+        cka_id,
+        _octets(canary, "canary"),
+        None if stopped_at is None else reason if isinstance(reason, str) else "no reason is recorded",
+        None if serial is None else _string(serial, "token_serial"),
     )
 
 
@@ -165,13 +164,6 @@ def moment(value: object) -> datetime | None:
     if not isinstance(found, datetime):
         return None
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-
-
-def stop_reason(row: Row[Any]) -> str | None:
-    """Why the generation may not be used; None: it may. A time that is no time is a stop too."""
-    if row.stopped_at is None:
-        return None
-    return row.stopped_reason if isinstance(row.stopped_reason, str) else "no reason is recorded"
 
 
 def count(value: object) -> int:

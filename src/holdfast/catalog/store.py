@@ -70,10 +70,13 @@ class Catalog(Reads, KeystoreChanges, KeyChanges, GenerationChanges, CredentialC
         with self._reading() as connection:
             return read_states(connection)
 
-    def refresh(self, view: View) -> list[Difference]:
-        """Bring a view up to date, as of one moment; the keys that differ. Raises Unavailable."""
+    def refresh(self, view: View, pulse: Callable[[], None] = lambda: None) -> list[Difference]:
+        """Bring a view up to date, as of one moment; the keys that differ. Raises Unavailable.
+
+        `pulse` is called now and then while much is read.
+        """
         with self._reading() as connection:
-            return view.refresh(connection, self._secrets.read)
+            return view.refresh(connection, self._secrets.read, pulse)
 
 
 @contextmanager

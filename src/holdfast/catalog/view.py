@@ -5,7 +5,7 @@ keys, and the dictionaries of all other keystores, are those of the snapshot bef
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -67,6 +67,8 @@ class View:
         """The keys that are disabled, by keystore row and external key id."""
         self.stopped: dict[tuple[int, str], dict[int, str]] = {}
         """The keys with stopped generations: their numbers, and why."""
+        self.owners: dict[int, tuple[int, str, int]] = {}
+        """Whose each generation's row is: keystore row, external key id, number."""
         self._shelves: dict[int, _Shelf] = {}
         self._places: dict[Any, tuple[int, str]] = {}
         self._key_faults: dict[Any, str] = {}
@@ -80,8 +82,13 @@ class View:
         """The rows that are wrong, in words, and what stands still because of them."""
         return (*self._other_faults, *self._orphans, *self._key_faults.values())
 
-    def refresh(self, connection: Connection, read_secret: ReadSecret) -> list[Difference]:
-        """Read what changed since `version`; the keys that differ. Raises Unavailable, and then nothing changed."""
+    def refresh(
+        self, connection: Connection, read_secret: ReadSecret, pulse: Callable[[], None] = lambda: None
+    ) -> list[Difference]:
+        """Read what changed since `version`; the keys that differ. Raises Unavailable, and then nothing changed.
+
+        `pulse` is called now and then while much is read.
+        """
         states = read_states(connection)
         keystores = list(connection.execute(select(*_KEYSTORE)))
         credentials = list(connection.execute(_LIVE_CREDENTIALS))
@@ -90,83 +97,105 @@ class View:
         if not whole and not touched and states.version != self.version:
             # No key says that it changed. Either a keystore or credential did, or somebody wrote rows by hand.
             whole = not _others_changed(connection, self.version)
-        fetched = self._fetch_keys(connection, None if whole else touched)
+        fetched = self._fetch_keys(connection, None if whole else touched, pulse)
         first = self.version == 0
         self.version = 0  # whatever goes wrong from here on: the next refresh reads everything
         self._other_faults = []
-        differences = self._take_whole(fetched, first=first) if whole else self._take_touched(fetched)
+        differences = self._take_whole(fetched, pulse) if whole else self._take_touched(fetched)
         self._take_keystores(keystores, self._live(credentials, read_secret))
         self._name_orphans({row.id for row in keystores})
         self.version, self.states = states.version, states
-        return differences
+        return [] if first else sorted(differences, key=lambda one: (one.keystore, one.external_key_id))
 
-    def _take_whole(self, fetched: "_Fetched", *, first: bool) -> list[Difference]:
-        old = {(identity, name): key for identity, shelf in self._shelves.items() for name, key in shelf.keys.items()}
-        self._shelves, self._places, self._key_faults = {}, {}, {}
+    def _take_whole(self, fetched: "_Fetched", pulse: Callable[[], None]) -> list[Difference]:
+        old, self._shelves = self._shelves, {}
+        self._places, self._key_faults, self.owners = {}, {}, {}
         self.disabled, self.stopped = set(), {}
-        for row, generations in fetched:
-            self._take_key(row, generations, lambda identity: self._shelves.setdefault(identity, _Shelf()))
-        if first:
-            return []
-        new = {(identity, name): key for identity, shelf in self._shelves.items() for name, key in shelf.keys.items()}
+        while fetched:  # emptied on the way: to free everything at once would hold the interpreter's lock
+            if not len(fetched) % _BREATH:
+                pulse()
+            self._take_key(*fetched.pop(), lambda identity: self._shelves.setdefault(identity, _Shelf()), old)
         return [
-            Difference(*place, old.get(place), new.get(place))
-            for place in sorted(old.keys() | new.keys())
-            if old.get(place) != new.get(place)
+            difference
+            for identity in old.keys() | self._shelves.keys()
+            for difference in self._settle(identity, old.get(identity, _EMPTY), names=None)
         ]
 
     def _take_touched(self, fetched: "_Fetched") -> list[Difference]:
-        copied: dict[int, _Shelf] = {}
+        old: dict[int, _Shelf] = {}
 
         def shelf_of(identity: int) -> _Shelf:
-            if identity not in copied:
-                own = self._shelves.get(identity, _EMPTY)
-                self._shelves[identity] = copied[identity] = _Shelf(own.keys.copy(), own.faulty.copy())
-            return copied[identity]
+            if identity not in old:
+                old[identity] = own = self._shelves.get(identity, _EMPTY)
+                self._shelves[identity] = _Shelf(own.keys.copy(), own.faulty.copy())
+            return self._shelves[identity]
 
-        old: dict[tuple[int, str], ExternalKey | None] = {}
+        touched: dict[int, set[str]] = {}
         for row, _ in fetched:
             self._key_faults.pop(row.id, None)
             place = self._places.pop(row.id, None)
             if place is not None:
                 shelf = shelf_of(place[0])
-                old[place] = shelf.keys.pop(place[1], None)
+                before = shelf.keys.pop(place[1], None)
+                for generation in () if before is None else before.generations.values():
+                    self.owners.pop(generation.id, None)
                 shelf.faulty.pop(place[1], None)
                 self.disabled.discard(place)
                 self.stopped.pop(place, None)
+                touched.setdefault(place[0], set()).add(place[1])
         for row, generations in fetched:
-            self._take_key(row, generations, shelf_of)
-        places = old.keys() | {self._places[row.id] for row, _ in fetched if row.id in self._places}
-        new = {place: self._shelves[place[0]].keys.get(place[1]) for place in places}
+            self._take_key(row, generations, shelf_of, old)
+            if row.id in self._places:
+                identity, name = self._places[row.id]
+                touched.setdefault(identity, set()).add(name)
         return [
-            Difference(*place, old.get(place), new[place]) for place in sorted(places) if old.get(place) != new[place]
+            difference
+            for identity, names in touched.items()
+            for difference in self._settle(identity, old[identity], names)
         ]
 
-    def _take_key(self, row: Row[Any], generations: list[Row[Any]], shelf_of: Callable[[int], _Shelf]) -> None:
+    def _take_key(
+        self,
+        row: Row[Any],
+        generations: list[Row[Any]],
+        shelf_of: Callable[[int], _Shelf],
+        old: Mapping[int, _Shelf],
+    ) -> None:
         place: tuple[int, str] | None = None
         try:
-            place = self._places[row.id] = (
-                rows.integer(row.keystore_id, "keystore_id"),
-                rows.external_key_id(row).value,
-            )
-            key = rows.external_key(row, generations)
+            place = rows.integer(row.keystore_id, "keystore_id"), rows.external_key_id(row).value
+            self._places[row.id] = place
+            key = rows.external_key(row, place[1], generations)
         except BadRow as reason:
             said = f"the key {rows.plain(row.external_key_id)} (external_keys row {rows.shown(row.id)}) is refused"
             self._key_faults[row.id] = f"{said}: {reason}"
             if place is not None:
                 shelf_of(place[0]).faulty[place[1]] = str(reason)
-        else:
-            shelf_of(place[0]).keys[place[1]] = key
-            self._note_strictness(place, key)
-
-    def _note_strictness(self, place: tuple[int, str], key: ExternalKey) -> None:
+            return
+        shelf = shelf_of(place[0])
+        before = old.get(place[0], _EMPTY).keys.get(place[1])
+        # One object for what is the same: the old snapshot's then need not be freed, nor the new one kept.
+        shelf.keys[place[1]] = before if before == key else key
         if key.status is KeyStatus.DISABLED:
             self.disabled.add(place)
-        stopped = {number: own.stopped for number, own in key.generations.items() if own.stopped is not None}
-        if stopped:
-            self.stopped[place] = stopped
+        for number, generation in key.generations.items():
+            self.owners[generation.id] = (*place, number)
+            if generation.stopped is not None:
+                self.stopped.setdefault(place, {})[number] = generation.stopped
 
-    def _fetch_keys(self, connection: Connection, touched: list[int] | None) -> "_Fetched":
+    def _settle(self, identity: int, old: _Shelf, names: Iterable[str] | None) -> list[Difference]:
+        """The keys of a keystore that differ, of these or of all. Without any, the old shelf stays."""
+        new = self._shelves.get(identity, _EMPTY)
+        found = [
+            Difference(identity, name, old.keys.get(name), new.keys.get(name))
+            for name in (old.keys.keys() | new.keys.keys() if names is None else names)
+            if old.keys.get(name) is not new.keys.get(name)
+        ]
+        if not found and old.faulty == new.faulty and old is not _EMPTY:
+            self._shelves[identity] = old
+        return found
+
+    def _fetch_keys(self, connection: Connection, touched: list[int] | None, pulse: Callable[[], None]) -> "_Fetched":
         """Each key's row with those of its generations; of the keys in these rows, or of all."""
         fetched: _Fetched = []
         orphans = []
@@ -179,9 +208,13 @@ class View:
             for row in connection.execute(generations):
                 self.rows_read += 1
                 own.setdefault(row.key_id, []).append(row)
+                if not self.rows_read % _BREATH:
+                    pulse()
             for row in connection.execute(keys):
                 self.rows_read += 1
                 fetched.append((row, own.pop(row.id, [])))
+                if not self.rows_read % _BREATH:
+                    pulse()
             orphans += [
                 f"the generation in row {rows.shown(row.id)} is not used: there is no key {rows.shown(key_id)}"
                 for key_id, left in own.items()
@@ -277,6 +310,8 @@ _LIVE_CREDENTIALS = select(*raw(schema.credentials, "access_key_id", "keystore_i
 )
 _KEY = raw(schema.external_keys, "id", "keystore_id", "external_key_id", "status", "takeover", "takeover_metadata")
 _GENERATION = raw(schema.key_generations, *rows.GENERATION)
+_BREATH = 1_000
+"""Rows after which `pulse` is called."""
 _CHUNK = 500
 """Rows asked for by their ids in one query: SQLite takes 999 parameters in its older builds."""
 

@@ -127,14 +127,9 @@ class Server:
         )
 
     def _encryptions(self) -> list[KeyCount]:
-        counts = self._parts.budget.counts()
-        return [
-            KeyCount(keystore.name, key.external_key_id, generation.number, counts[generation.id])
-            for keystore in self._parts.feed.snapshot.keystores.values()
-            for key in keystore.keys.values()
-            for generation in key.generations.values()
-            if generation.id in counts
-        ]
+        """Of the keys that were used here: a catalog may hold 100,000 others."""
+        owned = [(self._parts.feed.owner(row), count) for row, count in self._parts.budget.counts().items()]
+        return [KeyCount(*owner, count) for owner, count in owned if owner is not None]
 
     def _record(self, event: Event, client: str) -> None:
         self._parts.tally.add(event)
