@@ -90,6 +90,6 @@ class IvGuard:
 
 
 _REMEDY: Final = (
-    "The key does not encrypt any more until the service restarts (it still decrypts): "
-    "run `holdfast doctor`, and check iv_mode and the HSM's random generator before the restart"
+    "The key does not encrypt any more until `holdfast key release` (it still decrypts): "
+    "run `holdfast doctor`, and ask the HSM's vendor about its random generator before that"
 )
