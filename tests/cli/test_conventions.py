@@ -2,8 +2,11 @@
 
 import os
 import re
+import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing, suppress
 from pathlib import Path
 from time import perf_counter
 
@@ -258,3 +261,38 @@ def test_talk_is_wrapped_between_words_on_a_terminal_only(
     assert " ".join(line.strip() for line in lines) == text.strip()
     assert [len(line) for line in lines if "/" not in line] == [37, 18]
     assert all(line.startswith("    ") for line in lines[1:])
+
+
+def test_a_block_that_cannot_be_written_names_the_other_way_to_stop(
+    run: Run, catalog_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Break-glass must work when the catalog does not: here another process holds its lock."""
+    run("keystore", "create", "prod", "--config", catalog_only).ok()
+    monkeypatch.setattr("holdfast.catalog.database._SQLITE_BUSY", 0.05)
+    with closing(sqlite3.connect(catalog_only.with_name("catalog.db"))) as other:
+        other.execute("BEGIN IMMEDIATE")
+        done = run("keystore", "block", "prod", "--yes", "--config", catalog_only)
+    assert done.code == ExitCode.CATALOG
+    assert "`fuser -v FILE`" in done.err
+    assert "`systemctl stop holdfast` on each proxy" in done.err
+
+
+def test_a_full_disk_under_the_catalog_says_so_and_names_the_other_way_to_stop(run: Run, catalog_only: Path) -> None:
+    run("keystore", "create", "prod", "--config", catalog_only).ok()
+    directory = catalog_only.with_name("small")
+    directory.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", directory], check=False)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        shutil.copy(catalog_only.with_name("catalog.db"), directory)
+        with catalog_only.open("a") as file:
+            file.write('[catalog]\nurl = "sqlite:///small/catalog.db"\n')
+        with suppress(OSError), (directory / "filler").open("wb") as file:
+            file.write(bytes(2**20))
+        done = run("keystore", "block", "prod", "--yes", "--config", catalog_only)
+    finally:
+        subprocess.run(["umount", "--lazy", directory], check=True)
+    assert done.code == ExitCode.CATALOG
+    assert "(`df`)" in done.err
+    assert "`systemctl stop holdfast` on each proxy" in done.err

@@ -7,6 +7,7 @@ import typer
 from typer.exceptions import TyperException
 
 from holdfast.admin.errors import AdminError
+from holdfast.catalog.errors import Unavailable
 from holdfast.cli.exit_codes import ExitCode, exit_code_of
 from holdfast.cli.output import error, say
 
@@ -31,9 +32,27 @@ def report(failure: BaseException) -> ExitCode:
             error(f"{type(failure).__name__}: {failure}", hint=_DEFECT_HINT)
         case OSError() if failure.filename is not None:
             error(f"{failure.filename}: {failure.strerror}")
+        case Unavailable():
+            error(failure.message, hint=_catalog_hint(failure.message))
         case _:
             error(getattr(failure, "message", None) or str(failure), hint=getattr(failure, "hint", ""))
     return code
+
+
+_CATALOG_CAUSES = {
+    "disk is full": "Make room on its disk (`df`).",
+    "No space left": "Make room on its disk (`df`).",
+    "disk I/O error": "Look at its file system: it may be full (`df`) or damaged.",
+    "database is locked": "Another process holds its lock: `fuser -v FILE` names it. Try again.",
+    "readonly database": "Run this as the service's user, and look whether its file system is mounted read-only.",
+    "unable to open database file": "Run this as the service's user; `holdfast doctor` looks at the files.",
+}
+
+
+def _catalog_hint(message: str) -> str:
+    """What to do about a catalog that does not answer; also how keys are stopped without one."""
+    causes = [remedy for cause, remedy in _CATALOG_CAUSES.items() if cause in message]
+    return " ".join((*causes, "To stop all keys meanwhile: `systemctl stop holdfast` on each proxy."))
 
 
 def _usage_hint(failure: TyperException) -> str:
