@@ -61,5 +61,6 @@ def _fleet() -> Fleet:
     fleet = Fleet()
     fleet.reports[0] = report
     fleet.certificate_expires = 1.0
+    fleet.policy_digest = "0" * 16
     fleet.encryption_limits.update(warn=1)
     return fleet

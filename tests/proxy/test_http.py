@@ -150,6 +150,21 @@ def test_a_body_far_over_the_cap_ends_the_connection_after_the_answer(wire: Wire
     assert client.closed()
 
 
+def test_a_body_in_countless_chunks_is_refused(wire: Wire) -> None:
+    client = wire.connect()
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 257)
+    assert client.answer().error == (400, "ValidationException")
+    assert client.closed()
+
+
+def test_a_body_of_chunk_extensions_is_refused(wire: Wire) -> None:
+    client = wire.connect()
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for _ in range(20):
+        client.send(b"1;" + b"x" * 1000 + b"\r\na\r\n")
+    assert client.answer().error == (400, "ValidationException")
+
+
 def test_a_chunked_body_over_the_cap_is_refused(wire: Wire) -> None:
     chunk = b"%x\r\n%s\r\n" % (1000, b"x" * 1000)
     client = wire.connect().send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 10)

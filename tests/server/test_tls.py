@@ -220,14 +220,27 @@ def test_with_mutual_tls_the_handshake_ends_for_another_subject_of_the_named_aut
     assert len(server.wait_for_events(1)) == 1
 
 
-@VERSIONS
-def test_a_resumed_session_does_not_outlive_the_client_certificate(serve: Serve, version: ssl.TLSVersion) -> None:
+def test_no_session_is_resumed_in_tls_1_3(serve: Serve) -> None:
+    """A ticket's key would live as long as the worker."""
+    server = serve()
+    context = trusting(server.authority.certificate)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    with (
+        socket.create_connection(("localhost", server.port), 5) as sock,
+        context.wrap_socket(sock, server_hostname="localhost") as tls,
+    ):
+        tls.sendall(PING)
+        assert tls.recv(100)
+        assert tls.session is None or not tls.session.has_ticket
+
+
+def test_a_resumed_session_does_not_outlive_the_client_certificate(serve: Serve) -> None:
     """Resumption verifies no certificate: it would let an expired one in for as long as the ticket lives."""
     server = serve(client_subject=SUBJECT)
     began = time.monotonic()
     client = server.client_certificate(SUBJECT, file="short", valid=timedelta(seconds=3))
     context = trusting(server.authority.certificate, client=(client.certificate, client.private_key))
-    context.minimum_version = context.maximum_version = version
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
     session = None
     resumed = 0
 

@@ -77,6 +77,11 @@ class _Reader:
         catalog = self._table(reference.CATALOG, ("catalog",))
         limits = self._table(reference.ENCRYPTION_LIMIT, ("encryption_limit",))
         authorization = self._optional_table(reference.AUTHORIZATION)
+        if server.get("require_policies") and authorization is None:
+            self._problem(
+                ("server", "require_policies"),
+                "`require_policies` in [server] is true, and there is no table [authorization]",
+            )
         log = self._table(reference.LOG, ("log",))
         hsms = self._hsm_tables()
         self._check_listeners(server)
@@ -297,6 +302,7 @@ def _server(values: dict[str, Any]) -> Server:
         drain_timeout=values["drain_timeout_s"],
         health_listen=values["health_listen"],
         metrics_listen=values["metrics_listen"],
+        require_policies=values["require_policies"],
         max_unauthenticated_per_source=values["max_unauthenticated_per_source"],
         allow_networks=values["allow_networks"],
     )

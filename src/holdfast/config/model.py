@@ -1,9 +1,11 @@
 """The configuration file's tables as values. A `Configuration` that exists has been validated."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
 from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import Any
 
 from holdfast.catalog.counting import EncryptionLimits
 from holdfast.catalog.secret_reference import SecretReference
@@ -47,6 +49,7 @@ class Server:
     drain_timeout: float
     health_listen: Address | None
     metrics_listen: Address | None
+    require_policies: bool = False
     max_unauthenticated_per_source: int | None = None
     allow_networks: tuple[IPv4Network | IPv6Network, ...] = ()
 
@@ -114,3 +117,21 @@ class Configuration:
     hsms: dict[str, HsmTable]
     health_tls: Tls | None = None
     metrics_tls: Tls | None = None
+
+
+def differences(old: Configuration, new: Configuration) -> list[str]:
+    """The tables and keys in which two configurations differ, as in `server.deadline`."""
+    return sorted(_differences(old, new, ""))
+
+
+def _differences(old: Any, new: Any, where: str) -> Iterator[str]:
+    if old == new:
+        return
+    if is_dataclass(old) and type(old) is type(new):
+        for each in fields(old):
+            yield from _differences(getattr(old, each.name), getattr(new, each.name), f"{where}.{each.name}")
+    elif isinstance(old, dict) and isinstance(new, dict):
+        for name in old.keys() | new.keys():
+            yield from _differences(old.get(name), new.get(name), f"{where}.{name}")
+    else:
+        yield where.removeprefix(".")

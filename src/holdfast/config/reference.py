@@ -67,6 +67,12 @@ SERVER = Table(
             " first of those that have not signed a request.",
         ),
         Key(
+            "require_policies",
+            kinds.Flag(),
+            False,
+            "Whether a configuration without [authorization] is refused, so that policies cannot vanish unnoticed.",
+        ),
+        Key(
             "max_unauthenticated_per_source",
             kinds.Integer(1, 100_000),
             Absent.NONE,

@@ -6,7 +6,9 @@ files. So connections get what is left once the HSM's sessions and the worker's 
 
 import resource
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from holdfast.config.model import Configuration
 
@@ -62,16 +64,24 @@ def raise_limit(wanted: int) -> int:
 
     No further: some libraries of HSMs take long, or fail, where the limit is a billion.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    reachable = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
-    if soft != resource.RLIM_INFINITY and soft < reachable:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
+    # A sandbox may forbid these calls: then the limit stays what it is.
+    with suppress(OSError, ValueError):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        reachable = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        if soft != resource.RLIM_INFINITY and soft < reachable:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
     return limit()
 
 
 def limit() -> int:
     """How many files this process may open."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    except OSError:
+        # Older versions of systemd count getrlimit's system call among those that change limits.
+        lines = Path("/proc/self/limits").read_text().splitlines()
+        found = next(line.split()[3] for line in lines if line.startswith("Max open files"))
+        return sys.maxsize if found == "unlimited" else int(found)
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 

@@ -156,8 +156,8 @@ class ApiHandler:
             event.operation = target.operation
             event.external_key_id = None if target.external_key_id is None else target.external_key_id.value
         except XksError as wrong_path:
-            # A wrong path is the more useful news, unless not even the path can be trusted.
-            if error.name is not ErrorName.VALIDATION:
+            # A wrong path is the more useful reason, unless the path cannot be trusted, or there are too many.
+            if error.name not in (ErrorName.VALIDATION, ErrorName.THROTTLING):
                 error = wrong_path
         if request.method != "POST" and error.name is ErrorName.UNSUPPORTED_OPERATION:
             response = method_refusal(event)

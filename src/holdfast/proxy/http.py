@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MAX_PIPELINED = 16
 """Requests of one connection that wait for the answer to an earlier one."""
+MAX_CHUNKS = 256
+"""Chunks of one body: KMS sends none, and a body in chunks of one byte takes the event loop's time."""
 MAX_DRAINED = 1 << 20
 """Bytes of a refused body that are read and dropped to keep the connection."""
 LINGER = 1.0
@@ -55,6 +57,7 @@ class HttpConnection(asyncio.Protocol):
         "_answering",
         "_body",
         "_body_size",
+        "_chunks",
         "_client",
         "_clock",
         "_connections",
@@ -74,6 +77,7 @@ class HttpConnection(asyncio.Protocol):
         "_task",
         "_tls",
         "_transport",
+        "_wire_bytes",
         "expires",
         "place",
     )
@@ -111,6 +115,8 @@ class HttpConnection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._body_size = 0
         self._header_bytes = 0
+        self._chunks = 0
+        self._wire_bytes = 0
         self._expects_continue = False
         self._refusal: XksError | None = None
 
@@ -150,7 +156,13 @@ class HttpConnection(asyncio.Protocol):
                 self._note_unknown_method(data)
             self._malformed(error)
             return
-        if partial is not None and partial is self._request and not partial.method:
+        if partial is not None and partial is self._request and partial.method:
+            # Chunk extensions are in no part that the parser hands over.
+            self._wire_bytes += len(data)
+            if self._wire_bytes > 2 * self._connections.limits.max_body:
+                self._refuse("the chunks of the request's body are mostly not body")
+                self._malformed(None)
+        elif partial is not None and partial is self._request:
             # llhttp hands over a header only when it is whole: an endless one must be counted here.
             self._header_bytes += len(data)
             if self._header_bytes > self._connections.limits.max_headers:
@@ -181,7 +193,7 @@ class HttpConnection(asyncio.Protocol):
             raise self._refuse("the connection is about to close")
         self._request = HttpRequest(self._now, self._client)
         self._body = []
-        self._body_size = self._header_bytes = 0
+        self._body_size = self._header_bytes = self._chunks = self._wire_bytes = 0
         self._expects_continue = False
         if self._answering is None:
             self.expires = self._now + self._connections.limits.read_timeout
@@ -228,6 +240,12 @@ class HttpConnection(asyncio.Protocol):
             self._refuse_body(fault, keep_alive=request.keep_alive and readable)
         elif self._expects_continue and version == "1.1" and self._answering is None:
             self._transport.write(CONTINUE)
+
+    def on_chunk_header(self) -> None:
+        """A chunk begins."""
+        self._chunks += 1
+        if self._chunks > MAX_CHUNKS:
+            raise self._refuse(f"the body has more than {MAX_CHUNKS} chunks")
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""

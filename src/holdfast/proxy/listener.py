@@ -20,6 +20,7 @@ from typing import Any
 from holdfast.proxy.connections import ConnectionTable, Place
 from holdfast.proxy.handshake import HANDSHAKE, Handshake
 from holdfast.proxy.http import HttpConnection
+from holdfast.proxy.notify import say
 
 HANDSHAKE_TIMEOUT = 1.0
 """Seconds. KMS gives up a connection after 250 ms, TCP and TLS included."""
@@ -37,6 +38,9 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """SO_LINGER of zero seconds: nothing of a refused connection stays behind."""
 _TCP_INFO = struct.Struct("24xI")
 """tcpi_unacked in Linux's struct tcp_info: of a listening socket, the connections that wait to be accepted."""
+_CLIENT_CERTIFICATE = ("certificate_verify_failed", "client_subject", "peer_did_not_return_a_certificate")
+_CLIENT_INTERVAL = 10.0
+"""Seconds between two messages about refused client certificates."""
 _KINDS_OF_FAILURE = 100
 """Reasons of failed handshakes that are counted apart."""
 
@@ -71,6 +75,8 @@ class Listener:
         self._loop = loop
         self._handshakes: set[asyncio.Task[None]] = set()
         self._stopped = False
+        self._client_reported_at = float("-inf")
+        self._clients_unreported = 0
 
     def start(self) -> None:
         """Accept from now on."""
@@ -146,13 +152,26 @@ class Listener:
         try:
             await self._loop.connect_accepted_socket(lambda: self._connect(place), accepted, ssl=context, **timeouts)
         except Exception as error:  # noqa: BLE001 (whatever it is, only this connection fails)
-            self._count_failure(handshake.refusal or _reason(error))
+            reason = handshake.refusal or _reason(error)
+            self._count_failure(reason)
+            if reason in _CLIENT_CERTIFICATE:
+                self._report_client(place.source, reason)
 
     def _count_failure(self, reason: str) -> None:
         key = ("handshakes_failed", reason)
         if key not in self._counts and len(self._counts) >= _KINDS_OF_FAILURE:
             key = ("handshakes_failed", "other")
         self._counts[key] += 1
+
+    def _report_client(self, source: str, reason: str) -> None:
+        """Anybody can cause this: one message in a while, and the number of the others."""
+        now = self._loop.time()
+        if now - self._client_reported_at < _CLIENT_INTERVAL:
+            self._clients_unreported += 1
+            return
+        others = f"; {self._clients_unreported} others since the last message" if self._clients_unreported else ""
+        self._client_reported_at, self._clients_unreported = now, 0
+        say("warning", f"a client certificate from {source} is refused: {reason}{others}")
 
     def _pause(self, seconds: float) -> None:
         self._loop.remove_reader(self._listening)

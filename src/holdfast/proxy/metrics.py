@@ -39,6 +39,7 @@ class Fleet:
     replaced: int = 0
     supervisor_failures: int = 0
     messages_lost: int = 0
+    policy_digest: str = ""
     reloads: dict[str, int] = field(default_factory=lambda: {"applied": 0, "refused": 0})
     certificate_expires: float | None = None
     encryption_limits: dict[str, int] = field(default_factory=dict)
@@ -87,7 +88,8 @@ class Fleet:
         return dict.fromkeys([*stops, *reported])
 
     def note_limits(self, configuration: Configuration) -> None:
-        """Show the limits of this configuration."""
+        """Show the limits and the policies of this configuration."""
+        self.policy_digest = "" if configuration.authorization is None else configuration.authorization.digest
         limits = configuration.encryption_limits
         named = {"warn": limits.warn, "alarm": limits.alarm, "stop": limits.stop}
         self.encryption_limits = {name: count for name, count in named.items() if count is not None}
@@ -208,6 +210,13 @@ class FleetCollector(Collector):
                 "Days until the server certificate expires; negative: since it has.",
                 (fleet.certificate_expires - self._now()) / 86400,
             )
+        policies = GaugeMetricFamily(
+            "holdfast_policies",
+            "1: policies are in force, with the start of their file's SHA-256; 0: there are none.",
+            labels=["sha256"],
+        )
+        policies.add_metric([fleet.policy_digest], bool(fleet.policy_digest))
+        yield policies
         build = GaugeMetricFamily("holdfast_build_info", "The version that runs.", labels=["version"])
         build.add_metric([__version__], 1)
         yield build

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from threading import Timer
 
 from holdfast.catalog.counting import EncryptionBudget
 from holdfast.catalog.feed import CatalogFeed
@@ -30,6 +31,9 @@ from holdfast.proxy.overload import Admission
 from holdfast.proxy.tally import Tally
 from holdfast.proxy.tls import TlsUnusable, build_context
 from holdfast.threads import LivingThread
+
+_PATIENCE = 1.0
+"""Seconds for an HSM to start before the operator hears that it is waited for."""
 
 
 @dataclass(slots=True)
@@ -202,12 +206,19 @@ def _start(hsms: Mapping[str, Pkcs11Hsm], *, proven: bool) -> None:
     passing = (HsmUnavailable, ModuleFailed) if proven else (HsmUnavailable,)
     lost: dict[str, EkmFault] = {}
     for name, hsm in hsms.items():
+        waiting = Timer(
+            _PATIENCE, say, ("notice", f"waiting for the HSM {name}: its library, token or login takes long")
+        )
+        waiting.daemon = True
+        waiting.start()
         try:
             hsm.start()
         except passing as fault:
             lost[name] = fault
             if len(lost) == len(hsms):
                 raise
+        finally:
+            waiting.cancel()
     for name, reason in lost.items():
         say("warning", f"the HSM {name} is lost, and its keys fail until it is back: {reason.message}")
         hsms[name].start_when_back(reason)

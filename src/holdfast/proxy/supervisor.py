@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Self
@@ -15,9 +16,10 @@ from typing import Self
 from holdfast.certificate_rules import Rule, Weight, judge
 from holdfast.config.errors import ConfigurationError
 from holdfast.config.load import load
-from holdfast.config.model import Address, Configuration
+from holdfast.config.model import Address, Configuration, differences
 from holdfast.proxy import descriptors
 from holdfast.proxy.descriptors import TooFewDescriptors
+from holdfast.proxy.hardening import forbid_dumps
 from holdfast.proxy.messages import ExitReason, Failed, Refresh, RefreshTls, Report, StopKeys, ToWorker
 from holdfast.proxy.metrics import Fleet, page_of
 from holdfast.proxy.metrics_server import MetricsServer
@@ -37,6 +39,7 @@ _GRACE = 5.0
 def serve(configuration: Configuration) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. Not to be called twice in a process: it owns the signals."""
     open_standard_streams()
+    forbid_dumps()
     try:
         with Supervisor(configuration) as supervisor:
             return supervisor.run()
@@ -217,18 +220,39 @@ class Supervisor:
             self._good = successor.configuration
             notify("READY=1")
             say("notice", serving(successor.configuration))
+            if successor.configuration.tls is None and not _is_loopback(successor.configuration.server.listen):
+                say(
+                    "warning",
+                    "requests and answers, with data keys in the clear, are not encrypted on the network;"
+                    " add [tls], or listen on a loopback address behind something that ends TLS on this host",
+                )
         if all(s.current is not None and s.current.configuration == self._target for s in self._places):
             self._committed()
 
     def _committed(self) -> None:
         """Every worker runs the target."""
         if self._good != self._target:
-            say("notice", f"the configuration {self._target.path} is applied")
+            self._say_what_changed(self._good, self._target)
             self._fleet.reloads["applied"] += 1
             self._good = self._target
             self._note_certificate()
             self._fleet.note_limits(self._good)
             self._close_sockets(keep=_addresses(self._good))
+
+    def _say_what_changed(self, old: Configuration | None, new: Configuration) -> None:
+        changed = ", ".join(differences(old, new)) if old is not None else ""
+        say("notice", f"the configuration {new.path} is applied{changed and '; changed: '}{changed}")
+        if old is None or old.authorization == new.authorization:
+            return
+        if new.authorization is None:
+            say(
+                "warning",
+                "policies are off: [authorization] is gone from the configuration, and what KMS's key policies allow"
+                " is done. `require_policies` in [server] would have refused this configuration",
+            )
+        else:
+            before = "none" if old.authorization is None else old.authorization.digest
+            say("notice", f"the policies in force are {new.authorization.digest} (SHA-256), before: {before}")
 
     def _bury(self, now: float) -> None:
         """Take note of every process that has ended."""
@@ -455,6 +479,13 @@ class Supervisor:
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
+
+
+def _is_loopback(address: Address) -> bool:
+    try:
+        return ip_address(address.host).is_loopback
+    except ValueError:
+        return address.host == "localhost"
 
 
 def _addresses(configuration: Configuration) -> set[Address]:

@@ -14,6 +14,10 @@ TLS12_SUITES = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"
 """Spec, "HTTP": the TLS 1.2 suites. Those of TLS 1.3 are OpenSSL's, each with forward secrecy and AEAD."""
 
 
+TICKET_LIFE = 3600.0
+"""Seconds after which a worker makes a new context, and with it new keys for the session tickets of TLS 1.2."""
+
+
 class TlsUnusable(Exception):
     """The files of `[tls]` cannot serve; the message says which, why, and what to do."""
 
@@ -24,6 +28,8 @@ def build_context(settings: Tls, *, now: Callable[[], datetime]) -> ssl.SSLConte
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(TLS12_SUITES)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    # KMS keeps its connections, and a ticket's key would live as long as the worker. TLS 1.2: see TICKET_LIFE.
+    context.num_tickets = 0
     context.set_alpn_protocols(["http/1.1"])
     try:
         # Without a password function OpenSSL would ask on the terminal.

@@ -18,17 +18,20 @@ import uvloop
 from holdfast.catalog.errors import CatalogError
 from holdfast.config.errors import ConfigurationError
 from holdfast.ekm.faults import EkmFault, LoginRefused
+from holdfast.proxy.hardening import forbid_dumps
 from holdfast.proxy.messages import Drain, ExitReason, Failed, Ready, Refresh, RefreshTls, StopKeys
 from holdfast.proxy.parts import Parts
 from holdfast.proxy.reporter import Reporter
 from holdfast.proxy.server import Server
 from holdfast.proxy.start import WorkerStart
-from holdfast.proxy.tls import TlsUnusable
+from holdfast.proxy.tls import TICKET_LIFE, TlsUnusable
 
 _TICK = 0.1
 """Seconds between two looks at how late the event loop is."""
 _HANGS = 8.0
 """Seconds without a report after which every thread's stack is written to standard error; at ten it is killed."""
+_NEW_TICKET_KEYS = round(TICKET_LIFE / _TICK)
+"""Ticks between two TLS contexts."""
 _REPORT_EVERY = 5
 """Ticks between two reports to the supervisor."""
 
@@ -38,6 +41,7 @@ def run(start: WorkerStart) -> None:
     # A terminal's Ctrl-C and a `kill -HUP` to the group reach everybody; the supervisor decides for all.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    forbid_dumps()
     if start.cpu is not None:
         bind_to_cpu(start.cpu)
     try:
@@ -145,6 +149,8 @@ class _Worker:
         now = time.monotonic()
         self._parts.admission.lag = max(0.0, now - due)
         self._ticks += 1
+        if self._ticks % _NEW_TICKET_KEYS == 0:
+            self._in_thread(self._parts.refresh_tls)
         if self._ticks % _REPORT_EVERY == 0:
             self._report()
         self._loop.call_later(_TICK, self._tick, now + _TICK)

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from hashlib import sha256
 from typing import Self
+from weakref import WeakKeyDictionary
 
 from holdfast.xks.errors import ErrorName, XksError
 from holdfast.xks.types import AccessKeyId, SecretAccessKey
@@ -35,6 +35,11 @@ _NOBODY = (
     AccessKeyId("UNKNOWNACCESSKEYID234567"),
     SecretAccessKey.parse("NoRequestIsEverSignedWithThisSecretAccessKey"),
 )
+
+_SCOPES = 16
+"""Dates and regions for which the signing keys of one secret are kept."""
+_SIGNING_KEYS: WeakKeyDictionary[SecretAccessKey, dict[tuple[str, str], hmac.HMAC]] = WeakKeyDictionary()
+"""By date and region. A secret that is retired takes its signing keys along."""
 
 Headers = Iterable[tuple[bytes, bytes]]
 """Lower-case names and values as received, in order."""
@@ -90,7 +95,8 @@ def verify(  # noqa: PLR0913 (a request has these parts; grouping them would cop
     """The access key id that signed the request (spec, Appendix A, Tasks 1 to 4).
 
     `path` is the raw path without a query. `region` restricts the scope's region unless None. Raises
-    XksError(AUTHENTICATION_FAILED); an unknown access key id costs and says the same as a wrong signature.
+    XksError(AUTHENTICATION_FAILED); an unknown access key id takes the same time and gets the same answer as a wrong
+    signature.
     """
     received = list(headers)
     authorization = Authorization.parse(_only(received, b"authorization"))
@@ -105,13 +111,20 @@ def verify(  # noqa: PLR0913 (a request has these parts; grouping them would cop
     canonical = _canonical_request(
         method, path, headers=_canonical_headers(received, authorization.signed_headers), body=body
     )
-    key = _signing_key(secret_access_key, authorization.date, authorization.region)
+    scope = (authorization.date, authorization.region)
+    cached = _SIGNING_KEYS.get(secret_access_key, {}).get(scope)
+    key = _derived(secret_access_key, *scope) if cached is None else cached
     expected = _signature(key, canonical, amz_date=amz_date, region=authorization.region)
     right = hmac.compare_digest(expected, authorization.signature)
     if not (right and known):
+        if cached is not None:
+            # A refusal takes the same time whether or not the access key id is known.
+            _derived(_NOBODY[1], *scope)
         raise _refusal("the signature does not match, or the access key id is not known")
     if region is not None and authorization.region != region:
         raise _refusal("the credential scope names another region than this key store allows")
+    if cached is None:
+        _remember(secret_access_key, scope, key)
     return access_key_id
 
 
@@ -123,7 +136,7 @@ def sign(  # noqa: PLR0913 (a request has these parts)
     headers = f"host:{host}\nx-amz-date:{amz_date}\n".encode()
     names = b"host;x-amz-date"
     canonical = _canonical_request(method, path, headers=(headers, names), body=body)
-    key = _signing_key(credential.secret_access_key, amz_date[:8], credential.region)
+    key = _signing_key(credential.secret_access_key, (amz_date[:8], credential.region))
     signature = _signature(key, canonical, amz_date=amz_date, region=credential.region).decode()
     scope = f"{credential.access_key_id}/{amz_date[:8]}/{credential.region}/{SERVICE}/aws4_request"
     return {
@@ -196,9 +209,24 @@ def _signature(key: hmac.HMAC, canonical: bytes, *, amz_date: str, region: str) 
     return signature.hexdigest().encode()
 
 
-@lru_cache(maxsize=1024)
-def _signing_key(secret_access_key: SecretAccessKey, date: str, region: str) -> hmac.HMAC:
+def _signing_key(secret_access_key: SecretAccessKey, scope: tuple[str, str]) -> hmac.HMAC:
+    key = _SIGNING_KEYS.get(secret_access_key, {}).get(scope)
+    if key is None:
+        key = _derived(secret_access_key, *scope)
+        _remember(secret_access_key, scope, key)
+    return key
+
+
+def _derived(secret_access_key: SecretAccessKey, date: str, region: str) -> hmac.HMAC:
     key = b"AWS4" + secret_access_key.reveal()
     for part in (date, region, SERVICE, "aws4_request"):
         key = hmac.digest(key, part.encode(), "sha256")
     return hmac.new(key, digestmod="sha256")
+
+
+def _remember(secret_access_key: SecretAccessKey, scope: tuple[str, str], key: hmac.HMAC) -> None:
+    """Only after a signature was verified: what strangers send must not fill the cache."""
+    keys = _SIGNING_KEYS.setdefault(secret_access_key, {})
+    while len(keys) >= _SCOPES:
+        del keys[next(iter(keys))]
+    keys[scope] = key
