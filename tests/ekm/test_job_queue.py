@@ -4,7 +4,7 @@ from threading import Thread
 from typing import cast
 
 from holdfast.ekm.pkcs11.job import Job
-from holdfast.ekm.pkcs11.job_queue import JobQueue, Parking
+from holdfast.ekm.pkcs11.job_queue import JobQueue, Waiter
 
 PATIENCE = 10.0
 
@@ -16,8 +16,8 @@ def jobs(count: int) -> list[Job]:
 
 def takers(queue: JobQueue, count: int, taken: list[Job]) -> list[Thread]:
     def work() -> None:
-        parking = Parking()
-        while (job := queue.take(parking, before_sleep=lambda: None)) is not None:
+        waiter = Waiter()
+        while (job := queue.take(waiter, before_sleep=lambda: None)) is not None:
             taken.append(job)
 
     threads = [Thread(target=work, daemon=True) for _ in range(count)]
@@ -60,12 +60,12 @@ def test_close_ends_the_threads_that_sleep() -> None:
 def test_before_sleep_is_called_when_the_queue_runs_empty() -> None:
     queue, called = JobQueue(), cast("list[int]", [])
     queue.put(jobs(2), wake=1)
-    parking = Parking()
+    waiter = Waiter()
 
     def before_sleep() -> None:
         called.append(len(queue))
         queue.close()
 
     for _ in range(3):
-        queue.take(parking, before_sleep=before_sleep)
+        queue.take(waiter, before_sleep=before_sleep)
     assert called == [0]

@@ -285,7 +285,7 @@ def test_a_handle_that_stays_invalid_is_an_hsm_fault(
 def test_attributes_that_cannot_be_read_do_not_make_a_key_unusable(served: Served, control: ShimControl) -> None:
     control.fail("C_GetAttributeValue", 0x12)
     for work in (seal(PLACE), lambda session: session.describe(PLACE)):
-        with pytest.raises(HsmUnavailable, match="does not tell CKA_ENCRYPT"):
+        with pytest.raises(HsmUnavailable, match="does not show CKA_ENCRYPT"):
             call(served.hsm, work)
     control.succeed("C_GetAttributeValue")
     eventually(lambda: _works(served.hsm, PLACE))

@@ -1,4 +1,4 @@
-"""A PKCS#11 library for tests: SoftHSM with the manners and the faults of other modules.
+"""A PKCS#11 library for tests: SoftHSM with the behaviour and the faults of other modules.
 
 What it emulates comes from public documents and is *not verified on hardware*.
 """

@@ -69,7 +69,7 @@ _COMPILE: Final = (
 
 
 def build(directory: Path) -> Path:
-    """Return the shim's library in `directory`, compiled anew if a source is newer."""
+    """Return the shim's library in `directory`, compiled again if a source is newer."""
     sources = sorted(_HERE.glob("*.c"))
     library = directory / "libholdfast-shim.so"
     directory.mkdir(parents=True, exist_ok=True)
@@ -249,7 +249,7 @@ class ShimControl:
         self._rule(function).hang = 1
 
     def strand(self, function: str = ANY) -> None:
-        """Let calls of `function` block for ever; `release` lets only later ones through."""
+        """Let calls of `function` block; `release` lets only later ones through."""
         self._rule(function).hang = 2
 
     def release(self) -> None:
@@ -263,7 +263,7 @@ class ShimControl:
         """Make the next `times` calls (without it: all calls) of `function` return `ckr` without doing anything.
 
         Two calls do their work and then report: C_Finalize, because a library that fails there has still let
-        go, and C_Login with CKR_USER_ALREADY_LOGGED_IN, because then somebody is logged in.
+        go, and C_Login with CKR_USER_ALREADY_LOGGED_IN, because then the login exists.
         """
         rule = self._rule(function)
         rule.fail_times = 0  # disarmed while the code changes

@@ -1,4 +1,4 @@
-"""Calls the shim through ctypes in a process of its own, one process for each test.
+"""Calls the shim through ctypes, in one process for each test.
 
 A PKCS#11 library holds state for the whole process, so tests must not share one.  Each thread of the test
 is served by a thread of the driver, so that calls from two threads are really inside the library together.

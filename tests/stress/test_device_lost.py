@@ -69,7 +69,7 @@ def test_a_lost_device_is_an_error_in_time_and_serves_again_within_a_second(
     assert nshield.worker_pids() == pids
 
 
-def test_a_library_that_is_dead_until_it_is_initialised_anew_serves_again(nshield: ProxyServer) -> None:
+def test_a_library_that_is_dead_until_it_is_initialized_again_serves_again(nshield: ProxyServer) -> None:
     shim = shim_of(nshield)
     with nshield.caller() as caller:
         shim.device_lost(needs_reinit=True)

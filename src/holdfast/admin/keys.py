@@ -26,7 +26,7 @@ CKA_ID_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """An external key to be, and where it lies: the HSM's name in the configuration and the CKA_LABEL there."""
+    """A new external key, and where it is: the HSM's name in the configuration and the CKA_LABEL there."""
 
     keystore: str
     external_key_id: ExternalKeyId
@@ -59,7 +59,7 @@ def create_key(catalog: Catalog, settings: HsmSettings, new: NewKey) -> FoundKey
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What tells a key from every other one: its CKA_ID (None: it has none), its canary, and its token's serial.
+    """What identifies a key: its CKA_ID (None: it has none), its canary, and its token's serial.
 
     `canary` is None for a key that may not both encrypt and decrypt.
     """
@@ -117,7 +117,7 @@ def register_key(  # noqa: PLR0913 (the options of the command)
     if new.label == settings.health_key:
         raise HsmRefused(
             f"{new.label!r} is the health key of the HSM {new.hsm!r}: probes encrypt with it all the time, uncounted",
-            hint="Spec, GetHealthStatus: a test key is no key of KMS. `holdfast key create` makes another one.",
+            hint="Spec, GetHealthStatus: the test key is not one of KMS. `holdfast key create` makes another one.",
         )
     with Inspector(settings) as inspector:
         found = inspector.find_keys(new.label, cka_id)
@@ -149,7 +149,7 @@ def _advice(finding: Finding) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """Where a key was found. `proven`: it opens the canary that was kept at registration. `proof` is taken anew."""
+    """Where a key was found. `proven`: it opens the canary that was kept at registration. `proof` is a new one."""
 
     label: str
     proof: Proof

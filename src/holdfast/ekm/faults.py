@@ -25,7 +25,7 @@ class KeyNotFound(EkmFault):
 
 
 class KeyAmbiguous(EkmFault):
-    """More than one object matches: nobody can say which one a ciphertext needs."""
+    """More than one object matches: it is not known which one a ciphertext needs."""
 
 
 class KeyUntrusted(EkmFault):

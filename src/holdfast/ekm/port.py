@@ -106,7 +106,7 @@ class Hsm(Protocol):
         """Load the module, log in, probe the IV mode, open the sessions. Raises EkmFault when unfit to serve."""
 
     async def run(self, work: Callable[[KeySession], T], *, deadline: float, timing: Timing) -> T:
-        """The result of `work`, called on an HSM thread with a session of its own.
+        """The result of `work`, called on an HSM thread with its own session.
 
         `deadline` is absolute, in seconds of `time.monotonic()`. Raises what `work` raises, HsmBusy without
         waiting when the queue cannot be served by then, HsmTimeout when the module has not answered by then,
@@ -120,7 +120,7 @@ class Hsm(Protocol):
         """The state for the metrics; never blocks."""
 
     def reload_keys(self) -> None:
-        """Ask for a C_Initialize anew, as soon as no call is inside the module; never blocks.
+        """Ask for another C_Initialize, as soon as no call is inside the module; never blocks.
 
         A library may show only the keys it found at C_Initialize (nShield, `CKNFAST_ASSUME_SINGLE_PROCESS=1`).
         """

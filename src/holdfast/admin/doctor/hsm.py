@@ -22,7 +22,7 @@ _ON = frozenset({"1", "y", "yes", "true"})
 
 
 def examine_hsm(table: HsmTable, keys: Sequence[KeyRow]) -> Iterator[Finding]:
-    """Findings on `[hsm.NAME]` and on the registered keys that lie in it."""
+    """Findings on `[hsm.NAME]` and on the registered keys in it."""
     subject = f"hsm.{table.settings.name}"
     try:
         settings = resolve(table)
@@ -103,7 +103,7 @@ class _Examination:
                 self._subject,
                 f"{len(matching)} tokens answer to {_wanted(self._settings.token)}:"
                 f" {'; '.join(_describe(token) for token in matching)}",
-                why="Holdfast will not guess in which of them the keys lie.",
+                why="Holdfast does not guess which of them has the keys.",
                 remedy=self._one_token_remedy(),
             )
         else:
@@ -138,7 +138,7 @@ class _Examination:
                 f"the token does not offer AES-GCM (mechanism {wanted:#x}) among its {len(known)} mechanisms",
                 why="Every Encrypt and Decrypt of an external key store is AES-GCM.",
                 remedy="Update the HSM's firmware and client software, enable the mechanism in its policy (FIPS and"
-                " vendor settings can switch it off), or set `mechanism` if the vendor uses a number of its own.",
+                " vendor settings can switch it off), or set `mechanism` if the vendor uses its own number.",
             )
         elif not (mechanism.encrypts and mechanism.decrypts):
             yield error(
@@ -163,7 +163,7 @@ class _Examination:
                 self._subject,
                 f"the token requires a login (CKF_LOGIN_REQUIRED), but {how}",
                 why="Its keys are private objects: without a login they are not found, and every call fails.",
-                remedy="Set `pin = { file = ... }` to where the PIN or passphrase lies, and leave `login` out or set"
+                remedy="Set `pin = { file = ... }` to the file with the PIN, and leave `login` out or set"
                 ' it to "auto".',
             )
             return
@@ -282,7 +282,7 @@ class _Examination:
                 "bad-tag",
                 self._subject,
                 f"a wrong tag is {bad_tag.name}, which the profile {self._settings.profile!r} does not expect",
-                why="KMS will be told InternalException where it should hear InvalidCiphertextException.",
+                why="KMS gets InternalException instead of InvalidCiphertextException for a bad ciphertext.",
                 remedy="Check `profile`, and please report the module and this code to the Holdfast project.",
             )
 
@@ -364,7 +364,7 @@ class _Examination:
             yield note(
                 "key-label-shared",
                 subject,
-                f"{count} keys of the token have the label {row.label!r}; this one is told apart by its CKA_ID",
+                f"{count} keys of the token have the label {row.label!r}; this one is found by its CKA_ID",
                 why="Other tools may take the wrong one.",
             )
 

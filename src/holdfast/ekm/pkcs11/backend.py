@@ -199,7 +199,7 @@ class Pkcs11Hsm:
         return self._started is not None and self._started[2].blocked_for > _STRANDED
 
     def stopped_keys(self) -> dict[KeyLocator, str]:
-        """The keys that do not encrypt any more because an IV of theirs was unsafe, each with the reason."""
+        """The keys that do not encrypt any more because one of their IVs was unsafe, each with the reason."""
         return self._guard.stopped.copy()
 
     def stop_key(self, key: KeyLocator, reason: str) -> None:

@@ -99,7 +99,7 @@ class Connection:
         found = find_one(self.cryptoki, session, self.health_key)
         if found.unread:
             raise HsmUnavailable(
-                f"the token does not tell {' and '.join(found.unread)} of the health key {self.health_key.label!r}"
+                f"the token does not show {' and '.join(found.unread)} of the health key {self.health_key.label!r}"
             )
         if not (found.encrypts and found.decrypts and found.is_aes_256):
             raise KeyUsageRefused(

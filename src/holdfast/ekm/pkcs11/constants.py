@@ -78,7 +78,7 @@ USAGES: Final = {
     "UNWRAP": CKA_UNWRAP,
     "DERIVE": CKA_DERIVE,
 }
-"""XKS `keyUsage` words, in the order in which they are told."""
+"""XKS `keyUsage` words, in the order in which GetKeyMetadata lists them."""
 
 BOOLEANS: Final = {
     "CKA_TOKEN": CKA_TOKEN,

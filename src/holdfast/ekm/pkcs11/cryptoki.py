@@ -65,7 +65,7 @@ class LibraryInfo:
 
 @dataclass(frozen=True, slots=True)
 class TokenInfo:
-    """CK_TOKEN_INFO, padding removed. `max_sessions` None: unlimited, or not told."""
+    """CK_TOKEN_INFO, padding removed. `max_sessions` None: unlimited, or unknown."""
 
     slot: int
     label: str
@@ -255,20 +255,20 @@ class Cryptoki:
         return found
 
     def number(self, session: int, handle: int, attribute_type: int) -> int | None:
-        """A CK_ULONG attribute; None if the object has none or does not tell it."""
+        """A CK_ULONG attribute; None if the object has none or does not show it."""
         # NSS softokn takes only a buffer of exactly eight bytes for the numbers of a stored key.
         value = self.attribute(session, handle, attribute_type, room=_ULONG_BYTES)
         return None if value is None or len(value) != _ULONG_BYTES else int.from_bytes(value, sys.byteorder)
 
     def boolean(self, session: int, handle: int, attribute_type: int) -> bool | None:
-        """A CK_BBOOL attribute; None if the object has none or does not tell it."""
+        """A CK_BBOOL attribute; None if the object has none or does not show it."""
         value = self.attribute(session, handle, attribute_type, room=1)
         return value != b"\0" if value else None
 
     def attribute(
         self, session: int, handle: int, attribute_type: int, *, room: int = _LONGEST_ATTRIBUTE
     ) -> bytes | None:
-        """C_GetAttributeValue for one attribute; None if the object has none or does not tell it."""
+        """C_GetAttributeValue for one attribute; None if the object has none or does not show it."""
         value = ffi.new("CK_BYTE[]", room)
         attribute = ffi.new("CK_ATTRIBUTE *", {"type": attribute_type, "pValue": value, "ulValueLen": len(value)})
         result = self.C_GetAttributeValue(session, handle, attribute, 1)

@@ -35,7 +35,7 @@ _AES_256: Final = 32
 class FoundHandle:
     """A key object of the current epoch.
 
-    `unread` names the attributes that every use depends on and that the token did not tell: nothing is known of them.
+    `unread` names the attributes that every use depends on and that the token did not show: nothing is known of them.
     `confirmed` holds the canaries that the object has opened; None stands for a key that has no canary yet.
     """
 

@@ -83,7 +83,7 @@ class HealthMonitor:
         self._wake.set()
 
     def request_reload(self) -> None:
-        """Initialise the module anew as soon as it is quiet."""
+        """Initialize the module again as soon as no call is inside it."""
         self._reload = True
         self._wake.set()
 
@@ -105,7 +105,7 @@ class HealthMonitor:
         if untrusted:
             return f"{untrusted} keys are refused: they are not the registered ones, or may leave the HSM"
         if stopped:
-            return f"{stopped} keys do not encrypt any more: an IV of theirs was unsafe"
+            return f"{stopped} keys do not encrypt any more: one of their IVs was unsafe"
         if self._pool.quarantined:
             return f"{self._pool.quarantined} sessions wait for a call that does not return"
         if self.reduced:
@@ -150,7 +150,7 @@ class HealthMonitor:
             self._judge_silence()
 
     def _submit(self, attempt: _Attempt) -> bool:
-        """Whether a prober takes it: all may hang in calls of their own."""
+        """Whether a prober takes it: all of them may hang in calls."""
         with self._lock:
             if self._idle == 0:
                 if len(self._probers) >= _PROBERS:
@@ -204,13 +204,13 @@ class HealthMonitor:
                     attempt.remark = prober.probe(reload=attempt.reload)
                 except EkmFault as fault:
                     attempt.fault = fault
-                except Exception as error:  # noqa: BLE001 (a prober that dies would leave the HSM down for ever)
+                except Exception as error:  # noqa: BLE001 (without a prober the HSM would stay down)
                     attempt.fault = ModuleFailed(f"the probe itself failed: {type(error).__name__}")
                 attempt.seconds = monotonic() - began
                 with self._lock:
                     self._idle += 1
                 attempt.finished.set()
                 if attempt.seconds > SILENCE:
-                    self._wake.set()  # it hung and came back: probe anew, now
+                    self._wake.set()  # it hung and came back: probe again, now
         finally:
             prober.close()

@@ -1,4 +1,4 @@
-"""A thread that does nothing but call the HSM."""
+"""A thread whose only work is to call the HSM."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from holdfast.ekm.faults import EkmFault, HsmBusy
-from holdfast.ekm.pkcs11.job_queue import Parking
+from holdfast.ekm.pkcs11.job_queue import Waiter
 
 if TYPE_CHECKING:
     from holdfast.ekm.pkcs11.job import Job
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from holdfast.ekm.pkcs11.session import Session
 
 _OPENING: Final = 5.0
-"""Seconds that a new thread waits for a module that is being initialised anew."""
+"""Seconds that a new thread waits for a module that is being initialized again."""
 
 
 class HsmThread:
@@ -26,7 +26,7 @@ class HsmThread:
         self.job: Job | None = None
         self.stuck: Job | None = None
         self.is_ready = False
-        self._parking = Parking()
+        self._waiter = Waiter()
         self._pool = pool
         self._module = pool.module
         self._presence = pool.module.presence()
@@ -46,7 +46,7 @@ class HsmThread:
         try:
             if not self._open() or not pool.ready(self):
                 return
-            while (job := pool.queue.take(self._parking, before_sleep=pool.wake)) is not None:
+            while (job := pool.queue.take(self._waiter, before_sleep=pool.wake)) is not None:
                 self._perform(job)
                 del job  # it holds the last plaintext
                 if self.stuck is not None and not self._come_back():

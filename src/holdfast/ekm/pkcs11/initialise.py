@@ -1,4 +1,4 @@
-"""Makes a token: C_InitToken and C_InitPIN. For `holdfast init`, on SoftHSM; other HSMs have tools of their own.
+"""Makes a token: C_InitToken and C_InitPIN. For `holdfast init`, on SoftHSM; other HSMs have their own tools.
 
 Through the binding and not with softhsm2-util, which takes PINs in argv, where every user of the host sees them.
 """

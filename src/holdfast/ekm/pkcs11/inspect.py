@@ -1,4 +1,4 @@
-"""A module as a person looks at it: blocking, in one thread. For `init`, `doctor` and `key create`."""
+"""Blocking access to a module from one thread, for the commands: `init`, `doctor`, `key`."""
 
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -301,7 +301,7 @@ class Inspector:
         aad = hsm_aad(urandom(aad_bytes), CiphertextMetadata(framing, 1).to_bytes(), framing)
         iv, sealed = _translated(lambda: self._channel.encrypt(handle, plaintext, aad))
         if _translated(lambda: self._channel.decrypt(handle, iv, sealed, aad)) != plaintext:
-            raise faults.ModuleFailed("the key decrypts to something else than was encrypted")
+            raise faults.ModuleFailed("the key decrypts to something other than what was encrypted")
 
     def probe_iv(self, locator: KeyLocator) -> IvProbe:
         """Who makes the IV: two encryptions and decryptions. Raises EkmFault only for what is not about the IV."""
@@ -318,7 +318,7 @@ class Inspector:
         profile = settings.of(self._profile)
         slot = self.token().slot
         try:
-            # A session of its own: an operation that failed may still be active on it.
+            # A separate session: an operation that failed may still be active on it.
             session = self._cryptoki.open_session(slot, read_write=self._profile.read_write_sessions)
             try:
                 channel = GcmChannel(self._cryptoki, session, profile)

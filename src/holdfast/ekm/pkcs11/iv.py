@@ -63,7 +63,7 @@ class IvGuard:
         if len(iv) != length:
             raise BadIv(IvOutcome.WRONG_LENGTH, f"the IV has {len(iv)} bytes instead of {length}")
         if not any(iv):
-            raise BadIv(IvOutcome.NOT_MADE, "the IV is all zero: nobody made one")
+            raise BadIv(IvOutcome.NOT_MADE, "the IV is all zero: none was made")
         with self._lock:
             recent = self._recent.get(key)
             if recent is None:
@@ -83,7 +83,7 @@ class IvGuard:
         return self.stopped.pop(key, "an IV of the health key was not safe")
 
     def stop(self, key: KeyLocator, reason: str) -> NoReturn:
-        """Raises IvUnsafe, from now on for every encryption under the key."""
+        """Stop the key: raises IvUnsafe, now and for every later encryption under it."""
         if self.stopped.setdefault(key, reason) is reason and self._on_stop is not None:
             self._on_stop(key, reason)
         raise IvUnsafe(f"{reason}. {_REMEDY}")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from holdfast.ekm.pkcs11.job import Job
 
 
-class Parking:
+class Waiter:
     """Where one thread sleeps: a lock that is held while it does."""
 
     __slots__ = ("wait", "wake")
@@ -32,7 +32,7 @@ class JobQueue:
 
     def __init__(self) -> None:
         self._jobs: deque[Job] = deque()
-        self._parked: list[Parking] = []
+        self._parked: list[Waiter] = []
         self._closed = False
 
     def __len__(self) -> int:
@@ -51,7 +51,7 @@ class JobQueue:
             except IndexError:
                 return
 
-    def take(self, parking: Parking, *, before_sleep: Callable[[], None]) -> Job | None:
+    def take(self, waiter: Waiter, *, before_sleep: Callable[[], None]) -> Job | None:
         """The next job, waiting for one; None once the queue is closed and empty."""
         while True:
             try:
@@ -60,21 +60,21 @@ class JobQueue:
                 if self._closed:
                     return None
             before_sleep()
-            self._parked.append(parking)
-            # A job that was added before we were seen here woke nobody: look again before the sleep.
-            if (self._jobs or self._closed) and self._unpark(parking):
+            self._parked.append(waiter)
+            # A job that was added just before this thread was parked woke no thread: look again before sleeping.
+            if (self._jobs or self._closed) and self._unpark(waiter):
                 continue
-            parking.wait()
+            waiter.wait()
 
     def close(self) -> None:
         """Let every thread end once the queue is empty."""
         self._closed = True
         self.wake(len(self._parked))
 
-    def _unpark(self, parking: Parking) -> bool:
-        """Whether the thread is awake of its own accord; False if somebody is waking it already."""
+    def _unpark(self, waiter: Waiter) -> bool:
+        """Whether the thread stays awake; False if another thread is waking it already."""
         try:
-            self._parked.remove(parking)
+            self._parked.remove(waiter)
         except ValueError:
             return False
         return True

@@ -41,7 +41,7 @@ class Login:
             # Until this process restarts: tokens lock after a few attempts.
             if self._refused is not None:
                 raise LoginRefused(self._refused.message, cause=self._refused.cause)
-            # Asking for the state costs less than a C_Login, and is no attempt at a PIN.
+            # Asking for the state costs less than a C_Login, and does not count as an attempt at a PIN.
             if self._cryptoki.session_state(session) not in (CKS_RO_PUBLIC_SESSION, CKS_RW_PUBLIC_SESSION):
                 return False
             if self._pin is None:

@@ -1,4 +1,4 @@
-"""One loaded library for the whole process: shared by the HSMs behind it, initialised anew when it must be."""
+"""One loaded library for the whole process: shared by the HSMs behind it, and initialized again when needed."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,7 +17,7 @@ _LONGEST_PAUSE: Final = 60.0
 
 
 class Presence:
-    """Whether one thread may be inside the library. Written by that thread only."""
+    """Whether one thread is inside the library. Written by that thread only."""
 
     __slots__ = ("inside",)
 
@@ -47,7 +47,7 @@ class Module:
         self._presences: set[Presence] = set()
         self._initialized = False
         self._well: set[object] = set()
-        self._disturbances: dict[object, tuple[float, float]] = {}
+        self._reinitializations: dict[object, tuple[float, float]] = {}
 
     @classmethod
     def acquire(cls, library: str, environment: Mapping[str, str], initialize_string: str | None) -> "Module":
@@ -89,14 +89,14 @@ class Module:
     def is_well(self, hsm: object) -> None:
         """One HSM of the library answers."""
         self._well.add(hsm)
-        self._disturbances.pop(hsm, None)
+        self._reinitializations.pop(hsm, None)
 
     def forget_hsm(self, hsm: object) -> None:
         """It is not served any more."""
         self._well.discard(hsm)
-        self._disturbances.pop(hsm, None)
+        self._reinitializations.pop(hsm, None)
 
-    def may_disturb(self, hsm: object, now: float) -> bool:
+    def may_reinitialize(self, hsm: object, now: float) -> bool:
         """Whether a C_Initialize for the sake of a lost HSM is due now.
 
         Each one costs every other HSM of the library its sessions: while one of them is well the first comes at
@@ -105,10 +105,10 @@ class Module:
         self._well.discard(hsm)
         if not self._well:
             return True
-        due, pause = self._disturbances.get(hsm, (now, _FIRST_PAUSE))
+        due, pause = self._reinitializations.get(hsm, (now, _FIRST_PAUSE))
         if now < due:
             return False
-        self._disturbances[hsm] = (now + pause, min(2 * pause, _LONGEST_PAUSE))
+        self._reinitializations[hsm] = (now + pause, min(2 * pause, _LONGEST_PAUSE))
         return True
 
     def presence(self) -> Presence:
@@ -152,12 +152,12 @@ class Module:
             if self.epoch != seen_epoch and self._initialized:
                 return
             if self._closed:
-                raise HsmUnavailable("the module is being initialised anew")
+                raise HsmUnavailable("the module is being initialized again")
             self._closed = True
         try:
             if not self._all_outside(patience):
                 raise HsmUnavailable(
-                    "a C_ call has not returned, and the module cannot be initialised anew before it has"
+                    "a C_ call has not returned, and the module cannot be initialized again before it has"
                 )
             if self._initialized:
                 self._initialized = False

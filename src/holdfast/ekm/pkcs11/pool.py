@@ -38,7 +38,7 @@ _QUICK: Final = 0.0005
 class Pool:
     """`size` threads with a session each. `run` belongs to the event loop; `max_threads` bounds replacements.
 
-    Between the loop and a thread there is no lock: each writes its own field before it reads the other's
+    Between the loop and a thread there is no lock: each writes its field before it reads the other's
     (`Job.expired` and `Job.thread`), so that at least one of them sees that a job is late.
     """
 
@@ -105,7 +105,7 @@ class Pool:
         if now >= deadline:
             raise HsmBusy("the deadline passed before the HSM was asked")
         if waiting:
-            # Every session is busy, or nobody would wait: a turn for the running jobs, one for each full
+            # Every session is busy, else no job would wait: a turn for the running jobs, one for each full
             # round of the queue, and one for this job.
             wait = self.typical * (2 + waiting / max(1, self._ready - self._quarantined))
             if now + wait > deadline - _SLACK * (deadline - now):
@@ -195,7 +195,7 @@ class Pool:
 
     def _never_began(self, job: Job) -> EkmFault:
         if self.last_answer < job.enqueued:
-            # Not too many requests, but an HSM that hangs: KMS is told the one from the other.
+            # Not too many requests, but an HSM that hangs: KMS gets a different error for each.
             return HsmTimeout("no C_ call returned while this request waited for a session")
         return HsmBusy("no session came free before the deadline")
 
@@ -247,7 +247,7 @@ class Pool:
                 if loop is not None:
                     loop.call_soon_threadsafe(self._drain)
             except RuntimeError:
-                return  # the loop was closed: nobody waits any more
+                return  # the loop was closed: no request waits any more
 
     def learn(self, started: float, finished: float) -> None:
         """Take one more measurement into what is typical of a job, in seconds."""
@@ -336,7 +336,7 @@ class Pool:
         try:
             thread.start()
         except RuntimeError:
-            # The system gives no more threads: the next probe tries again, and nobody waits for this one.
+            # The system gives no more threads: the next probe tries again, and no request waits for this one.
             self.ended(thread)
 
     def stop(self, patience: float) -> None:

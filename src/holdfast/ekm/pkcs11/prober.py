@@ -21,7 +21,7 @@ _RELOAD_PATIENCE: Final = 2.0
 
 
 class Prober:
-    """Used by one thread at a time, with a session of its own. Every method blocks."""
+    """Used by one thread at a time, with its own session. Every method blocks."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -62,7 +62,7 @@ class Prober:
                 self._session.confirm(key)
 
     def close(self) -> None:
-        """Close the session, if the module is not being initialised anew."""
+        """Close the session, if the module is not being initialized again."""
         if self._module.enter(self._presence, monotonic()):
             self._session.close()
             self._module.leave(self._presence)
@@ -75,7 +75,7 @@ class Prober:
         try:
             return self._inside(self._round_trip)
         except (HsmUnavailable, ModuleFailed, KeyNotFound):
-            if not self._module.may_disturb(self._connection, monotonic()):
+            if not self._module.may_reinitialize(self._connection, monotonic()):
                 raise
             self._reinitialize(epoch, _PATIENCE)
             return self._inside(self._round_trip)

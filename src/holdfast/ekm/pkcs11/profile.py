@@ -16,7 +16,7 @@ from holdfast.xks.aad import AadFraming
 class Profile:
     """How one vendor's module does AES-GCM, logins and errors.
 
-    `iv_length` in bytes; `iv_bits`: whether ulIvBits is told (CloudHSM wants 0). `ambiguous_bad_tag`: the
+    `iv_length` in bytes; `iv_bits`: whether ulIvBits is filled in (CloudHSM wants 0). `ambiguous_bad_tag`: the
     CKR_ values that may mean a wrong tag, and may mean that the module failed. `data_limit`: bytes of
     plaintext or AAD, None for no known limit. `device_error_may_pass`: CKR_DEVICE_ERROR may be throttling.
     `private_keys`: whether new keys get CKA_PRIVATE true. `set_up`: what to check when the module does not start.

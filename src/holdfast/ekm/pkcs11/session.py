@@ -218,7 +218,7 @@ class Session:
         return found
 
     def _look_up(self, key: KeyLocator) -> FoundHandle:
-        """The object. That there is none, or that it tells nothing of itself, is believed after a second look."""
+        """The object. That it is missing, or that its attributes cannot be read, is believed after a second look."""
         connection = self._connection
         try:
             found = find_one(connection.cryptoki, self._handle, key)
@@ -246,11 +246,11 @@ class Session:
 
     def _unreadable(self, key: KeyLocator, found: FoundHandle) -> EkmFault:
         connection = self._connection
-        what = f"the token does not tell {' and '.join(found.unread)} of the key {key.label!r}"
+        what = f"the token does not show {' and '.join(found.unread)} of the key {key.label!r}"
         health = self._health_key()
         if not health or read_key(connection.cryptoki, self._handle, health[0]).unread:
             return self._unwell(what)
-        return faults.ModuleFailed(f"{what}, and tells it of the health key")
+        return faults.ModuleFailed(f"{what}, although it does for the health key")
 
     def _health_key(self) -> list[int]:
         connection = self._connection
@@ -356,7 +356,7 @@ class Session:
         return verdict(error.function, error.ckr, ambiguous_bad_tag=self._connection.profile.ambiguous_bad_tag)
 
     def _judge(self, error: CkrError, found: Verdict, key: KeyLocator, size: int) -> EkmFault:
-        """The fault of an operation that has failed for good."""
+        """The fault of an operation that will not be tried again."""
         if found not in (Verdict.CIPHERTEXT, Verdict.CIPHERTEXT_LENGTH):
             return self._fault(error, found)
         try:
