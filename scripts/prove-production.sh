@@ -118,6 +118,7 @@ run logrotate --force /etc/logrotate.d/holdfast
 run sudo -u holdfast holdfast prove prod prod-1 --ca /etc/holdfast/tls/certificate.pem --wait 30
 run bash -c 'for try in {1..50}; do [[ -s /var/log/holdfast/events.jsonl ]] && exit; sleep 0.1; done; exit 1' ||
   { echo "prove-production: no event in the new log after logrotate" >&2; exit 1; }
+run sudo -u holdfast holdfast docs production > /dev/null
 # Root's command must leave nothing that the service cannot read.
 run holdfast credential issue prod
 foreign=$(run find /var/lib/holdfast -not -user holdfast)

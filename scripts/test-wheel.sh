@@ -19,7 +19,7 @@ done
 # The locked dependencies are already in .venv; only the package comes from the wheel.
 .venv/bin/python -m venv --without-pip "$work/venv"
 site=$("$work/venv/bin/python" -c 'import site; print(site.getsitepackages()[0])')
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target "$site" "$work"/dist/*.whl
+.venv/bin/python -m pip --python "$work/venv/bin/python" --disable-pip-version-check install --quiet --no-deps "$work"/dist/*.whl
 .venv/bin/python -c 'import site; print(site.getsitepackages()[0])' > "$site/locked-dependencies.pth"
 holdfast=("$work/venv/bin/python" -P -m holdfast)
 
@@ -32,4 +32,5 @@ port=$("$work/venv/bin/python" -c 'import socket; s = socket.create_server(("127
 server=$!
 "${holdfast[@]}" prove demo demo-key --config demo/holdfast.toml --ca demo/tls/ca.pem --wait 60 ||
   { cat serve.log; exit 1; }
+"${holdfast[@]}" docs production > /dev/null || { echo "wheel: it lacks the documentation" >&2; exit 1; }
 echo "wheel: $(basename dist/*.whl) installs, initialises, serves and decrypts what it encrypted"

@@ -252,7 +252,7 @@ class Migration:
         settings = self.settings
         host = f"[{settings.server.ip}]" if ":" in settings.server.ip else settings.server.ip
         lines = [
-            "# Made by `holdfast migrate aws-sample`; change it as you like. See docs/reference/configuration.md.",
+            "# Made by `holdfast migrate aws-sample`; yours to change. `holdfast config explain` explains every key.",
             "",
             "[server]",
             f"listen = {toml_string(f'{host}:{settings.server.port}')}",

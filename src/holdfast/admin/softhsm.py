@@ -122,7 +122,7 @@ def find_library() -> Path:
     raise Prerequisite(
         f"SoftHSM is not installed: {_LIBRARY} is in none of {', '.join(_PLACES)}",
         hint="Debian and Ubuntu: apt-get install softhsm2. Fedora and RHEL: dnf install softhsm."
-        " For another HSM, write a configuration instead: docs/how-to has one per vendor.",
+        " For another HSM, write a configuration instead: `holdfast docs` has a page per vendor.",
     )
 
 

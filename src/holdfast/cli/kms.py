@@ -140,7 +140,7 @@ def _run(settings: Settings, seed: Path | None) -> None:
         try:
             planted = plant(seed, settings, state, utc_now())
         except SeedError as error:
-            raise Invalid(f"cannot use --seed: {error}", hint="docs/how-to/local-kms.md shows such a file") from None
+            raise Invalid(f"cannot use --seed: {error}", hint="`holdfast docs local-kms` shows such a file") from None
         say(f"{seed}: {planted} records are new, the others were there")
     running = server(application(settings, state, callers, _emit), settings)
     # uvicorn raises the signal again when it has ended; the default action would not remove the temporary directory.

@@ -28,6 +28,7 @@ _MODULES = {
     "prove": ("holdfast.cli.prove", "Encrypt and decrypt once over the wire, as KMS does."),
     "check": ("holdfast.cli.check", "Check an XKS endpoint, as KMS would see it."),
     "explain": ("holdfast.cli.explain", "Say what an AWS KMS error means and what to do."),
+    "docs": ("holdfast.cli.docs", "The documentation of this version."),
     "kms": ("holdfast.cli.kms", "A local AWS KMS that calls an XKS proxy."),
 }
 """Each command's module, which holds a Typer named `app`, and its line in `holdfast --help`."""

@@ -337,7 +337,7 @@ class _Examination:
                 subject,
                 f"the key does not encrypt: {row.stopped}",
                 why="A proxy stopped it, so that one IV is not used twice. It still decrypts.",
-                remedy=f"Read docs/how-to/when-things-fail.md, then `holdfast key release {name}`.",
+                remedy=f"Read `holdfast docs when-things-fail`, then `holdfast key release {name}`.",
             )
         if row.canary is None:
             yield note(

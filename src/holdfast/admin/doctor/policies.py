@@ -23,7 +23,7 @@ def examine_policies(authorization: Authorization | None) -> Iterator[Finding]:
                 subject,
                 problem.text if problem.line is None else f"line {problem.line}: {problem.text}",
                 why="The proxy does not start with this file; one that runs keeps the policies that it has.",
-                remedy="Correct it; docs/reference/authorization.md says what a policy can name.",
+                remedy="Correct it; `holdfast docs authorization` says what a policy can name.",
             )
         return
     yield ok("policies", subject, f"the policies parse and are valid ({count}); what none of them permits is denied")
