@@ -42,8 +42,8 @@ def test_a_snapshot_holds_what_was_made(filled: Catalog) -> None:
 CHANGES: list[Callable[[Catalog], object]] = [
     lambda catalog: catalog.create_keystore("other", UriPathPrefix("")),
     lambda catalog: catalog.set_blocked("main", blocked=True),
-    lambda catalog: catalog.set_prefix("main", UriPathPrefix("/moved")),
-    lambda catalog: catalog.set_region("main", None),
+    lambda catalog: catalog.change_keystore("main", prefix=UriPathPrefix("/moved")),
+    lambda catalog: catalog.change_keystore("main", region=""),
     lambda catalog: catalog.issue_credential("main", (OTHER_ID, OTHER_SECRET)),
     lambda catalog: catalog.reference_credential("main", OTHER_ID, "env:HOLDFAST_SECRET_TEST"),
     lambda catalog: catalog.retire_credential(ID),
@@ -80,7 +80,7 @@ def test_use_leaves_the_version_alone(filled: Catalog) -> None:
 REFUSED: list[tuple[type[CatalogError], Callable[[Catalog], object]]] = [
     (AlreadyExists, lambda catalog: catalog.create_keystore("main", UriPathPrefix("/new"))),
     (AlreadyExists, lambda catalog: catalog.create_keystore("new", PREFIX)),
-    (AlreadyExists, lambda catalog: catalog.set_prefix("spare", PREFIX)),
+    (AlreadyExists, lambda catalog: catalog.change_keystore("spare", prefix=PREFIX)),
     (AlreadyExists, lambda catalog: catalog.issue_credential("spare", (ID, OTHER_SECRET))),
     (AlreadyExists, lambda catalog: catalog.reference_credential("spare", ID, "env:HOLDFAST_SECRET_TEST")),
     (AlreadyExists, lambda catalog: catalog.register_key("main", KEY, hsm="hsm", label="label-2")),
@@ -92,7 +92,7 @@ REFUSED: list[tuple[type[CatalogError], Callable[[Catalog], object]]] = [
     (InUse, lambda catalog: catalog.remove_keystore("main")),
     (NotFound, lambda catalog: catalog.remove_keystore("none")),
     (NotFound, lambda catalog: catalog.set_blocked("none", blocked=True)),
-    (NotFound, lambda catalog: catalog.set_region("none", None)),
+    (NotFound, lambda catalog: catalog.change_keystore("none", region="")),
     (NotFound, lambda catalog: catalog.issue_credential("none", (OTHER_ID, SECRET))),
     (NotFound, lambda catalog: catalog.retire_credential(OTHER_ID)),
     (NotFound, lambda catalog: catalog.register_key("none", OTHER_KEY, hsm="hsm", label="label-2")),
@@ -101,7 +101,7 @@ REFUSED: list[tuple[type[CatalogError], Callable[[Catalog], object]]] = [
     (NotFound, lambda catalog: catalog.credentials("none")),
     (NotFound, lambda catalog: catalog.reserve_encryptions(4711, 1)),
     (Refused, lambda catalog: catalog.create_keystore("Main Store", UriPathPrefix("/new"))),
-    (Refused, lambda catalog: catalog.set_region("main", "Frankfurt")),
+    (Refused, lambda catalog: catalog.change_keystore("main", region="Frankfurt")),
     (Refused, lambda catalog: catalog.reference_credential("main", OTHER_ID, "file:/etc/secret")),
     (Refused, lambda catalog: catalog.reference_credential("main", OTHER_ID, "s" * 43)),
     (Refused, lambda catalog: catalog.register_key("main", OTHER_KEY, hsm="hsm", label="")),
@@ -130,7 +130,10 @@ def test_a_refused_change_changes_nothing(
 def test_an_hsm_key_may_serve_two_keystores(filled: Catalog) -> None:
     """Spec, "Authorization", note: two accounts may have KMS keys based on one external key."""
     filled.create_keystore("other", UriPathPrefix(""))
-    filled.register_key("other", KEY, hsm="hsm", label="label-1", cka_id=b"\x01")
+    for share_with in ([], ["spare"]):
+        with pytest.raises(AlreadyExists, match=r"serves the keystore 'main' already: .* add --share-with main"):
+            filled.register_key("other", KEY, hsm="hsm", label="label-1", cka_id=b"\x01", share_with=share_with)
+    filled.register_key("other", KEY, hsm="hsm", label="label-1", cka_id=b"\x01", share_with=["main"])
     assert [row.keystore for row in filled.keys(None)] == ["main", "other"]
 
 
@@ -219,7 +222,8 @@ def test_the_count_of_an_hsm_key_spans_the_keystores_that_share_it(filled: Catal
     """NIST's limit is the key's: shared by label alone, or by label and CKA_ID; not by another CKA_ID."""
     for name, cka_id in (("same", b"\x01"), ("label", None), ("different", b"\x02")):
         filled.create_keystore(name, UriPathPrefix(f"/{name}"))
-        filled.register_key(name, KEY, hsm="hsm", label="label-1", cka_id=cka_id)
+        share_with = ["main", "same", "label"]
+        filled.register_key(name, KEY, hsm="hsm", label="label-1", cka_id=cka_id, share_with=share_with)
     identities = {row.keystore: row.generation_id for row in filled.keys(None)}
     totals = filled.reserve({identities[name]: 10**power for power, name in enumerate(identities)})
     assert list(identities) == ["main", "same", "label", "different"]
@@ -264,3 +268,55 @@ def test_a_thing_not_there_is_named_with_what_is(filled: Catalog) -> None:
         filled.keys("mian")
     with pytest.raises(NotFound, match="has no key nope: `holdfast key list main`"):
         filled.set_key_status("main", ExternalKeyId("nope"), KeyStatus.ENABLED)
+
+
+def test_a_token_under_another_name_is_noticed_by_its_serial_number(filled: Catalog) -> None:
+    """Two [hsm.NAME] tables of one token do not hide that a key is used already."""
+    filled.record_token_serial(1, "0042")
+    for keystore in ("main", "spare"):
+        if keystore == "spare":
+            filled.create_keystore("spare", UriPathPrefix("/spare"))
+        with pytest.raises(AlreadyExists):
+            filled.register_key(keystore, OTHER_KEY, hsm="renamed", label="label-1", token_serial="0042")
+
+
+def test_a_count_can_begin_above_zero(filled: Catalog) -> None:
+    filled.register_key("main", OTHER_KEY, hsm="hsm", label="label-2", prior_encryptions=2**31)
+    assert filled.encryption_totals()[2] == 2**31
+    for wrong in (-1, 2**32 + 1):
+        with pytest.raises(Refused, match="from 0 to 2"):
+            filled.register_key("main", KEY, hsm="hsm", label="label-3", prior_encryptions=wrong)
+
+
+def test_many_keystores_are_blocked_in_one_version_or_none(filled: Catalog) -> None:
+    filled.create_keystore("other", UriPathPrefix(""))
+    before = filled.version()
+    with pytest.raises(NotFound):
+        filled.set_blocked("main", "none", blocked=True)
+    assert (filled.version(), [row.blocked for row in filled.keystores()]) == (before, [False, False])
+    filled.set_blocked("main", "other", blocked=True)
+    assert (filled.version(), [row.blocked for row in filled.keystores()]) == (before + 1, [True, True])
+
+
+def test_only_a_disabled_key_is_unregistered(filled: Catalog) -> None:
+    with pytest.raises(InUse, match="is enabled: only a disabled key"):
+        filled.unregister_key("main", KEY)
+    filled.set_key_status("main", KEY, KeyStatus.DISABLED)
+    filled.unregister_key("main", KEY)
+    assert (filled.keys(None), filled.encryption_totals()) == ([], {})
+    with pytest.raises(NotFound):
+        filled.unregister_key("main", KEY)
+
+
+REGIONS = ["eu-central-1", "us-gov-west-1", "cn-north-1", "eusc-de-east-1", "us-iso-east-1", "us-isob-east-1"]
+
+
+@pytest.mark.parametrize("region", [*REGIONS, "eu-isoe-west-1", "ap-southeast-7", "mx-central-1"])
+def test_regions_of_every_partition_are_taken(catalog: Catalog, region: str) -> None:
+    catalog.create_keystore("main", PREFIX, region=region)
+
+
+@pytest.mark.parametrize("region", ["frankfurt", "eu-central", "EU-central-1", "eu_central_1", "eu-central-1a", "1"])
+def test_what_is_no_region_is_refused(catalog: Catalog, region: str) -> None:
+    with pytest.raises(Refused, match="is not the name of an AWS region"):
+        catalog.create_keystore("main", PREFIX, region=region)

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import Run
 
+from holdfast.catalog.errors import Unavailable
+from holdfast.catalog.store import Catalog
 from holdfast.cli.exit_codes import ExitCode
 
 
@@ -79,7 +81,7 @@ def test_table_cuts_nothing_off(run: Run, config: Path) -> None:
         (("create", "gamma", "--prefix", "no-slash"), ExitCode.CONFIGURATION),
         (("show", "gamma"), ExitCode.NOT_FOUND),
         (("block", "gamma", "--yes"), ExitCode.NOT_FOUND),
-        (("config", "alpha"), ExitCode.NOT_FOUND),
+        (("config", "alpha", "--show-secret"), ExitCode.NOT_FOUND),
         (("block", "--yes"), ExitCode.USAGE),
         (("block", "alpha", "--all", "--yes"), ExitCode.USAGE),
         (("create", "No Name"), ExitCode.CONFIGURATION),
@@ -240,7 +242,7 @@ def test_a_credential_that_is_not_issued_leaves_no_file(run: Run, config: Path, 
 def test_kms_configuration_file_is_the_specs(run: Run, config: Path) -> None:
     """Spec, "XKS proxy configuration in AWS KMS console"."""
     access_key_id = issue(run, config)
-    document = run("keystore", "config", "alpha", "--config", config).ok().json
+    document = run("keystore", "config", "alpha", "--show-secret", "--config", config).ok().json
     secret = (config.parent / "secrets" / access_key_id).read_text().strip()
     assert document == {
         "XksProxyUriPath": "/alpha/kms/xks/v1",
@@ -259,6 +261,87 @@ def test_kms_files_are_private_and_the_line_holds_no_secret(run: Run, config: Pa
     assert "aws kms create-custom-key-store" in done.out
     assert "https://xks.example.com" in done.out
     assert secret not in done.out + done.err
+    assert "aws kms update-custom-key-store" in done.out
+    assert f"The credential {access_key_id}" in done.err
+
+
+def test_no_secret_is_printed_unasked(run: Run, config: Path) -> None:
+    access_key_id = issue(run, config)
+    secret = (config.parent / "secrets" / access_key_id).read_text().strip()
+    done = run("keystore", "config", "alpha", "--config", config)
+    assert done.code == ExitCode.USAGE
+    assert "--show-secret" in done.err
+    assert secret not in done.out + done.err
+
+
+def test_kms_is_not_given_an_older_credential_in_silence(run: Run, config: Path) -> None:
+    """Given to KMS in place of the newest, and retired afterwards, it would be an outage."""
+    older, newest = issue(run, config), issue(run, config)
+    (config.parent / "secrets" / newest).unlink()
+    done = run("keystore", "config", "alpha", "--show-secret", "--config", config)
+    assert (done.code, done.out) == (ExitCode.NOT_FOUND, "")
+    assert f"the secret of the newest credential cannot be read here: the credential {newest}" in done.err
+    assert f"--access-key-id {older}" in done.err
+    chosen = run("keystore", "config", "alpha", "--show-secret", "--access-key-id", older, "--config", config).ok()
+    assert chosen.json["XksProxyAuthenticationCredential"]["AccessKeyId"] == older
+
+
+ENDPOINTS = [
+    "xks.example.com",
+    "http://xks.example.com",
+    "https://xks.example.com:8443",
+    "https://10.0.0.1",
+    "https://",
+]
+
+
+@pytest.mark.parametrize("endpoint", [*ENDPOINTS, "https://xks.example.com/prod", "https://localhost", "https://[x"])
+def test_an_endpoint_that_kms_would_refuse_is_refused(run: Run, config: Path, endpoint: str) -> None:
+    issue(run, config)
+    done = run("keystore", "config", "alpha", "--show-secret", "--endpoint", endpoint, "--config", config)
+    assert (done.code, done.out) == (ExitCode.CONFIGURATION, "")
+    assert "--endpoint https://xks.example.com" in done.err
+
+
+# ---- changing and deleting keystores
+
+
+def test_a_keystore_is_changed_after_its_plan(run: Run, config: Path) -> None:
+    refused = run("keystore", "set", "alpha", "--prefix", "/moved", "--region", "eu-central-1", "--config", config)
+    assert refused.code == ExitCode.UNCONFIRMED
+    assert "URI path /alpha/kms/xks/v1 becomes /moved/kms/xks/v1" in refused.err
+    assert "region any becomes eu-central-1" in refused.err
+    options = ("--prefix", "/moved", "--region", "eu-central-1", "--yes", "--json")
+    row = run("keystore", "set", "alpha", *options, "--config", config).ok().json
+    assert (row["xks_proxy_uri_path"], row["region"]) == ("/moved/kms/xks/v1", "eu-central-1")
+    assert (
+        run("keystore", "set", "alpha", "--region", "", "--yes", "--json", "--config", config).json["region"] is None
+    )
+    assert run("keystore", "set", "alpha", "--yes", "--config", config).code == ExitCode.USAGE
+
+
+def test_only_an_empty_keystore_is_deleted(run: Run, config: Path) -> None:
+    access_key_id = issue(run, config)
+    refused = run("keystore", "delete", "alpha", "--yes", "--config", config)
+    assert "has 0 keys and 1 live credentials" in refused.err
+    assert refused.code != 0
+    run("credential", "retire", access_key_id, "--yes", "--config", config).ok()
+    assert run("keystore", "delete", "alpha", "--config", config).code == ExitCode.UNCONFIRMED
+    run("keystore", "delete", "alpha", "--yes", "--config", config).ok()
+    assert [row["name"] for row in run("keystore", "list", "--json", "--config", config).json] == ["beta"]
+
+
+def test_a_block_that_cannot_be_written_says_what_to_do_instead(
+    run: Run, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise Unavailable("the catalog does not answer: database or disk is full")
+
+    monkeypatch.setattr(Catalog, "set_blocked", full)
+    done = run("keystore", "block", "--all", "--yes", "--config", config)
+    assert done.code == ExitCode.CATALOG
+    assert "NOTHING IS BLOCKED" in done.err
+    assert "systemctl stop holdfast" in done.err
 
 
 # ---- prove

@@ -129,7 +129,13 @@ def test_every_command_that_changes_names_the_configuration_and_catalog(run: Run
     named = f"Configuration {catalog_only}, catalog sqlite:///"
     for command in ("keystore create prod", "credential issue prod", "keystore block prod --yes"):
         assert run(*command.split(), "--config", catalog_only).ok().err.startswith(named)
-    for command in ("keystore list", "credential list", "keystore config prod", "keystore show prod", "key list"):
+    for command in (
+        "keystore list",
+        "credential list",
+        "keystore config prod --show-secret",
+        "keystore show prod",
+        "key list",
+    ):
         assert named not in run(*command.split(), "--config", catalog_only).ok().err
 
 

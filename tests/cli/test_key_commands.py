@@ -115,11 +115,29 @@ def test_refusals(run: Run, config: Path, arguments: tuple[str, ...], code: Exit
 
 
 def test_register_of_a_good_key_is_silent(run: Run, config: Path) -> None:
-    """Also: an HSM key may serve a second keystore, as two AWS accounts may share one."""
+    """Also: an HSM key may serve a second keystore, as two AWS accounts may share one, if that is said and agreed."""
     run("keystore", "create", "other", "--config", config).ok()
-    done = run("key", "register", "other", "demo-key", "--config", config).ok()
+    register = ("key", "register", "other", "demo-key", "--prior-encryptions", "1000", "--config", config)
+    refused = run(*register)
+    assert refused.code == ExitCode.CONFLICT
+    assert "if this is meant, add --share-with demo" in refused.err
+    planned = run(*register, "--share-with", "demo")
+    assert planned.code == ExitCode.UNCONFIRMED
+    assert "Callers of other can then decrypt what was encrypted in demo, and the reverse." in planned.err
+    done = run(*register, "--share-with", "demo", "--yes").ok()
     assert "Registered the key demo-key" in done.err
     assert "warning" not in done.err
+    rows = run("key", "list", "--json", "--config", config).ok().json
+    assert all(row["encryptions_at_most"] >= 1000 for row in rows)  # both names of the one key
+
+
+def test_a_key_is_unregistered_after_it_was_disabled(run: Run, config: Path) -> None:
+    unregister = ("key", "unregister", "demo", "demo-key", "--yes", "--config", config)
+    assert "only a disabled key is unregistered" in run(*unregister).err
+    run("key", "disable", "demo", "demo-key", "--yes", "--config", config).ok()
+    done = run(*unregister).ok()
+    assert "The HSM keeps the key. To register it again" in done.err
+    assert run("key", "list", "--json", "--config", config).json == []
 
 
 def test_register_refuses_a_key_that_may_leave_the_hsm_unless_the_configuration_allows_it(
@@ -423,6 +441,8 @@ def test_json_documents_have_the_documented_fields(run: Run, config: Path) -> No
         "keystore create": ("keystore", "create", "extra"),
         "keystore list": ("keystore", "list"),
         "keystore show": ("keystore", "show", "demo"),
+        "keystore set": ("keystore", "set", "extra", "--region", "eu-central-1", "--yes"),
+        "catalog show": ("catalog", "show"),
         "keystore block": ("keystore", "block", "--all", "--yes"),
         "keystore unblock": ("keystore", "unblock", "--all", "--yes"),
         "credential issue": ("credential", "issue", "demo"),
@@ -430,7 +450,7 @@ def test_json_documents_have_the_documented_fields(run: Run, config: Path) -> No
         "credential list": ("credential", "list"),
         "credential retire": ("credential", "retire", credential["access_key_id"], "--yes"),
         "key create": ("key", "create", "demo", "extra"),
-        "key register": ("key", "register", "extra", "demo-key"),
+        "key register": ("key", "register", "extra", "demo-key", "--share-with", "demo", "--yes"),
         "key list": ("key", "list"),
         "key show": ("key", "show", "demo", "demo-key"),
         "key rebind": ("key", "rebind", "demo", "demo-key", "--yes"),

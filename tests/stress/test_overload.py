@@ -39,7 +39,7 @@ def server(serve: Serve) -> ProxyServer:
     catalog = server.catalog()
     catalog.create_keystore("other", UriPathPrefix.parse("/other"))
     catalog.issue_credential("other", (OTHER.access_key_id, OTHER.secret_access_key))
-    catalog.register_key("other", ExternalKeyId.parse("key-1"), hsm="main", label="key-1")
+    catalog.register_key("other", ExternalKeyId.parse("key-1"), hsm="main", label="key-1", share_with=["test"])
     catalog.close()
     with server.caller(prefix="/other", credential=OTHER) as caller:
         server.eventually(lambda: caller.encrypt(b"known").status == 200, within=2, what="the second keystore")

@@ -38,6 +38,11 @@ SHAPES = {
     "keystore create": ("object", _KEYSTORE),
     "keystore list": ("array", _KEYSTORE),
     "keystore show": ("object", _KEYSTORE),
+    "keystore set": ("object", _KEYSTORE),
+    "catalog show": (
+        "object",
+        ("catalog", "version", "keystores", "keys", "live_credentials", "bad_rows", "doubt"),
+    ),
     "keystore block": ("array", _BLOCK),
     "keystore unblock": ("array", _BLOCK),
     "credential issue": ("object", ("keystore", "access_key_id")),

@@ -2,7 +2,7 @@
 
 import secrets
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from holdfast.admin.doctor.finding import Finding, Severity, worst
@@ -77,17 +77,31 @@ def take_proof(inspector: Inspector, found: FoundKey) -> Proof:
     return Proof(cka_id, canary, inspector.token().serial)
 
 
-def register_proven(catalog: Catalog, new: NewKey, proof: Proof, *, takeover: Takeover | None = None) -> None:
+def register_proven(  # noqa: PLR0913 (what a key is, and how it was used before)
+    catalog: Catalog,
+    new: NewKey,
+    proof: Proof,
+    *,
+    takeover: Takeover | None = None,
+    prior_encryptions: int = 0,
+    share_with: Collection[str] = (),
+) -> None:
     """Registers the key with its proof, and counts the canary's encryption. Raises CatalogError."""
     catalog.register_key(
-        new.keystore, new.external_key_id, hsm=new.hsm, label=new.label, cka_id=proof.cka_id, takeover=takeover
+        new.keystore,
+        new.external_key_id,
+        hsm=new.hsm,
+        label=new.label,
+        cka_id=proof.cka_id,
+        takeover=takeover,
+        token_serial=proof.token_serial or None,
+        prior_encryptions=prior_encryptions,
+        share_with=share_with,
     )
-    generation = find_key(catalog, new.keystore, str(new.external_key_id)).generation_id
     if proof.canary is not None:
+        generation = find_key(catalog, new.keystore, str(new.external_key_id)).generation_id
         catalog.reserve({generation: 1})
         catalog.record_canary(generation, proof.canary)
-    if proof.token_serial:
-        catalog.record_token_serial(generation, proof.token_serial)
 
 
 def _certainly_not_registered(catalog: Catalog, new: NewKey) -> bool:
@@ -107,6 +121,8 @@ def register_key(  # noqa: PLR0913 (the options of the command)
     cka_id: bytes | None = None,
     takeover: Takeover | None = None,
     for_tests: bool = False,
+    prior_encryptions: int = 0,
+    share_with: Collection[str] = (),
 ) -> list[Finding]:
     """Registers a key that the HSM has already; returns what is worth knowing about it.
 
@@ -135,7 +151,9 @@ def register_key(  # noqa: PLR0913 (the options of the command)
                 hint=" ".join(_advice(finding) for finding in refusals),
             )
         proof = take_proof(inspector, found[0])
-    register_proven(catalog, new, proof, takeover=takeover)
+    register_proven(
+        catalog, new, proof, takeover=takeover, prior_encryptions=prior_encryptions, share_with=share_with
+    )
     return [finding for finding in findings if worst([finding]) is not Severity.OK]
 
 

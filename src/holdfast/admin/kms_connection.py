@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from holdfast.admin.errors import NotFound
+from holdfast.admin.errors import Invalid, NotFound
 from holdfast.admin.files import replace_file
 from holdfast.admin.lookup import find_keystore
 from holdfast.catalog.store import Catalog
@@ -23,6 +23,7 @@ TRIAL_REGION = "us-east-1"
 
 PLACEHOLDER = "https://YOUR-PROXY.example.com"
 """Where the public name is not known."""
+_ENDPOINT = "Write it as KMS will call it, as in --endpoint https://xks.example.com."
 _THIS_HOST = ("0.0.0.0", "::", "127.0.0.1", "::1", "localhost")  # noqa: S104 (compared, not bound)
 
 
@@ -60,7 +61,15 @@ class KmsConnection:
             "--xks-proxy-connectivity PUBLIC_ENDPOINT",
             f"--xks-proxy-uri-endpoint {shlex.quote(public_endpoint(self.endpoint))}",
             f"--xks-proxy-uri-path {self.prefix.xks_proxy_uri_path}",
-            f"--xks-proxy-authentication-credential {shlex.quote(f'file://{credential_file.absolute()}')}",
+            _credential_option(credential_file),
+        )
+
+    def aws_cli_update_line(self, credential_file: Path) -> str:
+        """The line that gives a key store that KMS has already this credential, as in a rotation."""
+        return _shell_lines(
+            "aws kms update-custom-key-store",
+            "--custom-key-store-id YOUR-KEY-STORE-ID",
+            _credential_option(credential_file),
         )
 
     def curl_file(self) -> bytes:
@@ -96,22 +105,32 @@ class KmsConnection:
 def connection_of(
     catalog: Catalog, keystore: str, endpoint: str, *, access_key_id: str | None = None
 ) -> KmsConnection:
-    """The connection of a keystore with one of its live credentials, by default the newest. Raises NotFound."""
+    """The connection of a keystore with one of its live credentials, by default the newest. Raises NotFound.
+
+    If the secret of that one cannot be read it raises NotFound, and takes no older one: given to KMS instead of the
+    newest, and retired afterwards, that would be an outage.
+    """
     row = find_keystore(catalog, keystore)
-    live = catalog.snapshot().keystores[row.prefix.value].credentials
-    issued = [credential.access_key_id for credential in catalog.credentials(keystore)]
-    usable = [identity for identity in issued if identity in live]
-    if not usable:
-        raise NotFound(
-            f"the keystore {keystore!r} has no live credential whose secret can be read",
-            hint=f"`holdfast credential issue {keystore}` makes one; `holdfast doctor` says why one is unreadable.",
-        )
-    chosen = usable[-1] if access_key_id is None else access_key_id
+    snapshot = catalog.snapshot()
+    served = snapshot.keystores.get(row.prefix.value)
+    secrets = {} if served is None else served.credentials
+    live = [one.access_key_id for one in catalog.credentials(keystore) if one.retired_at is None]
+    issue = f"`holdfast credential issue {keystore}` makes another one."
+    if not live:
+        raise NotFound(f"the keystore {keystore!r} has no live credential", hint=issue)
+    chosen = access_key_id or live[-1]
     if chosen not in live:
         raise NotFound(
-            f"the keystore {keystore!r} has no live credential {chosen}", hint=f"It has: {', '.join(usable)}."
+            f"the keystore {keystore!r} has no live credential {chosen}", hint=f"It has: {', '.join(live)}."
         )
-    return KmsConnection(keystore, row.prefix, endpoint, (AccessKeyId(chosen), live[chosen]), row.region)
+    if chosen not in secrets:
+        reason = next((said for said in (*snapshot.unreadable, *snapshot.bad_rows) if chosen in said), "")
+        others = [identity for identity in live if identity in secrets]
+        raise NotFound(
+            f"the secret of the {'' if access_key_id else 'newest '}credential cannot be read here: {reason}",
+            hint=f"Say which other one you mean: --access-key-id {others[-1]}." if others else issue,
+        )
+    return KmsConnection(keystore, row.prefix, endpoint, (AccessKeyId(chosen), secrets[chosen]), row.region)
 
 
 def credential_in_use(catalog: Catalog, keystore: str) -> str | None:
@@ -150,6 +169,24 @@ def _is_address(host: str) -> bool:
     return True
 
 
+def require_endpoint(url: str) -> str:
+    """The URL, if KMS takes it as `XksProxyUriEndpoint`: `https://HOST`, port 443, nothing else. Raises Invalid."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise Invalid(f"{url!r} is not a URL", hint=_ENDPOINT) from None
+    host = parts.hostname or ""
+    rest = parts.path.rstrip("/") or parts.query or parts.fragment or parts.username
+    if parts.scheme != "https" or not host or rest:
+        raise Invalid(f"{url!r} is not an endpoint of the form https://HOST", hint=_ENDPOINT)
+    if port not in (None, 443):
+        raise Invalid(f"{url!r} names the port {port}, and KMS calls port 443 only", hint=_ENDPOINT)
+    if "." not in host or _is_address(host):
+        raise Invalid(f"{host!r} is not a public host name", hint=_ENDPOINT)
+    return f"https://{host}"
+
+
 def credential_path(console_file: Path) -> Path:
     """Where the AWS CLI's credential lies beside the console's file."""
     return console_file.with_name(f"{console_file.stem}.credential.json")
@@ -160,6 +197,10 @@ def refresh_files(contents: Iterable[tuple[Path, bytes]]) -> None:
     for path, content in contents:
         if not path.exists() or path.read_bytes() != content:
             replace_file(path, content)
+
+
+def _credential_option(file: Path) -> str:
+    return f"--xks-proxy-authentication-credential {shlex.quote(f'file://{file.absolute()}')}"
 
 
 def _pretty(document: object) -> bytes:

@@ -245,7 +245,9 @@ class Migration:
             if label not in registered:
                 key = ExternalKeyId.parse(label)
                 new = NewKey(store.name, key, HSM_NAME, label)
-                register_proven(catalog, new, self.hsm.proofs[label], takeover=takeover)
+                # The sample's settings say which key stores share a key.
+                stores = [store.name for store in self.settings.stores]
+                register_proven(catalog, new, self.hsm.proofs[label], takeover=takeover, share_with=stores)
             yield f"Key: {label} of {store.name!r}"
 
     def _configuration_text(self) -> str:

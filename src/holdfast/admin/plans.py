@@ -119,6 +119,57 @@ def _place(label: str, cka_id: bytes | None) -> str:
     return f"label {label!r} and " + ("any CKA_ID" if cka_id is None else f"CKA_ID {cka_id.hex()}")
 
 
+def share_plan(keystore: str, external_key_id: str, others: Sequence[str]) -> Plan:
+    """Letting a keystore use an HSM key that other keystores use."""
+    names = ", ".join(others)
+    return Plan(
+        f"Register the key {external_key_id} of the keystore {keystore!r} under an HSM key that is used already:",
+        (f"the HSM key then serves {keystore} and {names}",),
+        (
+            f"Callers of {keystore} can then decrypt what was encrypted in {names}, and the reverse.",
+            "Only the AAD that AWS KMS sends stands between two AWS accounts.",
+            "Their encryptions count together against the 2^32 that one key may make.",
+        ),
+    )
+
+
+def unregister_plan(key: KeyRow, encryptions: int) -> Plan:
+    """Forgetting an external key."""
+    again = (
+        f"To register it again, say how often it has encrypted: --prior-encryptions {encryptions}."
+        if encryptions
+        else "It can be registered again."
+    )
+    return Plan(
+        f"Unregister the key {key.external_key_id} of the keystore {key.keystore!r}:",
+        (f"generation {key.generation}, label {key.label!r} of the HSM {key.hsm!r}",),
+        (
+            "Its requests get KeyNotFoundException within a second. Delete the KMS key that rests on it in AWS.",
+            f"The HSM keeps the key. {again}",
+        ),
+    )
+
+
+def change_keystore_plan(keystore: KeystoreRow, usage: Usage, *, prefix: str | None, region: str | None) -> Plan:
+    """Moving a keystore to another path prefix, or to another region; None: as it is."""
+    changes = [] if prefix is None else [f"URI path {keystore.prefix.xks_proxy_uri_path} becomes {prefix}"]
+    changes += [] if region is None else [f"region {keystore.region or 'any'} becomes {region or 'any'}"]
+    impact = [] if prefix is None else ["KMS must be told: `aws kms update-custom-key-store --xks-proxy-uri-path`."]
+    impact += [] if region is None else ["Requests that are signed for another region are refused within a second."]
+    return Plan(
+        f"Change the keystore {keystore.name!r} ({usage.last_use(keystore.name)}):", tuple(changes), tuple(impact)
+    )
+
+
+def delete_keystore_plan(keystore: KeystoreRow) -> Plan:
+    """Removing an empty keystore."""
+    return Plan(
+        f"Delete the keystore {keystore.name!r}:",
+        (f"its URI path {keystore.prefix.xks_proxy_uri_path} and its retired credentials",),
+        ("KMS's requests to it are refused within a second. It has no keys and no live credentials.",),
+    )
+
+
 def retire_plan(credential: CredentialRow, usage: Usage) -> Plan:
     """Retiring a credential."""
     now = usage.now

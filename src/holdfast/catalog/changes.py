@@ -1,6 +1,7 @@
 """What an operator changes: keystores, keys, blocks. Each change and its new version are one transaction."""
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
@@ -9,19 +10,19 @@ from holdfast.catalog import schema
 from holdfast.catalog.database import THIS_VERSION, Database
 from holdfast.catalog.errors import AlreadyExists, InUse, NotFound, Refused
 from holdfast.catalog.reads import keystore_id
+from holdfast.catalog.rows import KEYSTORE_NAME, MAX_LABEL
 from holdfast.catalog.snapshot import Takeover
 from holdfast.xks.aad import MAX_CIPHERTEXT_METADATA, is_foreign_metadata
 from holdfast.xks.types import ExternalKeyId, KeyStatus, UriPathPrefix
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_REGION = re.compile(r"[a-z0-9-]{1,32}")
-MAX_LABEL = 255
-"""Characters of a CKA_LABEL here. PKCS#11 sets no limit; no vendor's tool makes longer ones."""
+_REGION = re.compile(r"(?:[a-z]{2}(?:-(?:gov|iso[a-z]?))?|eusc-[a-z]{2})-[a-z]+-[0-9]{1,2}")
+"""The regions of AWS's partitions: eu-central-1, us-gov-west-1, cn-north-1, eusc-de-east-1, us-isob-east-1."""
+_MOST_ENCRYPTIONS = 2**32
 
 
 def require_keystore_name(name: str) -> None:
     """Raises Refused for what is no name of a keystore. A slash and such a name is always a path prefix."""
-    if not _NAME.fullmatch(name):
+    if not KEYSTORE_NAME.fullmatch(name):
         raise Refused(f"{name!r} is no keystore name: use 1 to 63 of a-z 0-9 -, not beginning with -")
 
 
@@ -48,38 +49,39 @@ class KeystoreChanges(Database):
                 )
             )
 
-    def set_blocked(self, name: str, *, blocked: bool) -> None:
-        """Block or unblock a keystore: while blocked it answers nothing but GetKeyMetadata, with DISABLED."""
-        with self._changing() as connection:
-            _update_keystore(connection, name, blocked=blocked)
+    def set_blocked(self, *names: str, blocked: bool) -> None:
+        """Block or unblock keystores, all in one transaction.
 
-    def set_prefix(self, name: str, prefix: UriPathPrefix) -> None:
-        """Move a keystore to another path prefix. KMS must be told: `XksProxyUriPath` of the key store."""
+        While blocked a keystore answers nothing but GetKeyMetadata, with DISABLED.
+        """
         with self._changing() as connection:
-            _check_prefix_free(connection, prefix, except_for=name)
-            _update_keystore(connection, name, prefix=prefix.value)
+            for name in names:
+                _update_keystore(connection, name, blocked=blocked)
 
-    def set_region(self, name: str, region: str | None) -> None:
-        """Restrict a keystore to callers that sign for `region`; None: any."""
-        _check_region(region)
+    def change_keystore(self, name: str, *, prefix: UriPathPrefix | None = None, region: str | None = None) -> None:
+        """Move a keystore to another path prefix, or restrict it to callers that sign for a region ("": any).
+
+        KMS must be told of a prefix: `XksProxyUriPath` of the key store. None leaves it as it is.
+        """
+        values: dict[str, object] = {}
+        if region is not None:
+            _check_region(region or None)
+            values["region"] = region or None
         with self._changing() as connection:
-            _update_keystore(connection, name, region=region)
+            if prefix is not None:
+                _check_prefix_free(connection, prefix, except_for=name)
+                values["prefix"] = prefix.value
+            _update_keystore(connection, name, **values)
+
+    def require_empty(self, name: str) -> None:
+        """Raises InUse for a keystore with keys or live credentials, NotFound."""
+        with self._reading() as connection:
+            _require_empty(connection, name)
 
     def remove_keystore(self, name: str) -> None:
         """Remove a keystore that has no keys and no live credentials; its retired ones go too. Raises InUse."""
         with self._changing() as connection:
-            identity = keystore_id(connection, name)
-            keys = _count(connection, schema.external_keys, schema.external_keys.c.keystore_id == identity)
-            live = _count(
-                connection,
-                schema.credentials,
-                (schema.credentials.c.keystore_id == identity) & schema.credentials.c.retired_at.is_(None),
-            )
-            if keys or live:
-                raise InUse(
-                    f"the keystore {name!r} has {keys} keys and {live} live credentials: only an empty one is"
-                    " removed. To stop it at once, block it"
-                )
+            identity = _require_empty(connection, name)
             connection.execute(update(schema.catalog).values(removed=schema.catalog.c.version))
             connection.execute(delete(schema.credentials).where(schema.credentials.c.keystore_id == identity))
             connection.execute(delete(schema.keystores).where(schema.keystores.c.id == identity))
@@ -97,18 +99,24 @@ class KeyChanges(Database):
         label: str,
         cka_id: bytes | None = None,
         takeover: Takeover | None = None,
+        token_serial: str | None = None,
+        prior_encryptions: int = 0,
+        share_with: Collection[str] = (),
     ) -> None:
         """An enabled external key with generation 1, the HSM's key `label` (and `cka_id`). The HSM is not asked.
 
         Spec, "API operations": each KMS key has a different external key. So one HSM key serves one external key
-        of a keystore. In another keystore it may serve again, as the spec allows two accounts to do; the
-        encryptions of both then count as one.
+        of a keystore. In other keystores it may serve too, as the spec allows two accounts to do, if these are named
+        in `share_with`; the encryptions of all then count as one. `prior_encryptions` were made before, elsewhere.
         """
         _check_key(hsm, label, cka_id, takeover)
+        if not 0 <= prior_encryptions <= _MOST_ENCRYPTIONS:
+            raise Refused(f"prior encryptions are a number from 0 to 2^32 ({_MOST_ENCRYPTIONS})")
+        same = same_hsm_key(hsm, label, cka_id, token_serial)
         with self._changing() as connection:
             identity = keystore_id(connection, keystore)
             _check_key_free(connection, identity, keystore, external_key_id)
-            _check_hsm_key_free(connection, identity, hsm, label, cka_id)
+            _check_hsm_key_free(connection, keystore, same, f"the key {label!r} of the HSM {hsm!r}", share_with)
             key_id = connection.execute(
                 insert(schema.external_keys)
                 .values(
@@ -129,11 +137,33 @@ class KeyChanges(Database):
                     hsm=hsm,
                     label=label,
                     cka_id=cka_id,
-                    encryptions_reserved=0,
+                    encryptions_reserved=prior_encryptions,
+                    token_serial=token_serial,
                     created_at=self._now(),
                     changed=THIS_VERSION,
                 )
             )
+
+    def unregister_key(self, keystore: str, external_key_id: ExternalKeyId) -> None:
+        """Forget a disabled external key and its counts. The HSM keeps its key. Raises NotFound, InUse."""
+        table = schema.external_keys
+        with self._changing() as connection:
+            row = connection.execute(
+                select(table.c.id, table.c.status)
+                .where(table.c.keystore_id == keystore_id(connection, keystore))
+                .where(table.c.external_key_id == external_key_id.value)
+            ).first()
+            if row is None:
+                raise _no_key(keystore, external_key_id)
+            if row.status == KeyStatus.ENABLED:
+                raise InUse(
+                    f"the key {external_key_id} is enabled: only a disabled key is unregistered."
+                    f" `holdfast key disable {keystore} {external_key_id}` shows whether it is still in use"
+                )
+            generations = schema.key_generations
+            connection.execute(update(schema.catalog).values(removed=schema.catalog.c.version))
+            connection.execute(delete(generations).where(generations.c.key_id == row.id))
+            connection.execute(delete(table).where(table.c.id == row.id))
 
     def set_key_status(self, keystore: str, external_key_id: ExternalKeyId, status: KeyStatus) -> None:
         """Enable or disable an external key. Raises NotFound."""
@@ -146,25 +176,32 @@ class KeyChanges(Database):
                 .values(status=status.value, changed=THIS_VERSION)
             )
             if not changed.rowcount:
-                raise NotFound(
-                    f"the keystore {keystore!r} has no key {external_key_id}:"
-                    f" `holdfast key list {keystore}` shows what it has"
-                )
+                raise _no_key(keystore, external_key_id)
 
 
-def same_hsm_key(hsm: str, label: str, cka_id: bytes | None) -> Any:
+def _no_key(keystore: str, external_key_id: ExternalKeyId) -> NotFound:
+    return NotFound(
+        f"the keystore {keystore!r} has no key {external_key_id}: `holdfast key list {keystore}` shows what it has"
+    )
+
+
+def same_hsm_key(hsm: str, label: str, cka_id: bytes | None, token_serial: str | None) -> Any:
     """The condition on `key_generations` for rows that may mean this key of the HSM.
 
-    A row without a CKA_ID is found by its label alone, so it means every key of that label.
+    A row without a CKA_ID is found by its label alone, so it means every key of that label. One token may have
+    several names in the configuration: its serial number tells, where it is known.
     """
     table = schema.key_generations
-    same = (table.c.hsm == hsm) & (table.c.label == label)
+    token = table.c.hsm == hsm
+    if token_serial is not None:
+        token |= table.c.token_serial == token_serial
+    same = token & (table.c.label == label)
     return same if cka_id is None else same & or_(table.c.cka_id.is_(None), table.c.cka_id == cka_id)
 
 
 def _check_region(region: str | None) -> None:
     if region is not None and not _REGION.fullmatch(region):
-        raise Refused(f"{region!r} is no AWS region: write it as in eu-central-1")
+        raise Refused(f"{region!r} is not the name of an AWS region: names look like eu-central-1, us-gov-west-1")
 
 
 def _check_prefix_free(connection: Connection, prefix: UriPathPrefix, *, except_for: str | None) -> None:
@@ -180,6 +217,22 @@ def _update_keystore(connection: Connection, name: str, **values: object) -> Non
     connection.execute(
         update(schema.keystores).where(schema.keystores.c.id == identity).values(changed=THIS_VERSION, **values)
     )
+
+
+def _require_empty(connection: Connection, name: str) -> int:
+    identity = keystore_id(connection, name)
+    keys = _count(connection, schema.external_keys, schema.external_keys.c.keystore_id == identity)
+    live = _count(
+        connection,
+        schema.credentials,
+        (schema.credentials.c.keystore_id == identity) & schema.credentials.c.retired_at.is_(None),
+    )
+    if keys or live:
+        raise InUse(
+            f"the keystore {name!r} has {keys} keys and {live} live credentials: only an empty one is deleted"
+            " (`holdfast key unregister`, `holdfast credential retire`). To stop it at once, block it"
+        )
+    return identity
 
 
 def _count(connection: Connection, table: Any, condition: Any) -> int:
@@ -212,17 +265,22 @@ def _check_key_free(connection: Connection, identity: int, keystore: str, extern
         raise AlreadyExists(f"the keystore {keystore!r} has a key {external_key_id} already")
 
 
-def _check_hsm_key_free(connection: Connection, identity: int, hsm: str, label: str, cka_id: bytes | None) -> None:
-    key = schema.external_keys
-    found = (
-        select(key.c.external_key_id)
-        .join(schema.key_generations)
-        .where(key.c.keystore_id == identity, same_hsm_key(hsm, label, cka_id))
-    )
-    other = connection.execute(found).scalars().first()
-    if other is not None:
+def _check_hsm_key_free(
+    connection: Connection, keystore: str, same: Any, said: str, share_with: Collection[str]
+) -> None:
+    key, owner = schema.external_keys, schema.keystores
+    found = connection.execute(
+        select(owner.c.name, key.c.external_key_id).join_from(owner, key).join(schema.key_generations).where(same)
+    ).all()
+    for row in found:
+        if row.name == keystore:
+            raise AlreadyExists(
+                f"{said} serves the external key {row.external_key_id} of this keystore already: each KMS key needs"
+                " an HSM key of its own. If the label is used twice on the token, tell the keys apart by their CKA_ID"
+            )
+    others = sorted({row.name for row in found} - set(share_with))
+    if others:
         raise AlreadyExists(
-            f"the key {label!r} of the HSM {hsm!r} serves the external key {other} of this keystore already:"
-            " each KMS key needs an HSM key of its own. If the label is used twice on the token, tell the keys"
-            " apart by their CKA_ID"
+            f"{said} serves the keystore {others[0]!r} already: whoever uses one of the two can decrypt what was"
+            f" encrypted for the other. Choose another key, or if this is meant, add --share-with {others[0]}"
         )

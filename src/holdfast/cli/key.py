@@ -6,8 +6,17 @@ import typer
 
 from holdfast.admin.errors import Invalid
 from holdfast.admin.keys import NewKey, bind, create_key, find_binding, hsm_settings, register_key
-from holdfast.admin.lookup import find_key
-from holdfast.admin.plans import Usage, disable_plan, enable_plan, moment, rebind_plan, release_plan
+from holdfast.admin.lookup import find_key, find_keystore
+from holdfast.admin.plans import (
+    Usage,
+    disable_plan,
+    enable_plan,
+    moment,
+    rebind_plan,
+    release_plan,
+    share_plan,
+    unregister_plan,
+)
 from holdfast.catalog.reads import KeyRow
 from holdfast.catalog.snapshot import Takeover
 from holdfast.cli import output
@@ -65,6 +74,15 @@ def register(
         bool,
         typer.Option("--for-tests", help="Also a key that may not encrypt or decrypt, for conformance tests."),
     ] = False,
+    prior_encryptions: Annotated[
+        int,
+        typer.Option(help="How often the key may have encrypted before, elsewhere. NIST allows 2^32 in all.", min=0),
+    ] = 0,
+    share_with: Annotated[
+        list[str] | None,
+        typer.Option(help="A keystore that uses this HSM key already. May be repeated.", show_default=False),
+    ] = None,
+    yes: YesOption = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -74,8 +92,18 @@ def register(
         settings = hsm_settings(here.configuration, hsm)
         new = NewKey(keystore, ExternalKeyId.parse(key), settings.name, label or key)
         takeover = Takeover() if aws_sample else None
+        others = [find_keystore(here.catalog, name).name for name in share_with or ()]
+        if others:
+            confirm(share_plan(keystore, key, others), yes=yes)
         for finding in register_key(
-            here.catalog, settings, new, cka_id=cka_id, takeover=takeover, for_tests=for_tests
+            here.catalog,
+            settings,
+            new,
+            cka_id=cka_id,
+            takeover=takeover,
+            for_tests=for_tests,
+            prior_encryptions=prior_encryptions,
+            share_with=others,
         ):
             output.warning(f"{finding.what}. {finding.why} {finding.remedy}".rstrip())
         _say_added(here, new, "Registered", as_json=as_json)
@@ -113,6 +141,11 @@ def list_(
         ],
         empty="There is no key yet: `holdfast key create KEYSTORE KEY` makes one.",
     )
+    if rows:
+        output.say(
+            "ENCRYPTIONS: at most so many were made under the HSM key, over all proxies and keystores."
+            " Running proxies reserve some ahead. NIST allows 2^32 (4,294,967,296)."
+        )
 
 
 @app.command()
@@ -184,6 +217,24 @@ def _show(here: Installation, keystore: str, key: str, sentence: str, *, as_json
         output.json(_as_json(find_key(here.catalog, keystore, key), here.catalog.encryption_totals()))
     else:
         output.say(sentence)
+
+
+@app.command()
+def unregister(
+    keystore: KeystoreArgument,
+    key: KeyArgument,
+    *,
+    yes: YesOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Forget a disabled key. The HSM keeps it, the catalog forgets how often it has encrypted."""
+    with installation(config) as here:
+        row = find_key(here.catalog, keystore, key)
+        total = here.catalog.encryption_totals([row.generation_id]).get(row.generation_id, 0)
+        if row.status is KeyStatus.DISABLED:
+            confirm(unregister_plan(row, total), yes=yes)
+        here.catalog.unregister_key(keystore, ExternalKeyId.parse(key))
+        output.say(f"The keystore {keystore!r} has no key {key} any more.")
 
 
 @app.command()

@@ -1,15 +1,18 @@
 """`holdfast keystore`: external key stores, each a path prefix with its own credentials and keys."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from holdfast.admin.files import create_file
-from holdfast.admin.kms_connection import PLACEHOLDER, connection_of, credential_path
+from holdfast.admin.kms_connection import PLACEHOLDER, connection_of, credential_path, require_endpoint
 from holdfast.admin.lookup import find_keystore
-from holdfast.admin.plans import Usage, block_plan, unblock_plan
+from holdfast.admin.plans import Usage, block_plan, change_keystore_plan, delete_keystore_plan, unblock_plan
 from holdfast.catalog.changes import require_keystore_name
+from holdfast.catalog.errors import Unavailable
+from holdfast.catalog.memory import MemoryFile
 from holdfast.catalog.reads import KeystoreRow
 from holdfast.cli import output
 from holdfast.cli.confirm import confirm
@@ -116,6 +119,48 @@ def unblock(
     _set_blocked(name, all_=all_, yes=yes, config=config, as_json=as_json, blocked=False)
 
 
+@app.command("set")
+def set_(
+    name: NameArgument,
+    *,
+    prefix: Annotated[
+        str | None, typer.Option(help="The path before /kms/xks/v1, such as /prod; '' for none.", show_default=False)
+    ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(help="Accept requests signed for this AWS region only; '' for any.", show_default=False),
+    ] = None,
+    yes: YesOption = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Change a keystore's path prefix or region."""
+    if prefix is None and region is None:
+        raise typer.BadParameter("say what to change: --prefix, --region, or both")
+    with installation(config) as here:
+        row = find_keystore(here.catalog, name)
+        moved = None if prefix is None else UriPathPrefix.parse(prefix)
+        usage = Usage(here.catalog.credentials(name), here.catalog.keys(name), output.utc_now())
+        path = None if moved is None else moved.xks_proxy_uri_path
+        confirm(change_keystore_plan(row, usage, prefix=path, region=region), yes=yes)
+        here.catalog.change_keystore(name, prefix=moved, region=region)
+        if as_json:
+            output.json(_as_json(find_keystore(here.catalog, name), here))
+        else:
+            output.say(f"Changed the keystore {name!r}.")
+
+
+@app.command()
+def delete(name: NameArgument, *, yes: YesOption = False, config: ConfigOption = None) -> None:
+    """Delete a keystore that has no keys and no live credentials."""
+    with installation(config) as here:
+        row = find_keystore(here.catalog, name)
+        here.catalog.require_empty(name)
+        confirm(delete_keystore_plan(row), yes=yes)
+        here.catalog.remove_keystore(name)
+        output.say(f"Deleted the keystore {name!r}.")
+
+
 @app.command("config")
 def config_(
     name: NameArgument,
@@ -129,17 +174,18 @@ def config_(
     ] = None,
     output_file: Annotated[
         Path | None,
-        typer.Option("--output", help="Write to this new file, readable by you alone, not to standard output."),
+        typer.Option("--output", help="Write to this new file, readable by you alone.", show_default=False),
     ] = None,
+    show_secret: Annotated[bool, typer.Option("--show-secret", help="Print it, secret included.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Print what the KMS console takes: a JSON file.
-
-    It is the specification's XKS proxy configuration file, and holds the secret access key.
-    """
+    """Write what the KMS console takes: the XKS proxy configuration file, with the secret access key."""
+    if (output_file is None) is not show_secret:
+        raise typer.BadParameter("it holds a secret: say --output FILE, or --show-secret to print it")
     with installation(config, changes=False) as here:
-        url = endpoint or PLACEHOLDER
+        url = PLACEHOLDER if endpoint is None else require_endpoint(endpoint)
         connection = connection_of(here.catalog, name, url, access_key_id=access_key_id)
+    output.say(f"The credential {connection.credential[0]} of the keystore {name!r}.")
     if output_file is None:
         output.data(connection.console_file().decode().rstrip())
         return
@@ -151,6 +197,8 @@ def config_(
         output.say(f"Wrote {path}, which holds a secret: delete it once KMS has it.")
     output.say("Upload the first in the KMS console, or with the AWS CLI and the second:")
     output.data(connection.aws_cli_line(credential_path(output_file)))
+    output.say("If KMS has this key store already, `update-custom-key-store` takes the place of `create-`:")
+    output.data(connection.aws_cli_update_line(credential_path(output_file)))
 
 
 def _set_blocked(
@@ -164,13 +212,37 @@ def _set_blocked(
         if rows:
             usage = Usage(here.catalog.credentials(None), here.catalog.keys(None), output.utc_now())
             confirm(block_plan(rows, usage) if blocked else unblock_plan(rows, usage), yes=yes)
-        for row in rows:
-            here.catalog.set_blocked(row.name, blocked=blocked)
+            _apply_block(here, [row.name for row in rows], blocked=blocked)
         word = "blocked" if blocked else "open"
         if as_json:
             output.json([{"name": row.name, "blocked": blocked, "changed": row in rows} for row in chosen])
         else:
             output.say("\n".join(f"{row.name} is {word}{'' if row in rows else ' already'}." for row in chosen))
+
+
+def _apply_block(here: Installation, names: list[str], *, blocked: bool) -> None:
+    try:
+        here.catalog.set_blocked(*names, blocked=blocked)
+    except Unavailable as error:
+        if not blocked:
+            raise
+        raise Unavailable(
+            f"NOTHING IS BLOCKED: {error.message}. To stop the keys without the catalog, stop every proxy:"
+            " `systemctl stop holdfast` on each machine; AWS KMS then reaches none of them"
+        ) from None
+    if not blocked:
+        _say_doubt(here)
+
+
+def _say_doubt(here: Installation) -> None:
+    """An unblock changes nothing on a machine that does not believe the catalog."""
+    with suppress(Unavailable):  # doctor and serve say that
+        remembered = MemoryFile(here.configuration.catalog.state).read()
+        if remembered is not None and remembered.doubt is not None:
+            output.warning(
+                f"the proxies of this machine do not believe the catalog ({remembered.doubt}): what was blocked stays"
+                " blocked there until `holdfast catalog accept`."
+            )
 
 
 def _as_json(row: KeystoreRow, here: Installation) -> dict[str, Any]:
