@@ -34,15 +34,22 @@ PLACE = KeyLocator(LABEL)
 
 
 class Served:
-    """An HSM of one session, and the canaries that it made."""
+    """An HSM of one session, and the keeper of the canaries that it made."""
 
-    def __init__(self, site: Site, **changes: Any) -> None:
+    def __init__(self, site: Site, *, permitted: bool | None = True, **changes: Any) -> None:
         self.canaries: list[tuple[KeyLocator, bytes]] = []
+        self.permitted = permitted
         settings = site.shim_settings("plain", sessions=1, **({"probe_interval": 3600.0} | changes))
-        self.hsm = Pkcs11Hsm(
-            settings, wait_for_token=0.0, canary_made=lambda key, canary: self.canaries.append((key, canary))
-        )
+        self.hsm = Pkcs11Hsm(settings, wait_for_token=0.0, canaries=self)
         self.hsm.start()
+
+    def may_make(self, key: KeyLocator) -> bool | None:
+        """As the test says, once for each key."""
+        return self.permitted if key not in [made_for for made_for, _ in self.canaries] else False
+
+    def made(self, key: KeyLocator, canary: bytes) -> None:
+        """Kept for the test."""
+        self.canaries.append((key, canary))
 
     def canary_of(self, key: KeyLocator) -> bytes:
         """The canary made at the key's first use."""
@@ -115,6 +122,28 @@ def test_a_key_without_a_canary_gets_one_at_first_sight_and_no_second(served: Se
     assert len(canary) == 12 + 35 + 16
     call(served.hsm, seal(PLACE))
     assert len(served.canaries) == 1
+
+
+def test_a_canary_is_not_made_before_its_encryption_is_counted(site: Site, served: Served) -> None:
+    served.hsm.stop()
+    served = Served(site, permitted=None)
+    call(served.hsm, seal(PLACE))
+    assert served.canaries == []
+    served.permitted = True
+    call(served.hsm, seal(PLACE))
+    assert len(served.canaries) == 1
+    served.hsm.stop()
+
+
+def test_a_key_at_its_limit_gets_no_canary_and_goes_on(site: Site, served: Served, control: ShimControl) -> None:
+    served.hsm.stop()
+    served = Served(site, permitted=False)
+    call(served.hsm, seal(PLACE))
+    control.reset_counters()
+    call(served.hsm, seal(PLACE))
+    assert served.canaries == []
+    assert control.calls() == {"C_EncryptInit": 1, "C_Encrypt": 1}
+    served.hsm.stop()
 
 
 def test_a_canary_is_opened_once_before_first_use(site: Site, served: Served, control: ShimControl) -> None:

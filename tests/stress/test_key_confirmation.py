@@ -65,8 +65,13 @@ def generation_of(server: ProxyServer, key: str = "key-1") -> Generation:
 
 
 def until_confirmed(server: ProxyServer, key: str = "key-1") -> None:
-    """The catalog has the key's canary, and the workers have taken it over."""
-    server.eventually(lambda: generation_of(server, key).canary is not None, within=10, what="a canary is recorded")
+    """The catalog has the key's canary. It is made by a use after its encryption was counted."""
+    with server.caller() as caller:
+
+        def confirmed() -> bool:
+            return caller.encrypt(b"use", key=key).status == 200 and generation_of(server, key).canary is not None
+
+        server.eventually(confirmed, within=10, what="a canary is recorded")
 
 
 @pytest.mark.parametrize("action", ["swap", "extractable"])
@@ -95,6 +100,7 @@ def test_the_probe_finds_a_swapped_key_without_a_request(serve: Serve) -> None:
     server = serve(tls=False, hsm={"probe_interval_s": 1})
     with server.caller() as caller:
         assert caller.encrypt(b"seen").status == 200
+        until_confirmed(server)
     hsm_operator(server, "swap")
     server.eventually(
         lambda: server.metric("holdfast_hsm_untrusted_keys", hsm=HSM) == 1, within=15, what="the key is counted"
@@ -151,7 +157,9 @@ def test_an_unsafe_iv_stops_the_key_in_the_catalog_until_a_person_releases_it(se
         assert caller.encrypt(b"still stopped").error == "InternalException"
         assert "the IV is all zero" in events.wait_for(1)[0]["detail"]
         assert caller.decrypt(before).status == 200
-        assert server.metric("holdfast_hsm_unsafe_keys", hsm=HSM) == 1
+        server.eventually(
+            lambda: server.metric("holdfast_hsm_unsafe_keys", hsm=HSM) == 1, within=5, what="the key is counted"
+        )
         release = [sys.executable, "-m", "holdfast", "key", "release", KEYSTORE, "key-1", "--yes"]
         subprocess.run([*release, "--config", str(server.config)], check=True, timeout=30, capture_output=True)
         server.eventually(lambda: caller.encrypt(b"released").status == 200, within=5, what="an Encrypt is answered")

@@ -43,6 +43,16 @@ class KeyAttributes:
     attributes: dict[str, bool] = field(default_factory=dict)
 
 
+class CanaryKeeper(Protocol):
+    """Keeps the canaries of keys that were registered without one. Called on HSM threads; never blocks."""
+
+    def may_make(self, key: KeyLocator) -> bool | None:
+        """Whether to make the canary now: its encryption is counted. True once for each key; None: not known yet."""
+
+    def made(self, key: KeyLocator, canary: bytes) -> None:
+        """Keep it."""
+
+
 class KeySession(Protocol):
     """A logged-in session with an HSM, used by one thread at a time. Every method blocks and raises EkmFault."""
 

@@ -3,19 +3,35 @@
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 from queue import Empty, SimpleQueue
+from threading import Lock
 
 from holdfast.catalog.errors import CatalogError
 from holdfast.catalog.snapshot import Generation, Snapshot
 from holdfast.catalog.store import Catalog
 from holdfast.ekm.pkcs11.backend import Pkcs11Hsm
-from holdfast.ekm.port import KeyLocator
+from holdfast.ekm.port import CanaryKeeper, KeyLocator
 from holdfast.threads import LivingThread
 
 _TURN = 0.5
 """Seconds between two looks at the snapshot, and between two attempts to write what could not be written."""
 _NAMED = 5
 """Keys named in one message."""
+
+
+class _Permit(Enum):
+    ASKED = auto()
+    GRANTED = auto()
+    """Its encryption is counted in the catalog, and is to be made."""
+    SETTLED = auto()
+    """Made, or never to be made: the key has reached its limit of encryptions."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    hsm: str
+    key: KeyLocator
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +52,9 @@ class KeyRecords:
     """Canaries of keys that were registered without one, and stops for unsafe IVs.
 
     What cannot be written is kept and tried again; a stop is then in force in this process alone. `recorded` are the
-    keys that the catalog holds as stopped, by HSM. `on_notice` and `on_warning` get sentences for the operator.
+    keys that the catalog holds as stopped, by HSM. `stop` is the limit of encryptions under a key (None: no limit):
+    a canary is counted before it is made, and never made over the limit. `on_notice` and `on_warning` get sentences
+    for the operator.
     """
 
     def __init__(
@@ -44,6 +62,7 @@ class KeyRecords:
         catalog: Catalog,
         snapshot: Callable[[], Snapshot],
         *,
+        stop: int | None,
         on_notice: Callable[[str], None],
         on_warning: Callable[[str], None],
     ) -> None:
@@ -51,16 +70,36 @@ class KeyRecords:
         self._catalog = catalog
         self._snapshot = snapshot
         self._hsms: Mapping[str, Pkcs11Hsm] = {}
+        self._limit = stop
+        self._permits: dict[tuple[str, KeyLocator], _Permit] = {}
+        self._permits_lock = Lock()
         self._on_notice = on_notice
         self._on_warning = on_warning
-        self._queue: SimpleQueue[_Canary | _Stop | None] = SimpleQueue()
-        self._waiting: list[_Canary | _Stop] = []
+        self._queue: SimpleQueue[_Wanted | _Canary | _Stop | None] = SimpleQueue()
+        self._waiting: list[_Wanted | _Canary | _Stop] = []
         self._written: list[tuple[_Stop, int]] = []
+        self._totals: dict[int, int] | None = None
         self._seen_version = -1
         self._stopping = False
         self.thread = LivingThread("key-records", self._run, on_failure=on_warning)
 
     # ---- called by HSM threads and the event loop
+
+    def keeper(self, hsm: str) -> CanaryKeeper:
+        """The keeper of one HSM's canaries."""
+        return _Keeper(self, hsm)
+
+    def may_make(self, hsm: str, key: KeyLocator) -> bool | None:
+        """As `CanaryKeeper.may_make`."""
+        place = hsm, key
+        with self._permits_lock:
+            permit = self._permits.get(place)
+            if permit is None:
+                self._permits[place] = _Permit.ASKED
+                self._queue.put(_Wanted(hsm, key))
+            elif permit is _Permit.GRANTED:
+                self._permits[place] = _Permit.SETTLED
+        return None if permit in (None, _Permit.ASKED) else permit is _Permit.GRANTED
 
     def canary_made(self, hsm: str, key: KeyLocator, canary: bytes) -> None:
         """A key without a canary has one now."""
@@ -110,17 +149,21 @@ class KeyRecords:
 
     def _write(self, snapshot: Snapshot) -> None:
         waiting, self._waiting = self._waiting, []
+        self._totals = None
         places = _places(_generations(snapshot), {(finding.hsm, finding.key) for finding in waiting})
         named: list[str] = []
         for finding in waiting:
             try:
-                for name, generation in places[finding.hsm, finding.key]:
-                    if isinstance(finding, _Stop):
-                        self._catalog.stop_generation(generation.id, finding.reason)
-                    elif self._write_canary(generation, finding):
-                        named.append(name)
-                if isinstance(finding, _Stop):
-                    self._written.append((finding, self._catalog.version()))
+                place = places[finding.hsm, finding.key]
+                match finding:
+                    case _Wanted():
+                        self._permit(finding, [generation for _, generation in place])
+                    case _Canary():
+                        named += [name for name, generation in place if self._write_canary(generation, finding)]
+                    case _Stop():
+                        for _, generation in place:
+                            self._catalog.stop_generation(generation.id, finding.reason)
+                        self._written.append((finding, self._catalog.version()))
             except CatalogError as error:
                 self._waiting.append(finding)
                 what = "stopped in this proxy alone" if isinstance(finding, _Stop) else "still without a canary"
@@ -133,8 +176,20 @@ class KeyRecords:
         if self._waiting and not self._stopping:
             time.sleep(_TURN)
 
+    def _permit(self, wanted: _Wanted, generations: list[Generation]) -> None:
+        """Count the canary's encryption, unless the key has reached its limit or another worker was faster."""
+        lacking = [generation for generation in generations if generation.canary is None]
+        permit = _Permit.SETTLED
+        if lacking:
+            if self._totals is None:
+                self._totals = self._catalog.encryption_totals()
+            if self._limit is None or all(self._totals.get(one.id, 0) < self._limit for one in lacking):
+                self._catalog.reserve({lacking[0].id: 1})
+                permit = _Permit.GRANTED
+        with self._permits_lock:
+            self._permits[wanted.hsm, wanted.key] = permit
+
     def _write_canary(self, generation: Generation, made: _Canary) -> bool:
-        self._catalog.reserve({generation.id: 1})  # the canary is an encryption, also when another worker was first
         serial = self._hsms[made.hsm].token_serial()
         if serial and generation.token_serial != serial:
             self._catalog.record_token_serial(generation.id, serial)
@@ -157,6 +212,22 @@ class KeyRecords:
         for stop, version in [written for written in self._written if written[1] <= snapshot.version]:
             self._hsms[stop.hsm].release_key(stop.key)
             self._written.remove((stop, version))
+
+
+@dataclass(frozen=True, slots=True)
+class _Keeper:
+    """One HSM's part of KeyRecords."""
+
+    records: KeyRecords
+    hsm: str
+
+    def may_make(self, key: KeyLocator) -> bool | None:
+        """As `CanaryKeeper.may_make`."""
+        return self.records.may_make(self.hsm, key)
+
+    def made(self, key: KeyLocator, canary: bytes) -> None:
+        """As `CanaryKeeper.made`."""
+        self.records.canary_made(self.hsm, key, canary)
 
 
 def _generations(snapshot: Snapshot) -> Iterable[tuple[str, Generation]]:

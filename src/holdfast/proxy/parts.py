@@ -73,13 +73,14 @@ class Parts:
             key_records = KeyRecords(
                 catalog,
                 lambda: feed.snapshot,
+                stop=configuration.encryption_limits.stop,
                 on_notice=partial(say, "notice"),
                 on_warning=partial(say, "warning"),
             )
             hsms = {
                 name: Pkcs11Hsm(
                     resolve(table),
-                    canary_made=partial(key_records.canary_made, name),
+                    canaries=key_records.keeper(name),
                     key_stopped=partial(key_records.key_stopped, name),
                 )
                 for name, table in configuration.hsms.items()

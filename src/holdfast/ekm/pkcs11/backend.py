@@ -18,7 +18,7 @@ from holdfast.ekm.pkcs11.pool import Pool
 from holdfast.ekm.pkcs11.profile import profile_of
 from holdfast.ekm.pkcs11.session import Session, fault_of
 from holdfast.ekm.pkcs11.token import TokenMissing
-from holdfast.ekm.port import HsmGauges, HsmHealth, KeyLocator, KeySession, Timing
+from holdfast.ekm.port import CanaryKeeper, HsmGauges, HsmHealth, KeyLocator, KeySession, Timing
 from holdfast.ekm.settings import HsmSettings
 from holdfast.xks.aad import AadFraming
 from holdfast.xks.types import HealthStatus
@@ -36,8 +36,8 @@ class Pkcs11Hsm:
     """One HSM in one worker process. `run` belongs to the event loop; everything else may be called anywhere.
 
     `wait_for_token` in seconds: how long `start` waits for a token that is not there yet (a card, a service).
-    `canary_made` gets the canary of each key that was registered without one, `key_stopped` each key that this
-    process has stopped for an unsafe IV, and why. Both are called on HSM threads and must not block.
+    `canaries` keeps those of keys that were registered without one. `key_stopped` gets each key that this process has
+    stopped for an unsafe IV, and why; it is called on an HSM thread and must not block.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Pkcs11Hsm:
         settings: HsmSettings,
         *,
         wait_for_token: float = 10.0,
-        canary_made: Callable[[KeyLocator, bytes], None] | None = None,
+        canaries: CanaryKeeper | None = None,
         key_stopped: Callable[[KeyLocator, str], None] | None = None,
     ) -> None:
         self._settings = settings
@@ -57,7 +57,7 @@ class Pkcs11Hsm:
         self._stopping = Event()
         self._starter: Thread | None = None
         self._guard = IvGuard(key_stopped)
-        self._canary_made = canary_made
+        self._canaries = canaries
 
     @property
     def aad_framing(self) -> AadFraming:
@@ -73,7 +73,7 @@ class Pkcs11Hsm:
             fault = fault_of(error)
             raise HsmUnavailable(f"{fault.message}. {self._profile.set_up}", cause=fault.cause) from None
         try:
-            connection = Connection(module, self._settings, self._profile, self._guard, self._canary_made)
+            connection = Connection(module, self._settings, self._profile, self._guard, self._canaries)
             self._connect(connection)
             self._serve(connection)
         except BaseException:

@@ -1,6 +1,5 @@
 """What the sessions of one HSM share: the module, the token, the login, the handles, the IV guard."""
 
-from collections.abc import Callable
 from threading import Lock
 from time import monotonic
 
@@ -14,7 +13,7 @@ from holdfast.ekm.pkcs11.login import Login
 from holdfast.ekm.pkcs11.module import Module
 from holdfast.ekm.pkcs11.profile import Profile
 from holdfast.ekm.pkcs11.token import choose_token, require_gcm
-from holdfast.ekm.port import KeyLocator, Sealed
+from holdfast.ekm.port import CanaryKeeper, KeyLocator, Sealed
 from holdfast.ekm.settings import HsmSettings
 
 
@@ -23,7 +22,7 @@ class Connection:
 
     `session_round` grows when every session must be opened again. `health_canary` was sealed under the health key
     when the IV was probed. `proven_since` is when the last probe that succeeded began (monotonic seconds).
-    `canary_made` gets the canaries of keys that have none yet; None: no canaries are made. It must not block.
+    `canaries` keeps those of keys that were registered without one; None: none are made.
 
     `guard` looks at the IVs of requests, `probe_guard` at those of probes: a key that a request has stopped stays
     stopped, while each probe starts afresh. The anchor session stays open: a token whose last session closes logs
@@ -36,7 +35,7 @@ class Connection:
         settings: HsmSettings,
         profile: Profile,
         guard: IvGuard,
-        canary_made: Callable[[KeyLocator, bytes], None] | None = None,
+        canaries: CanaryKeeper | None = None,
     ) -> None:
         self.module = module
         self.cryptoki = module.cryptoki
@@ -46,7 +45,7 @@ class Connection:
         self.probe_guard = IvGuard()
         self.health_key = KeyLocator(settings.health_key)
         self.allow_extractable = settings.allow_extractable
-        self.canary_made = canary_made
+        self.canaries = canaries
         self.proven_since = monotonic()
         self.session_round = 0
         self.health_canary: Sealed | None = None

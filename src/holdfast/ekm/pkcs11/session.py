@@ -212,8 +212,9 @@ class Session:
             found = self._look_up(key)
             if key != self._connection.health_key:
                 self._require_confined(key, found)
-        canary = None if key == self._connection.health_key else self._confirm(key, found)
-        found.confirmed.add(key.canary)
+        canary, settled = (None, True) if key == self._connection.health_key else self._confirm(key, found)
+        if settled:
+            found.confirmed.add(key.canary)
         handles.keep(KeyLocator(key.label, key.id, canary), found, version)
         return found
 
@@ -272,10 +273,10 @@ class Session:
                 " copies outside the HSM by `allow_extractable = true` in this HSM's table",
             )
 
-    def _confirm(self, key: KeyLocator, found: FoundHandle) -> bytes | None:
+    def _confirm(self, key: KeyLocator, found: FoundHandle) -> tuple[bytes | None, bool]:
         """Have the object open the key's canary, or make one where there is none. Raises KeyUntrusted.
 
-        The canary that the object has opened or made; None for a key that can have none.
+        The canary that the object has opened or made, and whether the next use need not ask again.
         """
         if key.canary is None:
             return self._make_canary(key, found)
@@ -283,7 +284,7 @@ class Session:
             raise self._distrust(key, f"{_NOT_THE_KEY.format(key.label)}: it does not permit C_Decrypt. {_REBIND}")
         if not canary_opens(self._gcm, found.handle, key.canary, self._connection.profile):
             raise self._not_the_key(key)
-        return key.canary
+        return key.canary, True
 
     def _not_the_key(self, key: KeyLocator) -> EkmFault:
         """The canary did not open: another key, if the health key's still opens; else the HSM does not work."""
@@ -295,14 +296,17 @@ class Session:
         self._connection.handles.distrust(key, reason)
         return faults.KeyUntrusted(reason)
 
-    def _make_canary(self, key: KeyLocator, found: FoundHandle) -> bytes | None:
+    def _make_canary(self, key: KeyLocator, found: FoundHandle) -> tuple[bytes | None, bool]:
         """For a key that was registered before there were canaries. A key for tests may do too little for one."""
-        keep = self._connection.canary_made
-        if keep is None or not (found.encrypts and found.decrypts and found.is_aes_256):
-            return None
+        keeper = self._connection.canaries
+        if keeper is None or not (found.encrypts and found.decrypts and found.is_aes_256):
+            return None, True
+        permitted = keeper.may_make(key)
+        if not permitted:
+            return None, permitted is False
         iv, sealed = self._seal(key, found.handle, CANARY_TEXT, CANARY_AAD)
-        keep(key, iv + sealed)
-        return iv + sealed
+        keeper.made(key, iv + sealed)
+        return iv + sealed, True
 
     def _confirm_again(self, key: KeyLocator) -> None:
         handles = self._connection.handles
