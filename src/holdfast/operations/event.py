@@ -14,7 +14,7 @@ class RecordUnavailable(Exception):
 
 
 METHOD_NOT_ALLOWED = "MethodNotAllowed"
-"""Ours, for log and metrics: the spec answers another method with 405 and gives it no error name."""
+"""For log and metrics only: the spec answers other methods with 405, without an error name."""
 
 
 @dataclass(slots=True)
@@ -22,7 +22,7 @@ class Event:
     """Filled in as the request advances. Seconds and bytes.
 
     `error` and `detail` are None for a success; `detail` is for the operator and may say more than the wire
-    does. `error` is None for a 405 too, which has no name on the wire: `outcome` tells the two apart.
+    does. `error` is None for a 405 too, which has no name on the wire: `outcome` distinguishes the two.
     `policies` names those that permitted or forbade; `function` and `ckr` the C_ call that failed. Never holds
     plaintext, a PIN or a secret key.
     """

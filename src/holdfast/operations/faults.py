@@ -43,7 +43,7 @@ _MESSAGES = {
 
 
 def to_xks_error(fault: Exception) -> XksError:
-    """What the caller is told of a fault of NAMES.
+    """What the caller gets for a fault of NAMES.
 
     The fault's own words stay in the event log: they may name labels, slots and policies.
     """

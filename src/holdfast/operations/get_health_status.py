@@ -36,7 +36,7 @@ async def answer(request: Request, services: Services) -> bytes:
 
 
 def current_status(health: HsmHealth, now: float) -> HealthStatus:
-    """The probe's finding; UNAVAILABLE if it is older than a minute, since nobody knows."""
+    """The probe's finding; UNAVAILABLE if it is older than a minute: the status is then unknown."""
     if health.checked_at is None or now - health.checked_at > MAX_AGE:
         return HealthStatus.UNAVAILABLE
     return health.status

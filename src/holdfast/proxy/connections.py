@@ -1,7 +1,8 @@
-"""The connections of a worker: how many there may be, whose end when there are too many, and their timeouts.
+"""The connections of a worker: how many there may be, which ones end when there are too many, and their timeouts.
 
-Whoever has not signed a request yet may be anybody. Such connections make room for each other, oldest first, before
-one that has signed a request is touched; those of one address may take only a part of the places.
+A client that has not signed a request yet is unknown. When every place is taken, connections of unknown clients end
+first, the oldest before the others, and then those that have signed a request. The unknown connections of one address
+may take only a part of the places.
 """
 
 import asyncio
@@ -85,7 +86,7 @@ class ConnectionTable:
         return len(self._authenticated)
 
     def has_room(self) -> bool:
-        """Whether another connection may be accepted: there is a place, or somebody who can make room."""
+        """Whether another connection may be accepted: there is a free place, or a connection that may be ended."""
         return (
             self._taken() < self.places
             or bool(self._handshakes)

@@ -66,7 +66,7 @@ class Sink(Protocol):
 class _Waiting:
     """A record that is to be written; `confirm` is called with whether it was, at the first attempt.
 
-    `forgotten`: nobody waits any more, and the answer was another one.
+    `forgotten`: the request was answered otherwise, and the record must not be written.
     """
 
     record: Record
@@ -75,13 +75,13 @@ class _Waiting:
 
 
 class EventLog:
-    """The lines of one worker, written by a thread of its own: a sink that blocks delays no request.
+    """The lines of one worker, written by a separate thread: a sink that blocks delays no request.
 
     `append` and `recorded` belong to the event loop. With `required` lines are written at once, as answers wait for
     them. `policy_digest` stands in each line of the audit record.
     """
 
-    def __init__(  # noqa: PLR0913 (each is a thing of its own)
+    def __init__(  # noqa: PLR0913 (independent settings)
         self,
         sink: Sink,
         *,
@@ -366,7 +366,7 @@ def ascii_only(line: bytes) -> bytes:
 
 
 def decision(event: Event) -> str:
-    """`allow`, `deny` (who asks may not, or not now) or `fail` (it could not be done)."""
+    """`allow`, `deny` (the caller may not do it, or not now) or `fail` (any other error)."""
     if event.outcome is None:
         return "allow"
     return "deny" if event.error in _DENIALS else "fail"

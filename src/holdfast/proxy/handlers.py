@@ -1,4 +1,4 @@
-"""What the main port answers: the XKS Proxy API, and the load balancers' /ping and /ready."""
+"""Request handlers: the XKS Proxy API, and /ping and /ready for load balancers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,8 +15,8 @@ from holdfast.xks.errors import ErrorName, XksError
 from holdfast.xks.uri import parse_path
 
 HOLD = 0.025
-"""Seconds at most for which a throttled request is held, unread connection and all. Who asks again at once is so kept
-from spending on refusals what the others' answers need; the caller still hears well within 50 ms."""
+"""Longest delay in seconds before a ThrottlingException is sent, so that clients that retry in a tight loop cannot take
+the time that admitted requests need. The caller still gets its answer well within 50 ms."""
 _JSON: Headers = [(b"content-type", b"application/json")]
 
 
@@ -64,7 +64,7 @@ class ProbeHandler:
 class ApiHandler:
     """The main port. With `recorded` an operation on a key is answered once its event is written, or refused."""
 
-    def __init__(  # noqa: PLR0913 (each is a part of its own)
+    def __init__(  # noqa: PLR0913 (independent parts)
         self,
         pipeline: Pipeline,
         probes: Probes,

@@ -130,7 +130,7 @@ class HttpConnection(asyncio.Protocol):
         self._connections.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
-        """An answer that is still being made is recorded, and written to nobody."""
+        """An answer that is still being made is recorded, and not sent."""
         self._discarding = True
         self._pending.clear()
         # The parser points back here; without this each connection would wait for the cycle collector.
@@ -232,7 +232,7 @@ class HttpConnection(asyncio.Protocol):
         head = read_head(request, version, max_size=limits.max_headers)
         if head.chunked and version == "1.0":
             raise self._refuse("HTTP/1.0 has no transfer codings")
-        # Keep-alive in HTTP/1.0 is an agreement of its own, which proxies in between are known to break.
+        # Keep-alive in HTTP/1.0 is an extension, which proxies in between are known to break.
         request.keep_alive = parser.should_keep_alive() and version == "1.1"
         fault = head.fault or (_too_long_body(limits) if head.length > limits.max_body else None)
         if fault is not None:
@@ -298,7 +298,7 @@ class HttpConnection(asyncio.Protocol):
             return
         last = self._pending[-1] if self._pending else self._answering
         if last is not None and not last.keep_alive:
-            # Data after a request that was to be the last: nobody waits for an answer to it.
+            # Data after a request that was to be the last: no client expects an answer to it.
             self._discarding = True
             return
         request = self._request or HttpRequest(self._now, self._client)
@@ -409,7 +409,7 @@ class HttpConnection(asyncio.Protocol):
         self._transport.abort()
 
     def expire(self) -> None:
-        """A timeout has passed: a sender that is too slow is told so."""
+        """A timeout has passed: a sender that is too slow gets a refusal that says so."""
         self.expires = math.inf
         if self._discarding or self._transport.get_write_buffer_size():
             self._transport.abort()

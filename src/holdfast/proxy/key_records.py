@@ -1,4 +1,4 @@
-"""Writes to the catalog what the HSM threads find out about keys, on a thread of its own."""
+"""Writes to the catalog what the HSM threads find out about keys, on a separate thread."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping

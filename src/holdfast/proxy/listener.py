@@ -52,7 +52,7 @@ class Listener:
     metric and reason: `handshakes_failed`, `connections_refused`.
     """
 
-    def __init__(  # noqa: PLR0913 (each is a thing of its own)
+    def __init__(  # noqa: PLR0913 (independent settings)
         self,
         listening: socket.socket,
         connect: Callable[[Place], HttpConnection],

@@ -27,7 +27,7 @@ class LogSink:
 
     A pipe takes up to 4,096 bytes in one piece, a socket not even that, and a disk that fills up takes half a line.
     So the workers take turns, by a record lock on `turn_file`, which the kernel releases when its holder dies. Half a
-    line is cut off a file again; in a pipe, where it cannot be, the next line begins on a line of its own.
+    line is cut off a file again; in a pipe, where it cannot be, the next line begins on a new line.
     """
 
     def __init__(self, path: Path | None, *, turn_file: int) -> None:
@@ -71,7 +71,7 @@ class LogSink:
         try:
             return os.write(self._descriptor, lines)
         except BlockingIOError:
-            # Somebody who shares our standard output has made it non-blocking.
+            # Another program that shares this standard output has made it non-blocking.
             poll = select.poll()
             poll.register(self._descriptor, select.POLLOUT)
             poll.poll(_PATIENCE)

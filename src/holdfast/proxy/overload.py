@@ -6,7 +6,7 @@ SHARE = 0.35
 """Part of the deadline that a request may expect to wait behind others. The rest is for the HSM, and for the turns of
 the event loop, which grow with what is let in."""
 ALWAYS = 8
-"""Requests in flight that are never too many: a single slow answer is no overload."""
+"""Requests in flight that are never too many: a single slow answer does not mean overload."""
 FIRST_GUESS = 0.0005
 """Seconds between two answers, until it is known: a burst onto a new worker must not all be let in."""
 _WEIGHT = 1 / 64

@@ -199,10 +199,10 @@ def _context(settings: Tls | None) -> ssl.SSLContext | None:
 
 
 def _start(hsms: Mapping[str, Pkcs11Hsm], *, proven: bool) -> None:
-    """Start the HSMs. Raises EkmFault unless one serves, and for what no return of an HSM mends.
+    """Start the HSMs. Raises EkmFault if no HSM starts, or if the failure cannot clear by itself.
 
-    A lost HSM must not take the others' keys along when a worker is replaced. In a configuration that is new a token
-    that nobody finds is a mistake.
+    When a worker is replaced, a lost HSM must not stop the keys of the others. In a new configuration a token that is
+    not found is a mistake.
     """
     passing = (HsmUnavailable, ModuleFailed) if proven else (HsmUnavailable,)
     lost: dict[str, EkmFault] = {}

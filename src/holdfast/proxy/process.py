@@ -33,7 +33,7 @@ class CannotSpawn(Exception):
 
 
 class Inbox:
-    """What comes from one connection, read by a thread of its own."""
+    """What comes from one connection, read by a separate thread."""
 
     def __init__(self, connection: Connection, wake: Callable[[], None]) -> None:
         self._connection = connection
@@ -170,7 +170,7 @@ class WorkerProcess:
 
 
 class WorkerPlace:
-    """The place of one worker: who serves, and who is about to."""
+    """The place of one worker: the process that serves, and the one that is about to replace it."""
 
     def __init__(self, number: int) -> None:
         self.number = number

@@ -40,7 +40,7 @@ def cpu_of(place: int, places: int) -> int | None:
 
 
 class InheritedFile:
-    """An open file that a spawned process gets a descriptor of its own for."""
+    """An open file that a spawned process inherits, under a descriptor of its own."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor

@@ -310,7 +310,7 @@ class Supervisor:
                 if worker is not None:
                     self._dismiss(worker, now)
         del self._places[wanted:]
-        # Until one worker has started nobody knows that the PIN is right: tokens lock after a few refusals.
+        # Until one worker has started the PIN may be wrong: tokens lock after a few refusals.
         for place in self._places if self._good is not None else self._places[:1]:
             first = self._good is None and place.failures == 0
             due = first or (self._good is not None and now >= place.retry_at and not self._held)
@@ -355,7 +355,7 @@ class Supervisor:
         return WorkerProcess.spawn(start, target, now=now, wake=self._wake)
 
     def _wake(self) -> None:
-        # A full pipe wakes as well; a closed one wakes nobody any more.
+        # A full pipe wakes as well; a closed one means that the supervisor ends.
         with suppress(OSError):
             self._waker.send(b"\0")
 
@@ -441,7 +441,7 @@ class Supervisor:
 
     def _note_certificate(self) -> None:
         tls = self._target.tls
-        # The file was good when it was checked, and may be half replaced by now. That is no reason to stop: the
+        # The file was good when it was checked, and may be half replaced by now. That must not stop the service: the
         # workers have their certificate, and a new one is noted when it has been checked in its turn.
         with suppress(TlsUnusable):
             self._fleet.certificate_expires = None if tls is None else certificate_expiry(tls).timestamp()

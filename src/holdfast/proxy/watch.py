@@ -39,11 +39,11 @@ class FileWatch:
         self._seen = dict(self._known)
 
     def forget(self) -> None:
-        """Take the files as they are now: somebody else is about to read them."""
+        """Take the files as they are now: the caller is about to read them."""
         self.watch(list(self._known))
 
     def changed(self, now: float) -> list[Path]:
-        """The files that have changed and then rested; each change is told once."""
+        """The files that have changed and then rested; each change is reported once."""
         stamps = {file: _stamp(file) for file in self._known}
         if stamps != self._seen:
             self._seen = stamps

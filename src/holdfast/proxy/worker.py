@@ -52,7 +52,7 @@ def run(start: WorkerStart) -> None:
         start.control.send(Failed(_exit_reason_of(error), str(error)))
         sys.exit(1)
     parts.stop_keys(start.stopped)
-    # What exists now lives for ever: the cycle collector need not walk it again and again.
+    # What exists now lives until the end: the cycle collector need not look at it again.
     gc.collect()
     gc.freeze()
     # A request leaves little garbage in cycles, and looking for it costs 2 % of its time (measured).
@@ -96,7 +96,7 @@ class _Worker:
         self._refreshing: set[asyncio.Future[None]] = set()
 
     async def run(self) -> None:
-        """Serve until told to drain."""
+        """Serve until the supervisor asks for a drain."""
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._server = Server(self._parts, self._start.listening, self._start.health, loop=loop)
@@ -116,7 +116,7 @@ class _Worker:
         try:
             command = self._start.control.recv()
         except (EOFError, OSError):
-            # The supervisor is gone: nobody would replace or stop this worker any more.
+            # The supervisor is gone: without it this worker would never be replaced or stopped.
             self._loop.remove_reader(self._start.control.fileno())
             self._drain.set()
             return
@@ -140,7 +140,7 @@ class _Worker:
 
     def _report(self) -> None:
         # Where a hanging worker hangs: function names only, no values. Without a thread for it, or without standard
-        # error, there is no such help, and that is no reason to end.
+        # error, there is no such help, and the worker goes on.
         with suppress(OSError, RuntimeError, ValueError):
             faulthandler.dump_traceback_later(_HANGS)
         self._reporter.send(self._server.report())

@@ -181,7 +181,7 @@ def _recent_date(headers: list[tuple[bytes, bytes]], authorization: Authorizatio
 def _canonical_headers(headers: list[tuple[bytes, bytes]], signed: tuple[bytes, ...]) -> tuple[bytes, bytes]:
     if not _REQUIRED_HEADERS.issubset(signed):
         raise _refusal("host and x-amz-date must be signed")
-    # Whoever sends this has proved nothing yet: looking through all headers for each signed name would let 16 KB of
+    # This runs before authentication: looking through all headers for each signed name would let 16 KB of
     # them stop the event loop for 90 ms.
     values = dict(headers)
     counted: Mapping[bytes, int] = {} if len(values) == len(headers) else Counter(name for name, _ in headers)
