@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -321,6 +322,7 @@ def test_no_header_tells_the_software(wire: Wire) -> None:
     assert set(answer.headers) == {"date", "content-type", "content-length"}
 
 
+PATIENT = replace(LIMITS, read_timeout=60.0, idle_timeout=60.0)
 SHORT = Limits(max_headers=4096, max_body=8192, read_timeout=0.3, idle_timeout=0.3)
 
 
@@ -366,7 +368,7 @@ def _send_for_ever(client: Client, data: bytes) -> None:
 
 
 def test_when_every_place_is_taken_the_longest_idle_makes_room() -> None:
-    with Wire(max_connections=3) as wire:
+    with Wire(PATIENT, max_connections=3) as wire:
         clients = [wire.connect().send(REQUEST % b"/") for _ in range(3)]
         for client in clients:
             client.answer()
@@ -377,7 +379,7 @@ def test_when_every_place_is_taken_the_longest_idle_makes_room() -> None:
 
 
 def test_those_who_signed_a_request_are_the_last_to_make_room() -> None:
-    with Wire(max_connections=3) as wire:
+    with Wire(PATIENT, max_connections=3) as wire:
         signed = wire.connect().send(REQUEST % b"/task")
         signed.answer()
         strangers = [wire.connect().send(REQUEST % b"/") for _ in range(2)]
@@ -392,14 +394,14 @@ def test_those_who_signed_a_request_are_the_last_to_make_room() -> None:
 
 
 def test_half_a_request_keeps_no_place_from_others() -> None:
-    with Wire(max_connections=2) as wire:
+    with Wire(PATIENT, max_connections=2) as wire:
         halves = [wire.connect().send(b"G") for _ in range(2)]
         assert wire.connect().send(REQUEST % b"/new").answer().body == b"/new"
         assert halves[0].closed()
 
 
 def test_too_many_connections_of_one_address_end_its_own_oldest_one() -> None:
-    with Wire(per_source=2) as wire:
+    with Wire(PATIENT, per_source=2) as wire:
         signed = wire.connect().send(REQUEST % b"/task")
         signed.answer()
         first, second, third = (wire.connect() for _ in range(3))
@@ -411,7 +413,7 @@ def test_too_many_connections_of_one_address_end_its_own_oldest_one() -> None:
 
 
 def test_one_address_whose_requests_are_all_being_answered_gets_no_further_connection() -> None:
-    with Wire(per_source=1) as wire:
+    with Wire(PATIENT, per_source=1) as wire:
         busy = wire.connect().send(REQUEST % b"/wait")
         wire.wait_for_requests(1)
         assert wire.connect().closed()
@@ -425,7 +427,7 @@ def test_a_burst_is_accepted_in_a_few_turns_and_shared_with_the_other_workers(
 ) -> None:
     turns: list[float] = []
     monkeypatch.setattr(Listener, "_pause", lambda _listener, seconds: turns.append(seconds))
-    with Wire(workers=2) as wire:
+    with Wire(PATIENT, workers=2) as wire:
         with wire.stalled():
             burst = [wire.connect() for _ in range(200)]
         for client in burst:
@@ -435,7 +437,7 @@ def test_a_burst_is_accepted_in_a_few_turns_and_shared_with_the_other_workers(
 
 
 def test_a_newcomer_waits_while_every_place_is_busy() -> None:
-    with Wire(max_connections=1) as wire:
+    with Wire(PATIENT, max_connections=1) as wire:
         busy = wire.connect().send(REQUEST % b"/wait")
         wire.wait_for_requests(1)
         newcomer = wire.connect().send(REQUEST % b"/new")
@@ -446,7 +448,7 @@ def test_a_newcomer_waits_while_every_place_is_busy() -> None:
 
 def test_after_a_connection_the_next_one_is_left_to_the_other_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "REST", 60.0)
-    with Wire(workers=2) as wire:
+    with Wire(PATIENT, workers=2) as wire:
         assert wire.connect().send(REQUEST % b"/mine").answer().body == b"/mine"
         theirs = wire.connect().send(REQUEST % b"/theirs")
         wire.other_worker.settimeout(10)

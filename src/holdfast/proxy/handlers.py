@@ -15,8 +15,8 @@ from holdfast.xks.errors import ErrorName, XksError
 from holdfast.xks.uri import parse_path
 
 HOLD = 0.025
-"""Longest delay in seconds before a ThrottlingException is sent, so that clients that retry in a tight loop cannot take
-the time that admitted requests need. The caller still gets its answer well within 50 ms."""
+"""Longest delay in seconds before a ThrottlingException is sent, so that clients that retry in a tight loop cannot
+take the time that admitted requests need. The caller still gets its answer well within 50 ms."""
 _JSON: Headers = [(b"content-type", b"application/json")]
 
 

@@ -34,7 +34,7 @@ def read_head(request: HttpRequest, version: str, *, max_size: int) -> Head:
     if size > max_size:
         fault = XksError(ErrorName.VALIDATION, "the request's headers are longer than this proxy accepts")
     elif len(hosts) > 1 or (not hosts and version == "1.1"):
-        # RFC 9112, 3.2: otherwise one program could route by one of them, and another verify the signature of the other.
+        # RFC 9112, 3.2: otherwise one program could route by one of them, and another verify the other.
         fault = XksError(
             ErrorName.VALIDATION, f"the request has {len(hosts)} Host headers where it needs exactly one"
         )
