@@ -247,6 +247,17 @@ def test_without_a_stop_a_key_goes_on() -> None:
     worker.take(FIRST_BLOCK)
 
 
+def test_that_nothing_stops_a_key_is_told_at_the_start_and_at_2_to_the_32nd() -> None:
+    worker = Worker(Ledger(_1=2**32 - FIRST_BLOCK - 1), EncryptionLimits(2**30, 2**31, None))
+    worker.budget.warn_without_stop()
+    worker.first_use(KEY)
+    worker.take(FIRST_BLOCK)
+    worker.budget.refill()
+    assert [text.startswith("ALARM") for text in worker.warnings] == [True] * 3
+    assert '"never"' in worker.warnings[0]
+    assert "more than the 2^32 that NIST" in worker.warnings[2]
+
+
 def test_each_threshold_is_told_once() -> None:
     ledger = Ledger()
     worker = Worker(ledger, EncryptionLimits(5_000, 10_000, None))

@@ -113,7 +113,7 @@ def test_a_password_in_the_url_is_never_shown(tmp_path: Path) -> None:
 def test_a_catalog_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("this is no database, but it is as long as one must be to tell" * 10)
     for path, words in (
-        ("file/catalog.db", f"{tmp_path}/file: File exists"),
+        ("file/catalog.db", f"{tmp_path}/file: Not a directory"),
         ("file", "file is not a database; restore it"),
     ):
         with pytest.raises(Unavailable, match=f"cannot be made: {words}"):

@@ -19,6 +19,8 @@ from holdfast.catalog.snapshot import Generation
 FIRST_BLOCK = 2**12
 LARGEST_BLOCK = 2**20
 """Encryptions in one reservation. The largest is 0.02 % of a key's 2^32."""
+NIST_LIMIT = 2**32
+"""Encryptions under one key with random IVs (NIST SP 800-38D, 8.3)."""
 LASTS = 300.0
 """Seconds that half a block should last, so that it bridges an outage of the catalog; else the next is doubled."""
 _SMALLEST_BLOCK = 64
@@ -119,6 +121,14 @@ class EncryptionBudget:
             raise CountUnavailable(f"{account.words()}: the catalog reserves no more, and none goes uncounted")
         return False
 
+    def warn_without_stop(self) -> None:
+        """Say, if it is so, that keys may encrypt without end."""
+        if self._limits.stop is None:
+            self._on_warning(
+                'ALARM: `stop` in [encryption_limit] is "never": keys go on beyond the 2^32 encryptions that NIST SP'
+                " 800-38D allows. A repeated IV gives away what AES-GCM protects"
+            )
+
     def counts(self) -> dict[int, int]:
         """The encryptions reserved by every proxy under each generation used here, as last heard."""
         accounts = self._accounts.copy()
@@ -214,7 +224,12 @@ class EncryptionBudget:
             )
         account.total = max(total, heard)
         before, account.warned_at = account.warned_at, account.total
-        if before < self._limits.alarm <= account.total:
+        if before < NIST_LIMIT <= account.total and self._limits.stop is None:
+            self._on_warning(
+                f"ALARM: {account.words()}: more than the 2^32 that NIST SP 800-38D allows one key. It goes on, since"
+                ' `stop` in [encryption_limit] is "never"'
+            )
+        elif before < self._limits.alarm <= account.total:
             self._on_warning(
                 f"ALARM: {account.words()}, half of what NIST SP 800-38D allows one key or more:"
                 " replace it now; at the stop it will only decrypt"

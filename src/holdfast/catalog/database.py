@@ -5,9 +5,11 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import unquote
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select, update
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select, text, update
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -23,8 +25,12 @@ _POSTGRESQL_SESSION = (
     "SET statement_timeout = 10000",
     "SET lock_timeout = 5000",
     "SET idle_in_transaction_session_timeout = 30000",
+    "SET synchronous_commit = on",
 )
-"""Milliseconds. A database that hangs must not hang the thread that finds out whether a key is blocked."""
+"""Milliseconds. A database that hangs must not hang the thread that finds out whether a key is blocked.
+
+A count that was reserved is on disk, whatever the server's default.
+"""
 _POSTGRESQL_CONNECT = {
     "connect_timeout": 5,
     "application_name": "holdfast",
@@ -73,6 +79,9 @@ class Database:
         change has checked still holds when it commits.
         """
         with self._writing() as connection:
+            if connection.dialect.name == "postgresql":
+                # A failover must not undo a block: where there is a synchronous standby, it has applied the change.
+                connection.execute(text("SET LOCAL synchronous_commit = remote_apply"))
             connection.execute(update(schema.catalog).values(version=schema.catalog.c.version + 1))
             yield connection
 
@@ -201,6 +210,7 @@ def create_sqlite_file(path: Path) -> None:
 
 
 def _postgresql(url: URL) -> Engine:
+    _require_verified(url)
     try:
         engine = _postgresql_engine(url)
     except ImportError:
@@ -217,6 +227,38 @@ def _postgresql(url: URL) -> Engine:
     return engine
 
 
+def _require_verified(url: URL) -> None:
+    """Raises Refused for a server on another machine whose certificate is not verified.
+
+    Whoever answers in its place would serve a catalog of their own: keys enabled, credentials of their choice.
+    """
+    modes = _parameter(url, "sslmode") or [os.environ.get("PGSSLMODE", "")]
+    hosts = [url.host] if url.host else _parameter(url, "host") or [os.environ.get("PGHOST", "")]
+    places = [*_parameter(url, "hostaddr"), *(part for host in hosts for part in (host or "").split(","))]
+    remote = [place for place in places if not _is_here(place)] or _parameter(url, "service")
+    if remote and modes != ["verify-full"]:
+        raise Refused(
+            f"the PostgreSQL server {remote[0]} is on another machine, and its certificate would not be verified: end"
+            " the URL with ?sslmode=verify-full&sslrootcert=/PATH/OF/THE/AUTHORITY.pem"
+        )
+
+
+def _parameter(url: URL, name: str) -> list[str]:
+    value = url.query.get(name, ())
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _is_here(place: str) -> bool:
+    """Whether a host of a URL is a directory of Unix sockets, or this machine. Empty: the default socket."""
+    if not place or place[0] in "/@" or place == "localhost":
+        return True
+    host = place if place.count(":") > 1 else place.partition(":")[0]
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _postgresql_engine(url: URL) -> Engine:
     return create_engine(
         url.set(drivername="postgresql+psycopg"),
@@ -230,7 +272,8 @@ def _postgresql_engine(url: URL) -> Engine:
 @contextmanager
 def errors_in_words(url: URL) -> Iterator[None]:
     """The block's database errors as CatalogError. The URL is shown without its password."""
-    where = url.render_as_string(hide_password=True)
+    # As it was written: without the driver's name, paths readable.
+    where = unquote(url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True))
     try:
         yield
     except IntegrityError as error:
@@ -254,6 +297,11 @@ def _remedy(error: BaseException | None) -> str:
     # SQLite's word for a file that is damaged, or is something else; what passes by itself is an OperationalError.
     if type(error) is sqlite3.DatabaseError:
         return "; restore it from its backup, or move it away and run `holdfast init`"
+    words = str(error)
+    if "database is locked" in words:
+        return ": another process is writing to it and does not end; `fuser -v` with the file's name shows which"
+    if "disk is full" in words:
+        return ": free some space on its file system"
     return ""
 
 

@@ -86,6 +86,7 @@ class CatalogFeed:
         """Read the first snapshot and go on in the threads. Raises CatalogError."""
         with self._warnings.instead_of_errors("what this machine had seen of the catalog is not compared"):
             self._memory = self._file.read()
+        self._budget.warn_without_stop()
         self._fleet_size = self._catalog.fleet_size()
         self._look()
         for thread in self.threads:

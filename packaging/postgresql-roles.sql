@@ -1,0 +1,63 @@
+-- Two roles for the catalog in PostgreSQL, so that a proxy's machine cannot change what an administrator decides.
+--
+--   holdfast_run    the service: reads everything; counts encryptions, records last uses and heartbeats, and can stop
+--                   a key. It cannot unblock, enable, register, issue, retire or release anything.
+--   holdfast_admin  the holdfast commands: everything. It owns the tables, so it also upgrades them.
+--
+-- Run as a superuser, connected to the catalog's database, after `holdfast init` made the tables and again after each
+-- upgrade: psql --dbname holdfast --file postgresql-roles.sql
+-- How the two log in (pg_hba.conf: certificates, scram-sha-256, peer) is yours to decide. The service's configuration
+-- names postgresql://holdfast_run@HOST/DATABASE, the administrators' postgresql://holdfast_admin@HOST/DATABASE.
+
+DO $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'holdfast_run') THEN
+    CREATE ROLE holdfast_run LOGIN;
+  END IF;
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'holdfast_admin') THEN
+    CREATE ROLE holdfast_admin LOGIN;
+  END IF;
+END
+$$;
+
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+GRANT USAGE, CREATE ON SCHEMA public TO holdfast_admin;
+GRANT USAGE ON SCHEMA public TO holdfast_run;
+
+ALTER TABLE catalog OWNER TO holdfast_admin;
+ALTER TABLE keystores OWNER TO holdfast_admin;
+ALTER TABLE credentials OWNER TO holdfast_admin;
+ALTER TABLE external_keys OWNER TO holdfast_admin;
+ALTER TABLE key_generations OWNER TO holdfast_admin;
+ALTER TABLE proxies OWNER TO holdfast_admin;
+ALTER TABLE alembic_version OWNER TO holdfast_admin;
+
+REVOKE ALL ON catalog, keystores, credentials, external_keys, key_generations, proxies, alembic_version
+  FROM holdfast_run, PUBLIC;
+GRANT SELECT ON catalog, keystores, credentials, external_keys, key_generations, proxies, alembic_version
+  TO holdfast_run;
+GRANT UPDATE (version) ON catalog TO holdfast_run;
+GRANT UPDATE (last_used_at) ON credentials TO holdfast_run;
+GRANT UPDATE (encryptions_reserved, canary, stopped_at, stopped_reason, token_serial, changed) ON key_generations
+  TO holdfast_run;
+GRANT INSERT, UPDATE, DELETE ON proxies TO holdfast_run;
+
+-- The service records a first canary and a stop. Replacing the one and ending the other is for an administrator.
+CREATE OR REPLACE FUNCTION holdfast_keep() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF pg_has_role(current_user, 'holdfast_admin', 'MEMBER') THEN
+    RETURN NEW;
+  END IF;
+  IF OLD.stopped_at IS NOT NULL
+    AND (NEW.stopped_at, NEW.stopped_reason) IS DISTINCT FROM (OLD.stopped_at, OLD.stopped_reason) THEN
+    RAISE insufficient_privilege USING MESSAGE = 'only holdfast_admin releases a stopped key';
+  END IF;
+  IF OLD.canary IS NOT NULL AND NEW.canary IS DISTINCT FROM OLD.canary THEN
+    RAISE insufficient_privilege USING MESSAGE = 'only holdfast_admin replaces a canary';
+  END IF;
+  RETURN NEW;
+END
+$$;
+ALTER FUNCTION holdfast_keep() OWNER TO holdfast_admin;
+DROP TRIGGER IF EXISTS holdfast_keep ON key_generations;
+CREATE TRIGGER holdfast_keep BEFORE UPDATE ON key_generations FOR EACH ROW EXECUTE FUNCTION holdfast_keep();
