@@ -117,3 +117,13 @@ def prove(server: ProxyServer, *arguments: object) -> subprocess.CompletedProces
         check=False,
         timeout=30,
     )
+
+
+def test_serve_warns_of_a_secret_that_others_can_read(serve: Serve) -> None:
+    """As sshd looks at its keys; doctor calls the same an error."""
+    server = serve(autostart=False)
+    key = server.certificate.private_key
+    key.chmod(0o644)
+    server.start()
+    assert f"holdfast: warning: {key}: it holds the TLS private key, and has the mode 0644" in server.stderr()
+    assert str(key) in {finding["subject"] for finding in named(doctor(server), "file-too-open")}

@@ -188,7 +188,7 @@ def test_a_token_whose_pin_is_lost_is_told_and_nothing_is_made(tmp_path: Path, l
     if left is not None:
         pin.write_bytes(left)
     before = content(tmp_path)
-    with pytest.raises(Invalid, match="does not hold it any more") as refused:
+    with pytest.raises(Invalid, match="no longer holds") as refused:
         list(setup(tmp_path).run())
     assert "Restore that file" in refused.value.hint
     assert content(tmp_path) == before

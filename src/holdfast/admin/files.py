@@ -1,4 +1,4 @@
-"""Files and directories that hold secrets: never readable by others, never half-written, never replaced unasked."""
+"""Files and directories that hold secrets: not readable by others, never half-written, replaced only on request."""
 
 import os
 import secrets
@@ -7,7 +7,7 @@ from pathlib import Path
 from holdfast.admin.errors import Conflict
 
 SECRET_MODE = 0o600
-"""Of a file that holds a secret: its owner reads and writes, nobody else."""
+"""Of a file that holds a secret: only its owner reads and writes it."""
 DIRECTORY_MODE = 0o700
 """Of a directory that holds secrets."""
 PUBLIC_MODE = 0o644
@@ -22,7 +22,7 @@ def private_directory(path: Path) -> Path:
 
 def create_file(path: Path, content: bytes, *, mode: int = SECRET_MODE) -> None:
     """Writes a new file whole or not at all. Raises Conflict if `path` exists."""
-    # A link, unlike a rename, fails where the name is taken: nobody's file is lost between look and write.
+    # A link, unlike a rename, fails where the name is taken: no file that appears meanwhile is overwritten.
     temporary = _written(path, content, mode)
     try:
         os.link(temporary, path)

@@ -157,7 +157,7 @@ def public_endpoint(endpoint: str) -> str:
     PLACEHOLDER where the URL has no public name.
     """
     host = urlsplit(endpoint).hostname or ""
-    # Neither localhost nor a plain host name has a dot; an address is no name.
+    # Neither localhost nor a plain host name has a dot; an IP address is not a name.
     return f"https://{host}" if "." in host and not _is_address(host) else PLACEHOLDER
 
 
@@ -188,7 +188,7 @@ def require_endpoint(url: str) -> str:
 
 
 def credential_path(console_file: Path) -> Path:
-    """Where the AWS CLI's credential lies beside the console's file."""
+    """The AWS CLI's credential file, beside the console's file."""
     return console_file.with_name(f"{console_file.stem}.credential.json")
 
 

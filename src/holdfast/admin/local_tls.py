@@ -39,10 +39,10 @@ def ensure_local_tls(files: LocalTls, *, now: datetime) -> bool:
 
     A certificate that another authority has signed is kept, with its key: the operator put it there.
 
-    `now` is timezone-aware. The authority's key is thrown away as soon as it has signed: nobody can use it
+    `now` is timezone-aware. The authority's key is deleted as soon as it has signed, so that it cannot be used
     to impersonate another host to a client that trusts it.
     """
-    if _somebody_elses(files) or _usable(files, now):
+    if _signed_by_another(files) or _usable(files, now):
         return False
     authority_key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     authority = _authority(authority_key, now)
@@ -56,7 +56,7 @@ def ensure_local_tls(files: LocalTls, *, now: datetime) -> bool:
     return True
 
 
-def _somebody_elses(files: LocalTls) -> bool:
+def _signed_by_another(files: LocalTls) -> bool:
     try:
         server = x509.load_pem_x509_certificate(files.certificate.read_bytes())
     except (FileNotFoundError, ValueError):

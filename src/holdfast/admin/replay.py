@@ -1,4 +1,4 @@
-"""Decides recorded requests again: what policies would change, told before they are in force."""
+"""Decides recorded requests again: what policies would change, before they are used."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -38,7 +38,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """`requests` were decided again; `unread` lines are no events."""
+    """`requests` were decided again; `unread` lines are not events."""
 
     requests: int
     unread: int

@@ -32,7 +32,7 @@ HSM_NAME = "softhsm"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the setup shall have. The key's external key id is also its CKA_LABEL."""
+    """What the setup contains. The key's external key id is also its CKA_LABEL."""
 
     keystore: str
     prefix: UriPathPrefix
@@ -69,7 +69,7 @@ class Setup:
         return self.directory / "kms" / f"{self.wanted.keystore}.curl"
 
     def run(self) -> Iterator[str]:
-        """Does step after step, and says of each what was made or kept."""
+        """Does step after step, and says for each what was made or kept."""
         softhsm = SoftHsm(self.directory / "softhsm", find_library())
         private_directory(self.directory)
         softhsm.write_files()

@@ -1,4 +1,4 @@
-"""A SoftHSM token of its own in a directory: where the library lies, its configuration, its PINs."""
+"""A SoftHSM token of its own in a directory: its library, its configuration, its PINs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,8 +84,8 @@ class SoftHsm:
         self.write_configuration()
         if self._has_token() and not (self.pin.exists() and read_pin(self.pin).reveal()):
             raise Invalid(
-                f"the token in {self.tokens} was made with a PIN, and {self.pin} does not hold it any more",
-                hint=f"Restore that file. Without it the keys are lost: remove {self.directory} to begin anew.",
+                f"the token in {self.tokens} was made with a PIN that {self.pin} no longer holds",
+                hint=f"Restore that file. Without it the keys are lost: remove {self.directory} to start again.",
             )
         for path in (self.pin, self.so_pin):
             if not path.exists():

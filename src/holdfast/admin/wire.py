@@ -63,10 +63,10 @@ class Answer:
         if self.status == http.client.OK:
             return ""
         try:
-            told = ErrorResponse.parse(self.body)
+            response = ErrorResponse.parse(self.body)
         except XksError:
             return f"{self.status} without an error name"
-        return f"{self.status} {told.error_name}: {told.error_message or 'no message'}"
+        return f"{self.status} {response.error_name}: {response.error_message or 'no message'}"
 
 
 class _Readiness(msgspec.Struct):
@@ -76,7 +76,10 @@ class _Readiness(msgspec.Struct):
 
 
 class Wire:
-    """One connection, opened on entering. Raises Invalid for what is no URL, Prerequisite if nobody answers there."""
+    """One connection, opened on entering.
+
+    Raises Invalid for a wrong URL or certificate, Prerequisite if nothing answers.
+    """
 
     def __init__(self, endpoint: str, *, tls: ssl.SSLContext, now: Callable[[], datetime]) -> None:
         self._endpoint = endpoint
@@ -123,10 +126,10 @@ class Wire:
         """Whether GET /ready says that a key operation would succeed now; None from what is not Holdfast."""
         answer = self._exchange("GET", "/ready", b"", {})
         try:
-            told = msgspec.json.decode(answer.body, type=_Readiness)
+            readiness = msgspec.json.decode(answer.body, type=_Readiness)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
-        return told.ready and answer.status == http.client.OK
+        return readiness.ready and answer.status == http.client.OK
 
     def call(self, keystore: KmsConnection, key: ExternalKeyId, operation: Operation, body: bytes) -> Answer:
         """One signed call. Raises AdminError if no answer comes."""
@@ -162,7 +165,8 @@ def _trust_hint(verify_code: int) -> str:
 
 def _url_of(endpoint: str) -> SplitResult:
     refused = Invalid(
-        f"{endpoint!r} is no URL of a proxy", hint="Write scheme, host and port alone: https://xks.example.com:8443"
+        f"{endpoint!r} is not the URL of a proxy",
+        hint="Write only scheme, host and port: https://xks.example.com:8443",
     )
     try:
         url = urlsplit(endpoint)

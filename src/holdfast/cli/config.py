@@ -13,7 +13,7 @@ from holdfast.admin.doctor.references import examine_configuration
 from holdfast.admin.errors import NotFound
 from holdfast.cli import output
 from holdfast.cli.exit_codes import ExitCode
-from holdfast.cli.findings import tell
+from holdfast.cli.findings import report_findings
 from holdfast.cli.options import ConfigOption, JsonOption, configuration_path, read_configuration
 from holdfast.config.errors import ConfigurationError
 from holdfast.config.kinds import literal
@@ -42,7 +42,7 @@ def check(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
             raise
         output.json({"worst": "error", "findings": list(_mistakes(wrong))})
         raise typer.Exit(ExitCode.CONFIGURATION) from None
-    tell(examine_configuration(configuration, now=output.utc_now), as_json=as_json)
+    report_findings(examine_configuration(configuration, now=output.utc_now), as_json=as_json)
 
 
 @app.command()

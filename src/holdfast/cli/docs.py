@@ -25,7 +25,7 @@ def docs(
 ) -> None:
     """List the pages of the documentation, or print one.
 
-    Examples of configurations, the systemd unit, alert rules and dashboard lie beside them.
+    Examples of configurations, the systemd unit, alert rules and the dashboard are beside them.
     """
     folder = documentation()
     pages = {path.stem: path for path in sorted(folder.rglob("*.md")) if path.stem != "README"}
@@ -39,7 +39,7 @@ def docs(
     if name not in pages:
         near = difflib.get_close_matches(name, pages, n=3)
         hint = f"Did you mean {' or '.join(near)}?" if near else "`holdfast docs` lists them."
-        raise NotFound(f"there is no page {page!r}", hint=hint)
+        raise NotFound(f"no page is named {page!r}", hint=hint)
     output.data(pages[name].read_text().rstrip())
 
 

@@ -1,10 +1,10 @@
-"""`holdfast doctor`: finds the mistakes of an installation, and says how each is put right."""
+"""`holdfast doctor`: finds the mistakes of an installation, and how to correct each."""
 
 import typer
 
 from holdfast.admin.doctor.examination import examine
 from holdfast.cli import output
-from holdfast.cli.findings import tell
+from holdfast.cli.findings import report_findings
 from holdfast.cli.options import ConfigOption, JsonOption, read_configuration
 
 app = typer.Typer()
@@ -16,4 +16,4 @@ def doctor(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
     The exit code says the worst: 0 ok or notes, 10 warnings, 11 errors. The output holds no secret.
     """
-    tell(examine(read_configuration(config), now=output.utc_now), as_json=as_json)
+    report_findings(examine(read_configuration(config), now=output.utc_now), as_json=as_json)

@@ -1,4 +1,4 @@
-"""How a command that failed says so: `holdfast: error:` and `hint:` on standard error, and an exit code."""
+"""How a failed command reports: `holdfast: error:` and `hint:` on standard error, and an exit code."""
 
 import sys
 import traceback
@@ -11,7 +11,7 @@ from holdfast.catalog.errors import Unavailable
 from holdfast.cli.exit_codes import ExitCode, exit_code_of
 from holdfast.cli.output import error, say
 
-_DEFECT_HINT = "This is a defect of Holdfast. Please report it with the lines above; they hold no secret of yours."
+_DEFECT_HINT = "This is a defect of Holdfast. Please report it with the lines above; they contain no secrets."
 
 
 def report(failure: BaseException) -> ExitCode:

@@ -1,4 +1,4 @@
-"""How `doctor` and `config check` print findings: what is well as it is found, what is not at the end, worst last."""
+"""How `doctor` and `config check` print findings: what is ok at once, the others at the end, the worst last."""
 
 import shutil
 import textwrap
@@ -22,7 +22,7 @@ _INDENT = " " * 9
 _WIDEST = 110
 
 
-def tell(findings: Iterable[Finding], *, as_json: bool) -> None:
+def report_findings(findings: Iterable[Finding], *, as_json: bool) -> None:
     """Prints the findings, and ends the command with the code of the worst: raises typer.Exit."""
     found = []
     for finding in findings:
@@ -33,13 +33,13 @@ def tell(findings: Iterable[Finding], *, as_json: bool) -> None:
     if as_json:
         output.json({"worst": severity, "findings": found})
     else:
-        _tell_the_rest(found)
+        _print_the_rest(found)
     raise typer.Exit(_CODES.get(severity, ExitCode.OK))
 
 
-def _tell_the_rest(found: list[Finding]) -> None:
+def _print_the_rest(found: list[Finding]) -> None:
     order = list(Severity)
-    told: set[tuple[str, str]] = set()
+    printed: set[tuple[str, str]] = set()
     for finding in sorted(found, key=lambda finding: order.index(finding.severity)):
         if finding.severity is Severity.OK:
             continue
@@ -47,9 +47,9 @@ def _tell_the_rest(found: list[Finding]) -> None:
         output.data("\n" + _wrapped(f"{finding.severity:<8} ", headline))
         for label, text in (("Why", finding.why), ("Remedy", finding.remedy)):
             # What was said of one key already is not said again of the next.
-            if text and (finding.code, text) not in told:
+            if text and (finding.code, text) not in printed:
                 output.data(_wrapped(_INDENT, f"{label}: {text}", deeper="  "))
-                told.add((finding.code, text))
+                printed.add((finding.code, text))
     counts = Counter(finding.severity for finding in found)
     output.data("\n" + ", ".join(f"{counts[kind]} {words[counts[kind] != 1]}" for kind, words in _COUNTED.items()))
 

@@ -1,4 +1,4 @@
-"""`holdfast`: the table of commands, and the way every one of them ends."""
+"""`holdfast`: the table of commands, and how each of them ends."""
 
 import importlib.util
 import sys
@@ -88,7 +88,7 @@ def root(
 def load(name: str) -> Any:
     """The command `name` as Typer runs it."""
     command_app = import_module(_MODULES[name][0]).app
-    # One look for all: plain text, which pipes and the reference take as it is.
+    # Plain text for all commands: pipes and the generated reference use it unchanged.
     command_app.rich_markup_mode = None
     command_app._add_completion = False  # noqa: SLF001 (Typer asks for it at construction only)
     command = typer.main.get_command(command_app)

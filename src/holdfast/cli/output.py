@@ -1,4 +1,4 @@
-"""Data goes to standard output, talk to standard error, so that `holdfast ... | jq` and scripts get data alone."""
+"""Data goes to standard output, all else to standard error, so that `holdfast ... | jq` and scripts get data only."""
 
 import shutil
 import sys
@@ -51,5 +51,5 @@ def _wrapped(line: str) -> str:
 
 
 def utc_now() -> datetime:
-    """The clock, read at the edge of the program."""
+    """The current time, in UTC."""
     return datetime.now(UTC)

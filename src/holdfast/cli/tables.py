@@ -13,7 +13,7 @@ from rich.table import Table
 from holdfast.cli.output import data, say
 
 _WIDE = 10_000
-"""Columns where nobody looks: a pipe or a file."""
+"""Columns where the output goes to a pipe or a file."""
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
@@ -36,7 +36,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) 
 
 
 def fields(row: Mapping[str, object]) -> None:
-    """One thing for a person to read: a field per line."""
+    """One row for a person to read: a field per line."""
     for name, value in row.items():
         data(f"{name.replace('_', ' ')}: {_in_words(value)}")
 

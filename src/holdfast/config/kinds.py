@@ -1,4 +1,4 @@
-"""What a value of the configuration file may be: a parser for each kind, with words for people who got it wrong."""
+"""What a value of the configuration file may be: a parser for each kind, with error messages for people."""
 
 import re
 from collections.abc import Callable
@@ -250,7 +250,7 @@ class Environment:
             raise Refused(f'must be a table as in {{ CKNFAST_LOADSHARING = "1" }}, not {_shown(value)}')
         for name, text in value.items():
             if not self._NAME.fullmatch(name):
-                raise Refused(f"has {name!r}, which is no name of an environment variable")
+                raise Refused(f"has {name!r}, which cannot be the name of an environment variable")
             if not isinstance(text, str) or "\x00" in text:
                 raise Refused(f'gives {name} a value that is not a string: quote it, as in {name} = "1"')
         return dict(value)
@@ -269,7 +269,7 @@ class Token:
             case "slot":
                 if type(chosen) is not int or not 0 <= chosen < 2**64:
                     raise Refused(
-                        f"has a slot that is no slot id: it must be an integer from 0, not {_shown(chosen)}"
+                        f"has a slot that is not a slot id: it must be an integer from 0, not {_shown(chosen)}"
                     )
                 return TokenSelector(slot=chosen)
             case "label":
@@ -280,7 +280,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Where a PIN lies. Its own text never appears in a message: somebody may have written the PIN itself."""
+    """Where a PIN is kept. The value never appears in a message: it may be the PIN itself, by mistake."""
 
     words: ClassVar[str] = "{ file = ... } or { env = ... } or { credential = ... }"
     _EXAMPLE: ClassVar[str] = (
@@ -290,7 +290,7 @@ class Reference:
     def parse(self, value: Any, folder: Path) -> SecretReference:
         """The reference; nothing is read."""
         if not isinstance(value, dict):
-            raise Refused(f"must say where the PIN lies, and never be the PIN: {self._EXAMPLE}")
+            raise Refused(f"must say where the PIN is kept, and must not be the PIN: {self._EXAMPLE}")
         name, chosen = _only_entry(value, tuple(Source), self._EXAMPLE)
         if not isinstance(chosen, str) or not chosen:
             raise Refused(f"must name its {name} in a string: {self._EXAMPLE}")

@@ -1,7 +1,7 @@
-"""Finds the line of every key in a TOML document, which tomllib does not tell.
+"""Finds the line of every key in a TOML document, which tomllib does not give.
 
 The document is known to be valid TOML: tomllib has read it. So only as much of the grammar is here as is needed to
-tell keys from values (TOML 1.0.0, "Keys", "Table", "Array of Tables", "Inline Table").
+distinguish keys from values (TOML 1.0.0, "Keys", "Table", "Array of Tables", "Inline Table").
 """
 
 import re

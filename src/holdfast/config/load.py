@@ -1,4 +1,4 @@
-"""Reads the configuration file, and says everything that is wrong with it at once."""
+"""Reads the configuration file, and reports everything that is wrong with it at once."""
 
 import difflib
 import itertools
@@ -36,7 +36,7 @@ _ANYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 (compared, not bound)
 def load(path: Path) -> Configuration:
     """The configuration in `path`. Raises ConfigurationError.
 
-    Its TLS files can be read, its policies are valid, and nobody else can change it or the libraries it names.
+    Its TLS files can be read, its policies are valid, and no other user can change it or the libraries it names.
     """
     text = read_text(path, language="TOML")
     reader = _Reader(text, path)
@@ -153,7 +153,7 @@ class _Reader:
                 continue
             if not _NAME.fullmatch(name):
                 self._problem(
-                    ("hsm", name), f"`{printable(name)}` is no name of an HSM: use 1 to 64 of A-Z a-z 0-9 _ -"
+                    ("hsm", name), f"`{printable(name)}` cannot be the name of an HSM: use 1 to 64 of A-Z a-z 0-9 _ -"
                 )
             found[name] = self._table(reference.HSM, ("hsm", name))
         return found

@@ -1,4 +1,4 @@
-"""The policy file that `[authorization]` names; its mistakes are told as those of the configuration are."""
+"""The policy file that `[authorization]` names; its mistakes are reported like those of the configuration."""
 
 from pathlib import Path
 

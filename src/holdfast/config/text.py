@@ -7,11 +7,11 @@ from holdfast.config.errors import ConfigurationError, Problem
 from holdfast.config.trust import distrust
 
 MAX_FILE = 1_048_576
-"""Bytes. A longer file is none that somebody wrote."""
+"""Bytes. A longer file is a mistake."""
 
 
 def read_text(path: Path, *, language: str) -> str:
-    """The text of a file that is in `language`, which demands UTF-8, and that nobody else can change.
+    """The text of a file that is in `language`, which demands UTF-8, and that no other user can change.
 
     Raises ConfigurationError.
     """

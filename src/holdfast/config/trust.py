@@ -1,8 +1,8 @@
-"""Who can change a file: nobody else may decide which code runs and which keys are served.
+"""Whether other users can change a file that decides which code runs and which keys are served.
 
 The rule is that of OpenSSH (sshd_config(5), StrictModes): the file, every directory above it and every symbolic link
-on the way belong to root or to the caller, and nobody else can write there. Modes do not matter where the file system
-is mounted read-only.
+on the way belong to root or to the caller, and no other user can write there. Modes do not matter where the file
+system is mounted read-only.
 """
 
 import grp
@@ -18,7 +18,7 @@ _MOST_LINKS = 40  # As Linux follows them.
 def distrust(path: Path) -> str:
     """Why `path` must not be relied on, and what to do: a sentence or two; empty where it can be.
 
-    A file that is missing or out of reach is left to whoever opens it.
+    A file that is missing or cannot be reached is not judged: opening it will fail.
     """
     trusted = _trusted_users()
     try:
@@ -47,7 +47,7 @@ def distrust_library(library: str) -> str:
 
 
 def _trusted_users() -> set[int]:
-    # Whoever owns this program's code can do anything that the program can: a checkout run by root, for example.
+    # The owner of this program's code can do anything that the program can, as where root runs a user's checkout.
     return {0, os.geteuid(), Path(__file__).stat().st_uid}
 
 

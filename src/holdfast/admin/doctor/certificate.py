@@ -27,7 +27,7 @@ _WHY = {
     Rule.SIGNATURE: "Such signatures can be forged.",
     Rule.USAGE: "TLS clients refuse a certificate that was made for something else.",
     Rule.SELF_SIGNED: "KMS trusts public certificate authorities only (its TrustedCertificateAuthorities list).",
-    Rule.CHAIN_ORDER: "A client that gets a chain in the wrong order, or with a foreign certificate, may refuse it.",
+    Rule.CHAIN_ORDER: "A client may refuse a chain in the wrong order, or with an unrelated certificate.",
     Rule.CHAIN_INCOMPLETE: "KMS trusts public authorities only, and needs every certificate between them and yours.",
 }
 _CODES = {

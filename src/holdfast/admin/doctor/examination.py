@@ -132,7 +132,7 @@ def _catalog(catalog: Catalog) -> Iterator[Finding]:
                 subject,
                 "the keystore is blocked",
                 why="Every Encrypt and Decrypt is refused.",
-                remedy=f"`holdfast keystore unblock {keystore.name}` when it shall serve again.",
+                remedy=f"`holdfast keystore unblock {keystore.name}` to let it serve again.",
             )
         if not keystore.credentials:
             yield error(
@@ -157,7 +157,7 @@ def _homeless(configuration: Configuration, keys: list[KeyRow]) -> Iterator[Find
             yield error(
                 "key-without-hsm",
                 f"key {row.keystore}/{row.external_key_id}",
-                f"the key lies in the HSM {row.hsm!r}, for which the configuration has no [hsm.{row.hsm}]",
+                f"the key is in the HSM {row.hsm!r}, for which the configuration has no [hsm.{row.hsm}]",
                 why="Every call for this key fails.",
                 remedy="Add that table again, or correct its name.",
             )

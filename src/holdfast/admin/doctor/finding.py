@@ -1,4 +1,4 @@
-"""What doctor says: one finding per fact looked at."""
+"""What doctor reports: one finding per fact that it checked."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """From good to bad. NOTE: worth knowing; WARNING: will hurt one day; ERROR: does not work, or is not safe."""
+    """From good to bad. NOTE: worth knowing; WARNING: will cause trouble; ERROR: does not work, or is not safe."""
 
     OK = "ok"
     NOTE = "note"
@@ -30,7 +30,7 @@ class Finding:
 
 
 def ok(code: str, subject: str, what: str) -> Finding:
-    """All is well."""
+    """As it should be."""
     return Finding(Severity.OK, code, subject, what)
 
 
@@ -40,7 +40,7 @@ def note(code: str, subject: str, what: str, *, why: str = "", remedy: str = "")
 
 
 def warning(code: str, subject: str, what: str, *, why: str, remedy: str) -> Finding:
-    """Will hurt one day."""
+    """Will cause trouble one day."""
     return Finding(Severity.WARNING, code, subject, what, why, remedy)
 
 

@@ -36,7 +36,7 @@ def examine_policy_names(authorization: Authorization | None, snapshot: Snapshot
     try:
         policies = parse_policies(read_policies(authorization.policies)).policies
     except ConfigurationError:
-        return  # Said by the findings on the file.
+        return  # Reported by the findings on the file.
     keystores = snapshot.keystores.values()
     known = {("Keystore", keystore.name) for keystore in keystores}
     known |= {("ExternalKey", f"{keystore.name}/{key}") for keystore in keystores for key in keystore.keys}

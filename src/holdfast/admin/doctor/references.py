@@ -37,7 +37,7 @@ def _library(subject: str, table: HsmTable) -> Iterator[Finding]:
             "library-untrusted",
             subject,
             f"the library {why}",
-            why="Whoever can change the library controls the proxy and learns its PIN.",
+            why="A user who can change the library controls the proxy and learns its PIN.",
             remedy="Give it, and each directory above it, to root.",
         )
     elif Path(library).is_absolute() and not Path(library).is_file():

@@ -1,4 +1,4 @@
-"""Doctor on the proxy that is running here: what it sees, compared with what a fresh process sees."""
+"""Doctor on the proxy that is running here: what it sees, compared with what a new process sees."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -43,7 +43,7 @@ class RunningProxy:
     now: Callable[[], datetime]
 
     def examine(self, keys_in_hsm: Sequence[KeyRow]) -> Iterator[Finding]:
-        """Findings. `keys_in_hsm` are the registered keys that this process, which is fresh, finds in their HSMs."""
+        """Findings. `keys_in_hsm` are the registered keys that this process, which is new, finds in their HSMs."""
         tls = self.configuration.tls
         if tls is not None and tls.client_ca is not None:
             yield note("proxy-not-asked", _SUBJECT, "skipped: mutual TLS admits only KMS")
@@ -68,7 +68,7 @@ class RunningProxy:
         if self.configuration.tls is not None:
             shown = wires[0].certificate
             if shown != _certificate(self.configuration.tls):
-                # Somebody else may be listening there: it is not sent a signature.
+                # Another program may be listening there: it is not sent a signature.
                 yield warning(
                     "proxy-other-certificate",
                     _SUBJECT,
@@ -79,7 +79,7 @@ class RunningProxy:
                 return
         ready = wires[0].is_ready()
         if ready is None:
-            # It is not sent a signature either: whoever gets one could use it for five minutes.
+            # It is not sent a signature either: it could be used for five minutes.
             yield note(
                 "proxy-foreign",
                 _SUBJECT,
@@ -110,7 +110,7 @@ class RunningProxy:
         try:
             policies = parse_policies(read_policies(authorization.policies))
         except ConfigurationError:
-            return None  # Said by the findings on the file.
+            return None  # Reported by the findings on the file.
 
         def denies(row: KeyRow) -> bool:
             facts = Facts(
@@ -134,7 +134,7 @@ class RunningProxy:
         try:
             connection = self._connection(row.keystore)
         except NotFound:
-            return  # Said by the findings on the catalog.
+            return  # Reported by the findings on the catalog.
         key = ExternalKeyId(row.external_key_id)
         answers = [wire.call(connection, key, Operation.GET_KEY_METADATA, _ASK) for wire in wires]
         refused = [answer.error for answer in answers if answer.error]
@@ -158,7 +158,7 @@ class RunningProxy:
                 why="This module shows a process only the keys that were there when the process called C_Initialize"
                 + (" (nShield, CKNFAST_ASSUME_SINGLE_PROCESS=1, which is its default)." if frozen else "."),
                 remedy="Reload the proxy on each machine (`systemctl reload holdfast`, or SIGHUP): it initialises the"
-                " module anew."
+                " module again."
                 + (
                     ' Or set CKNFAST_ASSUME_SINGLE_PROCESS = "0" in the environment table, at some cost in speed.'
                     if frozen
