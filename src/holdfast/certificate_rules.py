@@ -254,7 +254,7 @@ def _chain(chain: Sequence[x509.Certificate], authorities: Sequence[x509.Certifi
         yield Breach(
             Rule.CHAIN_INCOMPLETE,
             Weight.REFUSED,
-            f"the chain ends at {_subject(last)}, whose issuer {issuer} is no trusted authority here",
+            f"the chain ends at {_subject(last)}, whose issuer {issuer} is not a trusted authority here",
             "Append the missing intermediate certificates to the file; a private authority is for tests only.",
         )
 

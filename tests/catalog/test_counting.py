@@ -161,7 +161,7 @@ def test_a_count_that_falls_far_is_told_and_not_believed() -> None:
         ledger.totals[1] = total
         worker.budget.refresh()
         assert worker.budget.counts()[1] == 2**30 + FIRST_BLOCK
-        assert any("somebody changed the count" in text for text in worker.warnings) is told
+        assert any("someone changed the count" in text for text in worker.warnings) is told
 
 
 def test_a_block_is_refilled_at_half() -> None:

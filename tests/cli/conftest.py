@@ -37,7 +37,8 @@ Run = Callable[..., Result]
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Calls `holdfast` with arguments; standard input is not a terminal."""
-    monkeypatch.delenv("HOLDFAST_CONFIG", raising=False)
+    for name in ("HOLDFAST_CONFIG", "COLUMNS"):  # pytest-xdist sets the second
+        monkeypatch.delenv(name, raising=False)
     environment = dict(os.environ)
     with Path(os.devnull).open() as nothing:
         monkeypatch.setattr("sys.stdin", nothing)

@@ -96,7 +96,7 @@ def test_refusals(run: Run, config: Path, arguments: tuple[str, ...], code: Exit
 
 def test_a_wrong_name_is_told_as_one(run: Run, config: Path) -> None:
     """Not as a wrong path prefix, which the person never gave."""
-    assert "'No Name' is no keystore name" in run("keystore", "create", "No Name", "--config", config).err
+    assert "'No Name' is not a keystore name" in run("keystore", "create", "No Name", "--config", config).err
 
 
 def test_show_says_never_and_any_in_words(run: Run, config: Path) -> None:

@@ -1,4 +1,4 @@
-"""What AWS KMS is told about a keystore: the console's JSON file, the AWS CLI's line, a curl line to try it."""
+"""What AWS KMS has to know about a keystore: the console's JSON file, the AWS CLI's line, a curl line to try it."""
 
 import shlex
 from collections.abc import Iterable

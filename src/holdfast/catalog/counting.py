@@ -220,7 +220,7 @@ class EncryptionBudget:
         if total < heard - _LARGEST_RETURN:
             self._on_warning(
                 f"ALARM: {account.words()}, and the catalog says {total} now: an older catalog was restored, or"
-                " somebody changed the count. This proxy goes on from the higher one"
+                " someone changed the count. This proxy continues with the higher one"
             )
         account.total = max(total, heard)
         before, account.warned_at = account.warned_at, account.total

@@ -26,7 +26,7 @@ class CredentialChanges(Database):
             with self._changing() as connection:
                 identity = keystore_id(connection, keystore)
                 _check_free(connection, access_key_id)
-                # The write lock is held: nobody else can be issuing this id, so the file is ours alone.
+                # The write lock is held: no other process can be issuing this id or writing this file.
                 written = True
                 reference = self._secrets.create(access_key_id, secret)
                 self._insert(connection, identity, access_key_id, reference)

@@ -134,7 +134,7 @@ def _sqlite(url: URL) -> Engine:
 
     @event.listens_for(engine, "checkout")
     def checkout(_connection: DBAPIConnection, _record: ConnectionPoolEntry, _proxy: PoolProxiedConnection) -> None:
-        # An open connection would go on with a file that is no longer there, and never hear of a change again.
+        # An open connection would continue with a file that is no longer there, and never see a change again.
         found = _check_file(path)
         if file and file[0] != found:
             raise Unavailable(

@@ -40,7 +40,7 @@ class CatalogFeed:
 
     `snapshot`, `used` and `stale_for` are for the event loop and never block. A catalog that is down
     leaves the last snapshot serving for `stale_limit` seconds; after that every keystore is blocked. `on_warning` and
-    `on_notice` are called on the feed's threads; notices tell what changed.
+    `on_notice` are called on the feed's threads; notices say what changed.
     """
 
     def __init__(  # noqa: PLR0913 (what one worker gives it)
@@ -140,7 +140,7 @@ class CatalogFeed:
     def _look(self) -> None:
         """Read what stands still, then what changed."""
         asked_at = self._monotonic()
-        # In this order: whoever wrote the file had seen its version in the catalog before.
+        # In this order: the writer of the file had seen its version in the catalog before.
         self._hear_of_others()
         states = self._catalog.states()
         news = self._latest.fleet_size != self._fleet_size or states != self._states

@@ -1,6 +1,6 @@
 """What this machine remembers of the catalog: a database that goes back in time does not undo a stop.
 
-A restored backup, a failover to a replica that lags, or somebody with a database client can bring back an older
+A restored backup, a failover to a replica that lags, or a person with a database client can bring back an older
 catalog: an unblocked keystore, an enabled key, a credential that was retired. So each machine keeps a small file with
 the highest version it has seen and what stood still at that version. A catalog that is older, or that allows more
 without a new version, is doubted: what stands still on either side stands still, until a person accepts the catalog
@@ -56,7 +56,7 @@ class Memory(msgspec.Struct, frozen=True):
         )
 
     def doubt_of(self, found: "Memory") -> str | None:
-        """Why the catalog as found now cannot be believed by somebody who remembers this; None: it can."""
+        """Why the catalog as found now contradicts what is remembered here; None: it does not."""
         if found.version < self.version:
             return f"its version went back from {self.version} to {found.version}"
         if found.version > self.version:
@@ -144,11 +144,11 @@ class MemoryFile:
             ) from None
 
     def changed(self) -> bool:
-        """Whether somebody else has written it since it was last read or written here."""
+        """Whether another process has written it since it was last read or written here."""
         return self._look() != self._stamp
 
     def write(self, memory: Memory) -> bool:
-        """Keep this instead; False: somebody else has written meanwhile, which is to be read first.
+        """Keep this instead; False: another process has written meanwhile; read that first.
 
         Raises Unavailable.
         """

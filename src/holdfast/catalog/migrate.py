@@ -13,7 +13,7 @@ from holdfast.catalog.database import create_sqlite_file, errors_in_words, sqlit
 from holdfast.catalog.errors import SchemaMismatch
 
 _ADVISORY_LOCK = 0x484F4C4446415354
-"""PostgreSQL's name for "somebody upgrades the Holdfast catalog": the letters HOLDFAST."""
+"""PostgreSQL's advisory lock for upgrading the catalog: the letters HOLDFAST."""
 
 
 def upgrade(engine: Engine) -> None:

@@ -15,7 +15,7 @@ from holdfast.catalog.snapshot import Takeover
 from holdfast.xks.types import KeyStatus, UriPathPrefix
 
 NEVER = datetime.fromtimestamp(0, UTC)
-"""Shown for a time that the catalog has not or that is no time."""
+"""Shown for a time that is missing in the catalog or not a time."""
 
 
 @dataclass(frozen=True, slots=True)

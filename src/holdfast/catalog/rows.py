@@ -1,6 +1,6 @@
 """Rows of the database as values, or as a sentence that says what is wrong with them.
 
-The database is a less trusted store: somebody may have written to it by hand, restored half of it, or meant harm.
+The database is a less trusted store: someone may have changed it by hand, restored half of it, or attacked it.
 SQLite keeps any type in any column. So rows are fetched as they lie there and checked one by one.
 """
 
@@ -156,7 +156,7 @@ def is_false(value: object) -> bool:
 
 
 def moment(value: object) -> datetime | None:
-    """A time in UTC; None for what is no time. SQLite keeps times as texts without a zone."""
+    """A time in UTC; None for anything else. SQLite keeps times as texts without a zone."""
     try:
         found = datetime.fromisoformat(value) if isinstance(value, str) else value
     except ValueError:

@@ -30,7 +30,7 @@ class SecretFiles:
         path = self._path(access_key_id)
         try:
             make_directory(self._directory)
-            # What a crash left behind has no row in the catalog: nobody was ever told that secret.
+            # What a crash left behind has no row in the catalog: that secret was never given to anyone.
             path.unlink(missing_ok=True)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as file:

@@ -11,7 +11,7 @@ from holdfast.catalog.errors import Refused, SecretMissing
 from holdfast.xks.secret import Secret
 
 MAX_SECRET = 65_536
-"""Bytes. A longer file is a mistake: somebody pointed at a log or a device."""
+"""Bytes. A longer file is a mistake, for example a log or a device."""
 
 
 class Source(StrEnum):
@@ -38,7 +38,7 @@ class SecretReference:
             raise Refused("a secret's reference is file:PATH, env:NAME or credential:NAME")
         reference = cls(Source(source), name)
         if reference.source is not Source.FILE and not cls._NAME.fullmatch(name):
-            raise Refused(f"{text!r} is no reference: a name has letters, digits, and _ . @ - after the first")
+            raise Refused(f"{text!r} is not a reference: a name has letters, digits, and _ . @ - after the first")
         return reference
 
     def __str__(self) -> str:
@@ -77,7 +77,7 @@ def _read_file(path: Path) -> Secret:
     except OSError as error:
         raise SecretMissing(f"{path} cannot be read: {error.strerror}") from None
     if len(value) > MAX_SECRET:
-        raise SecretMissing(f"{path} has more than {MAX_SECRET} bytes: it is no secret of ours")
+        raise SecretMissing(f"{path} has more than {MAX_SECRET} bytes: it is not a secret that Holdfast wrote")
     return _not_empty(value, str(path))
 
 

@@ -18,7 +18,7 @@ LIVE = timedelta(seconds=60)
 """A proxy that was seen within this time counts as one of the fleet."""
 _FORGOTTEN = timedelta(days=1)
 _COUNTING_LOCK = 0x484F4C44434F554E
-"""PostgreSQL's name for "somebody counts encryptions": the letters HOLDCOUN."""
+"""PostgreSQL's advisory lock for counting encryptions: the letters HOLDCOUN."""
 _CHUNK = 500
 """Rows asked for by their ids in one query."""
 
@@ -130,7 +130,7 @@ def _add(connection: Connection, counts: Mapping[int, int]) -> None:
 
 
 def _totals(connection: Connection, generations: Collection[int] | None) -> dict[int, int]:
-    """What each generation's HSM key has encrypted at most: NIST's limit is the key's, whoever uses it.
+    """What each generation's HSM key has encrypted at most: NIST's limit is for the key, however many use it.
 
     Rows share the count if they have the same label in the same token: the token's serial number decides, and the
     HSM's name in the configuration where that is not known; unless both have a CKA_ID and these differ. A generation

@@ -95,7 +95,7 @@ class View:
         whole = self.version == 0 or states.removed > self.version or states.version < self.version
         touched = [] if whole else _ids(connection, self.version)
         if not whole and not touched and states.version != self.version:
-            # No key says that it changed. Either a keystore or credential did, or somebody wrote rows by hand.
+            # No key says that it changed. Either a keystore or credential did, or a person changed rows by hand.
             whole = not _others_changed(connection, self.version)
         fetched = self._fetch_keys(connection, None if whole else touched, pulse)
         first = self.version == 0
@@ -264,7 +264,7 @@ class View:
                 self.keystores[row.id] = before if before is not None and _same(before, made) else made
 
     def _keystore(self, row: Row[Any], shelf: _Shelf, secrets: dict[str, SecretAccessKey]) -> Keystore | None:
-        """The keystore; blocked where its row is wrong, None where nothing tells its path prefix."""
+        """The keystore; blocked where its row is wrong, None if its path prefix is not known."""
         said = f"the keystore {rows.plain(row.name)} (keystores row {row.id})"
         try:
             prefix = rows.prefix(row)

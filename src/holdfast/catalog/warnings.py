@@ -32,5 +32,5 @@ class Warnings:
             yield
         except CatalogError as error:
             self.say(f"{error.message}; {consequence}")
-        except Exception as error:  # noqa: BLE001 (the thread that finds blocked keys must outlive any mistake of ours)
+        except Exception as error:  # noqa: BLE001 (the thread that finds blocked keys must survive any fault of Holdfast's)
             self.say(f"the catalog's feed failed, {type(error).__name__}: {error}; {consequence}")

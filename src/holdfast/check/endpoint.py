@@ -88,7 +88,7 @@ class Endpoint:
 
     @property
     def url(self) -> str:
-        """The endpoint as KMS would be told it."""
+        """The endpoint as it would be configured in KMS."""
         return f"https://{self.host_header}"
 
     def path(self, *segments: str) -> str:

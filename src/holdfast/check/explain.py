@@ -75,7 +75,7 @@ def refusal_title(refusal: Refusal) -> str:
 _WITH_A_MESSAGE_OF_THE_SPEC: Final = {name for error in KMS_ERRORS.values() for name in exceptions(error)} | {
     "KMSInternalException"
 }
-"""Exceptions whose message tells which failure of the proxy is behind them, if one is."""
+"""Exceptions whose message says which failure of the proxy is behind them, if one is."""
 
 
 def _short(name: str) -> str:

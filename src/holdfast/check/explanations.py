@@ -30,7 +30,7 @@ class _KmsException(Explanation, frozen=True, forbid_unknown_fields=True):
 class Refusal:
     """An exception of KMS's own, with no failure of the proxy behind it.
 
-    `says` is the part of its message that tells it from others of that name, if any.
+    `says` is the part of its message that distinguishes it from others of that name, if any.
     """
 
     exception: str

@@ -182,7 +182,7 @@ class Session:
         return self._connection.exchange(octets)
 
     def _second_try(self, octets: bytes, about: str) -> Response:
-        # A server may close an idle connection at any moment (RFC 9112, 9.3.1): that is no fault of the request.
+        # A server may close an idle connection at any moment (RFC 9112, 9.3.1): that is not a fault of the request.
         try:
             return self._exchange(octets)
         except WireError as error:

@@ -59,7 +59,7 @@ def issue(
             return
         identity, secret = new_credential()
         if output_file is not None:
-            # First the file: a secret of no credential opens nothing, a credential of which nobody has the secret
+            # First the file: a secret of no credential opens nothing, a credential whose secret is lost
             # would stay behind.
             create_file(output_file, secret.reveal() + b"\n")
         try:
@@ -113,7 +113,7 @@ def retire(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """End a credential for ever, after showing when it was last used."""
+    """End a credential permanently, after showing when it was last used."""
     with installation(config) as here:
         row = find_credential(here.catalog, access_key_id)
         if row.retired_at is None:

@@ -82,7 +82,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class KmsEvent:
-    """One request as CloudTrail would tell it, with the proxy calls that it led to. Holds no plaintext."""
+    """One request as CloudTrail would show it, with the proxy calls that it led to. Holds no plaintext."""
 
     request_id: str
     operation: str | None = None

@@ -1,4 +1,4 @@
-"""One HTTPS connection to a proxy: HTTP/1.1 by h11 on asyncio, IPv4, with each stage's failures told apart."""
+"""One HTTPS connection to a proxy: HTTP/1.1 by h11 on asyncio, IPv4, with different failures for each stage."""
 
 import asyncio
 import socket

@@ -98,7 +98,7 @@ async def update(call: Call, service: Service) -> Output:
 
 
 async def connect(call: Call, service: Service) -> Output:
-    """ConnectCustomKeyStore: begins. DescribeCustomKeyStores tells how it ended."""
+    """ConnectCustomKeyStore: begins. DescribeCustomKeyStores shows how it ended."""
     store = of_id(call, service)
     if store.connection_state in {DISCONNECTING, FAILED}:
         raise _wrong_state(store, "connect it")

@@ -90,7 +90,7 @@ class CloudWatch:
             self._managers.labels(store_id, state.value).set(states[state])
 
     def proxy_forgotten(self, store_id: str) -> None:
-        """Ends the time series that tell of a proxy which KMS does not ask any more."""
+        """Ends the time series of a proxy that KMS does not call any more."""
         for gauge in (self._certificate, self._credential, self._managers):
             gauge.remove_by_labels({"CustomKeyStoreId": store_id})
 

@@ -1,4 +1,4 @@
-"""What AWS KMS tells its callers for each failure of an external key store proxy: one table, pure data.
+"""What AWS KMS answers its callers for each failure of an external key store proxy: one table, pure data.
 
 Its rows are the spec's (section "Error codes", KMS Considerations); the connection error codes are those of
 KMS's API model. The local KMS answers with it, `holdfast explain` reads it backwards.
@@ -12,7 +12,7 @@ from holdfast.xks.errors import ErrorName
 
 
 class OperationGroup(StrEnum):
-    """The groups of KMS operations that the spec's table tells apart."""
+    """The groups of KMS operations that the spec's table distinguishes."""
 
     KEY_STORE = "CreateCustomKeyStore, UpdateCustomKeyStore"
     CREATE_KEY = "CreateKey"
@@ -207,7 +207,7 @@ KMS_ERRORS: Final[dict[ErrorName | Failure, KmsError]] = {
         create_key=_STORE_STATE,
     ),
 }
-"""Every `errorName` and every failure, with what KMS's caller is told."""
+"""Every `errorName` and every failure, with what KMS's caller gets."""
 
 RETRYABLE: Final = frozenset(
     (

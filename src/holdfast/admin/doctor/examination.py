@@ -117,7 +117,7 @@ def _catalog(catalog: Catalog) -> Iterator[Finding]:
             "catalog-row",
             "catalog",
             sentence,
-            why="Holdfast did not write this row as it is: somebody changed the database, or restored a part of it.",
+            why="Holdfast did not write this row as it is: someone changed the database, or restored a part of it.",
             remedy="Find out who changed it. Then restore the catalog from its backup, or correct the row.",
         )
     if not snapshot.keystores:

@@ -92,7 +92,7 @@ def other_algorithm(session: Session) -> str:
 def trial_decrypt(session: Session) -> str:
     """Asks for a CDIV on --encrypt-only, where a trial decrypt cannot succeed: a CDIV then was not earned.
 
-    With an ordinary key nobody can see from outside whether the trial was made, nor whether the value was computed
+    With an ordinary key it cannot be seen from outside whether the trial was made, nor whether the value was computed
     before it.
     """
     key = named(session.keys.encrypt_only, "--encrypt-only")

@@ -25,9 +25,7 @@ _UNSUPPORTED = Source(
 )
 
 
-@check(
-    "USE-01", "keyUsage tells the truth of an encrypt-only key", level=Level.MUST, source=_USAGE, needs=("META-03",)
-)
+@check("USE-01", "keyUsage is right for an encrypt-only key", level=Level.MUST, source=_USAGE, needs=("META-03",))
 def encrypt_only_usage(session: Session) -> str:
     """Reads the metadata of --encrypt-only."""
     return _usage_is(session, named(session.keys.encrypt_only, "--encrypt-only"), {"ENCRYPT"})
@@ -42,9 +40,7 @@ def encrypt_only(session: Session) -> str:
     return refused(_decrypt(session, key), ErrorName.INVALID_KEY_USAGE, what=f"Decrypt with {key}")
 
 
-@check(
-    "USE-03", "keyUsage tells the truth of a decrypt-only key", level=Level.MUST, source=_USAGE, needs=("META-03",)
-)
+@check("USE-03", "keyUsage is right for a decrypt-only key", level=Level.MUST, source=_USAGE, needs=("META-03",))
 def decrypt_only_usage(session: Session) -> str:
     """Reads the metadata of --decrypt-only."""
     return _usage_is(session, named(session.keys.decrypt_only, "--decrypt-only"), {"DECRYPT"})
@@ -52,15 +48,13 @@ def decrypt_only_usage(session: Session) -> str:
 
 @check("USE-04", "A decrypt-only key does not encrypt", level=Level.MUST, source=_UNSUPPORTED, needs=("META-01",))
 def decrypt_only(session: Session) -> str:
-    """Encrypts with --decrypt-only. That Decrypt works cannot be shown: nobody can make a ciphertext for it."""
+    """Encrypts with --decrypt-only. That Decrypt works cannot be shown: a ciphertext for it cannot be made."""
     key = named(session.keys.decrypt_only, "--decrypt-only")
     response = session.call(Operation.ENCRYPT, encrypt_body(fresh_plaintext()), key=key)
     return refused(response, ErrorName.INVALID_KEY_USAGE, what=f"Encrypt with {key}")
 
 
-@check(
-    "USE-05", "keyUsage tells the truth of a key of neither use", level=Level.MUST, source=_USAGE, needs=("META-03",)
-)
+@check("USE-05", "keyUsage is right for a key of neither use", level=Level.MUST, source=_USAGE, needs=("META-03",))
 def no_use_usage(session: Session) -> str:
     """Reads the metadata of --no-use."""
     return _usage_is(session, named(session.keys.no_use, "--no-use"), set())
