@@ -21,9 +21,9 @@ _MOST_ENCRYPTIONS = 2**32
 
 
 def require_keystore_name(name: str) -> None:
-    """Raises Refused for what is no name of a keystore. A slash and such a name is always a path prefix."""
+    """Raises Refused for an invalid name. Every valid name, prefixed with a slash, is also a valid path prefix."""
     if not KEYSTORE_NAME.fullmatch(name):
-        raise Refused(f"{name!r} is no keystore name: use 1 to 63 of a-z 0-9 -, not beginning with -")
+        raise Refused(f"{name!r} is not a keystore name: use 1 to 63 of a-z 0-9 -, not beginning with -")
 
 
 class KeystoreChanges(Database):
