@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import subprocess
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from holdfast.ekm.pkcs11 import ckr
-from holdfast.operations.event import Event
+from holdfast.operations.event import Event, RecordUnavailable
 from holdfast.proxy import event_log
 from holdfast.proxy.event_log import CAPACITY, REFUSALS_AT_ONCE, EventLog, Record, ascii_only, decision
 from holdfast.proxy.log_sink import LogSink, NotWritten
@@ -182,6 +183,40 @@ def test_lines_wait_for_a_sink_that_takes_nothing_and_are_written_in_their_order
         f"the event log cannot be written: No space left on device; up to {CAPACITY} lines wait until it can",
         "the event log can be written again",
     ]
+
+
+def test_a_write_that_does_not_return_counts_as_a_failure_while_it_lasts() -> None:
+    now = 0.0
+    sink = _Blocked()
+    log = EventLog(sink, ckr_name=ckr.name, worker=1, on_warning=print, monotonic=lambda: now)
+    log.start()
+    log.append(AUDIT)
+    assert sink.entered.wait(5)
+    assert log.trouble() is None
+    now = 3.0
+    assert "a write has not returned for 3 s" in str(log.trouble())
+    with pytest.raises(RecordUnavailable):
+        log.require()
+    sink.released.set()
+    log.close()
+    assert log.trouble() is None
+
+
+def test_a_record_whose_answer_was_withheld_is_not_written_later_and_does_not_count_as_success(
+    tmp_path: Path,
+) -> None:
+    sink = _FullAtFirst(sink_of(tmp_path / "log"))
+    log = EventLog(sink, ckr_name=ckr.name, worker=1, on_warning=print, required=True)
+
+    async def withheld() -> bool:
+        # The thread does not run yet: nothing is written in time.
+        return await log.recorded(AUDIT, within=0.01)
+
+    assert asyncio.run(withheld()) is False
+    log.start()
+    log.close()
+    assert not sink.refused.is_set()
+    assert (tmp_path / "log").read_bytes() == b""
 
 
 def test_half_a_line_is_cut_off_the_file_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

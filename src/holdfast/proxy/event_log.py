@@ -38,6 +38,8 @@ SUMMARY_INTERVAL = 1.0
 """Seconds between two lines that say how many refusals were left out."""
 RETRY = 0.5
 """Seconds between two attempts to write while the sink takes nothing."""
+STALLED = 1.0
+"""Seconds after which a write that has not returned counts as a failure."""
 LOSS_INTERVAL = 60.0
 """Seconds between two messages that say how many lines are lost."""
 _CLOSE_TIMEOUT = 2.0
@@ -114,6 +116,7 @@ class EventLog:
         """Refusals before authentication that were counted and not written."""
         self._summarized = 0
         self._failure: str | None = None
+        self._writing_since: float | None = None
         self._loss_reported = 0
         self._loss_reported_at = float("-inf")
 
@@ -123,7 +126,10 @@ class EventLog:
 
     def trouble(self) -> str | None:
         """Why lines cannot be written at present; None if they can."""
-        return None if self._failure is None else f"the event log cannot be written: {self._failure}"
+        since, failure = self._writing_since, self._failure
+        if since is not None and self._monotonic() - since > STALLED:
+            failure = f"a write has not returned for {self._monotonic() - since:.0f} s; is its reader running?"
+        return None if failure is None else f"the event log cannot be written: {failure}"
 
     def require(self) -> None:
         """Raises RecordUnavailable while lines cannot be written."""
@@ -223,7 +229,7 @@ class EventLog:
             batch = _take(self._audit, _BATCH)
             if len(batch) < _BATCH and self._refusals:
                 batch = sorted(batch + _take(self._refusals, _BATCH), key=lambda waiting: waiting.record.ended)
-            if not self._write(batch):
+            if batch and not self._write(batch):
                 return
 
     def _write(self, batch: list[_Waiting]) -> bool:
@@ -231,7 +237,7 @@ class EventLog:
         lines = [self._line(waiting.record) for waiting in batch]
         gone = False
         try:
-            self._sink.write(b"".join(lines))
+            self._hand_over(b"".join(lines))
         except OSError as error:
             written = error.lines if isinstance(error, NotWritten) else 0
             gone = error.errno == errno.EPIPE
@@ -250,6 +256,13 @@ class EventLog:
         self._audit.extendleft(waiting for waiting in reversed(left) if _is_audit(waiting))
         self._refusals.extendleft(waiting for waiting in reversed(left) if not _is_audit(waiting))
         return written == len(batch)
+
+    def _hand_over(self, lines: bytes) -> None:
+        self._writing_since = self._monotonic()
+        try:
+            self._sink.write(lines)
+        finally:
+            self._writing_since = None
 
     def _line(self, record: Record) -> bytes:
         try:
@@ -275,7 +288,7 @@ class EventLog:
         )
         line.left_out = left_out
         try:
-            self._sink.write(_ENCODER.encode(line) + b"\n")
+            self._hand_over(_ENCODER.encode(line) + b"\n")
         except OSError as error:
             self._fail(error.strerror or str(error))
         else:
