@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
+
+from holdfast.trust import client_context
 
 T = TypeVar("T")
 
@@ -365,7 +366,7 @@ def is_ready(url: str, authority: Path | None = None) -> bool:
 
 def fetch(url: str, authority: Path | None = None) -> str:
     """What a URL on this machine answers."""
-    context = ssl.create_default_context(cafile=authority) if authority else None
+    context = client_context(authority) if authority else None
     with urlopen(url, timeout=5, context=context) as response:  # noqa: S310 (addresses of our own)
         text: str = response.read().decode()
     return text

@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from tests.server.certificates import Authority
 
+from holdfast import trust
 from holdfast.admin.local_tls import LIFETIME, LocalTls, ensure_local_tls
 
 NOW = datetime.now(UTC)
@@ -28,7 +29,7 @@ def handshake(files: LocalTls, host: str) -> None:
     """Connects a verifying client to a server with these files; raises what the client's handshake raises."""
     server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server_context.load_cert_chain(files.certificate, files.private_key)
-    client_context = ssl.create_default_context(cafile=files.authority)
+    client_context = trust.client_context(files.authority)
     client_context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_STRICT
     ours, theirs = socket.socketpair()
     ours.settimeout(5)

@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
+from tests.server.certificates import SIGNS_CERTIFICATES, identified
 
 _DAY = timedelta(days=1)
 
@@ -27,22 +28,11 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Holdfast test CA")])
         certificate = (
-            _builder(name, name, key.public_key(), -2 * _DAY, 30 * _DAY)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(
-                x509.KeyUsage(
-                    digital_signature=True,
-                    key_cert_sign=True,
-                    crl_sign=True,
-                    content_commitment=False,
-                    key_encipherment=False,
-                    data_encipherment=False,
-                    key_agreement=False,
-                    encipher_only=False,
-                    decipher_only=False,
-                ),
-                critical=True,
+            identified(
+                _builder(name, name, key.public_key(), -2 * _DAY, 30 * _DAY), key.public_key(), key.public_key()
             )
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(SIGNS_CERTIFICATES, critical=True)
             .sign(key, hashes.SHA256())
         )
         path = folder / "ca.pem"
@@ -62,8 +52,16 @@ class Authority:
         key = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name or name)])
         certificate = (
-            _builder(
-                subject, self.certificate.subject, key.public_key(), min(days * _DAY, 0 * _DAY) - _DAY, days * _DAY
+            identified(
+                _builder(
+                    subject,
+                    self.certificate.subject,
+                    key.public_key(),
+                    min(days * _DAY, 0 * _DAY) - _DAY,
+                    days * _DAY,
+                ),
+                key.public_key(),
+                self.key.public_key(),
             )
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
             .sign(self.key, hashes.SHA256())

@@ -175,22 +175,48 @@ def test_defect_is_reported_as_one(run: Run, monkeypatch: pytest.MonkeyPatch, ca
     assert "defect of Holdfast" in done.err
 
 
-def test_reader_that_goes_away_is_no_defect(catalog_only: Path) -> None:
-    """`holdfast ... | head -0`."""
+@pytest.mark.parametrize("streams", ["1", "2", "1 and 2"])
+@pytest.mark.parametrize(
+    ("arguments", "unbuffered"),
+    [(("keystore", "list", "--json"), ""), (("--help",), ""), (("--help",), "1"), (("nonsense",), "")],
+)
+def test_a_reader_that_goes_away_is_no_defect(
+    catalog_only: Path, arguments: tuple[str, ...], streams: str, unbuffered: str
+) -> None:
+    """`holdfast ... | true`: quiet, and as a program ends that SIGPIPE ended, if it had something to say there."""
     reading, writing = os.pipe()
     os.close(reading)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "holdfast", "keystore", "list", "--json", "--config", str(catalog_only)],
-            stdout=writing,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-            timeout=30,
-        )
-    finally:
-        os.close(writing)
-    assert (done.returncode, done.stderr) == (ExitCode.FAILED, "")
+    done = subprocess.run(
+        [sys.executable, "-m", "holdfast", *arguments],
+        stdout=writing if "1" in streams else subprocess.PIPE,
+        stderr=writing if "2" in streams else subprocess.PIPE,
+        env={**os.environ, "HOLDFAST_CONFIG": str(catalog_only), "PYTHONUNBUFFERED": unbuffered},
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    os.close(writing)
+    speaks_on = "2" if arguments == ("nonsense",) else "1"
+    if speaks_on in streams:
+        assert (done.returncode, done.stdout or "", done.stderr or "") == (ExitCode.UNREAD, "", "")
+    else:
+        assert done.returncode == (ExitCode.USAGE if arguments == ("nonsense",) else ExitCode.OK)
+
+
+def test_output_that_cannot_be_written_is_a_failure(catalog_only: Path) -> None:
+    """A full disk: an exit code of 0 would say that all the data are there."""
+    command = [sys.executable, "-m", "holdfast", "keystore", "list", "--json", "--config", str(catalog_only)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stderr) == (
+        ExitCode.FAILED,
+        "holdfast: error: [Errno 28] No space left on device\n",
+    )
+
+
+def test_without_standard_streams_a_command_still_ends_by_its_exit_code(catalog_only: Path) -> None:
+    command = f"exec {sys.executable} -m holdfast keystore list --config {catalog_only} >&- 2>&-"
+    assert subprocess.run(["/bin/sh", "-c", command], check=False, timeout=30).returncode == ExitCode.OK
 
 
 @pytest.mark.parametrize("arguments", ["-h", "--help", "keystore -h", "key create -h"])

@@ -14,6 +14,8 @@ from botocore.credentials import Credentials
 from tests.kms.clients import LocalKms
 from tests.kms.tls import Authority
 
+from holdfast.trust import client_context
+
 Exchange = tuple[bytes, list[bytes]]
 
 
@@ -86,7 +88,7 @@ def test_clients_can_connect_by_https(
     file = authority.server_file("127.0.0.1")
     served = start(tls_certificate=file, tls_key=file)
     with pytest.raises(ssl.SSLError):
-        _connect(served, ssl.create_default_context())
+        _connect(served, client_context(None))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(served.settings.credentials))
     client = boto3.Session(profile_name="alice").client(
         "kms", endpoint_url=served.url, region_name="us-east-1", verify=str(authority.pem), config=Config()

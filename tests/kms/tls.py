@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from tests.server.certificates import SIGNS_CERTIFICATES
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Authority:
             _builder(subject, subject, private_key, days=30)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(private_key.public_key()), critical=False)
+            .add_extension(SIGNS_CERTIFICATES, critical=True)
             .sign(private_key, hashes.SHA256())
         )
         pem = directory / f"{name}.pem"

@@ -32,11 +32,13 @@ class Authority:
     def __init__(self, directory: Path, name: str = "authority") -> None:
         self._directory = directory
         self._key = ec.generate_private_key(ec.SECP256R1())
+        signer = self._key.public_key()
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.certificate = directory / f"{name}.pem"
         built = (
-            _builder(self._name, self._name, self._key.public_key(), timedelta(days=30))
+            identified(_builder(self._name, self._name, signer, timedelta(days=30)), signer, signer)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(SIGNS_CERTIFICATES, critical=True)
             .sign(self._key, hashes.SHA256())
         )
         self.certificate.write_bytes(built.public_bytes(serialization.Encoding.PEM))
@@ -58,7 +60,9 @@ class Authority:
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         certificate = (
-            _builder(subject, self._name, key.public_key(), valid)
+            identified(
+                _builder(subject, self._name, key.public_key(), valid), key.public_key(), self._key.public_key()
+            )
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .sign(self._key, hashes.SHA256())
         )
@@ -70,6 +74,31 @@ class Authority:
             )
         )
         return pair
+
+
+SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=True,
+    key_cert_sign=True,
+    crl_sign=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+"""The key usage of an authority."""
+
+
+def identified(
+    builder: x509.CertificateBuilder,
+    subject: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
+    issuer: ec.EllipticCurvePublicKey,
+) -> x509.CertificateBuilder:
+    """With both key identifiers, which clients ask for that take RFC 5280 strictly, as Python's since 3.13."""
+    return builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(subject), critical=False).add_extension(
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer), critical=False
+    )
 
 
 def _builder(

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from holdfast.trust import client_context
 from holdfast.xks.encoding import decode_base64, decode_json_object, encode_base64
 from holdfast.xks.sigv4 import Credential, sign
 from holdfast.xks.types import ExternalKeyId, Operation
@@ -153,7 +154,7 @@ class Caller:
 
 def trusting(authority: Path, *, client: tuple[Path, Path] | None = None) -> ssl.SSLContext:
     """A client context that trusts `authority`, with a certificate and key of its own where given."""
-    context = ssl.create_default_context(cafile=str(authority))
+    context = client_context(authority)
     if client is not None:
         context.load_cert_chain(*client)
     return context

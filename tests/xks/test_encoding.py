@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.xks.encoding import decode_base64, decode_json_object, encode_base64
+from holdfast.xks.encoding import MAX_DEPTH, decode_base64, decode_json_object, encode_base64
 from holdfast.xks.errors import ErrorName, XksError
 
 JSON_VALUES = st.recursive(
@@ -125,6 +125,12 @@ REFUSED = {
     "nested arrays": b'{"a":' + b"[" * 60_000,
     "nested objects": b'{"a":' * 10_000,
     "closed nested arrays": b'{"a":' + b"[" * 30_000 + b"]" * 30_000 + b"}",
+    "closed nested objects": b'{"a":' * 30_000 + b"1" + b"}" * 30_000,
+    "one level too many": b'{"a":' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}",
+    "one level too many behind strings of brackets": b'{"b":"]]\\"]","a":'
+    + b"[" * MAX_DEPTH
+    + b"]" * MAX_DEPTH
+    + b"}",
 }
 
 
@@ -144,7 +150,9 @@ def test_other_json_is_refused(body: bytes) -> None:
         (b'{"a":1e400}', {"a": float("inf")}),
         (b'{"":null}', {"": None}),
         (b'{"a":"\\u0000"}', {"a": "\0"}),
-        (b'{"a":' + b"[" * 100 + b"]" * 100 + b"}", None),
+        (b'{"a":' + b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1) + b"}", None),
+        (b'{"a":"' + b"[{" * 1000 + b'"}', {"a": "[{" * 1000}),
+        (b'{"a":[' + b"[]," * 1000 + b"[]]}", {"a": [[]] * 1001}),
     ],
 )
 def test_unusual_json_that_is_json_is_read(body: bytes, value: dict[str, Any] | None) -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from holdfast.admin.errors import AdminError, Invalid, Prerequisite
 from holdfast.admin.kms_connection import TRIAL_REGION, KmsConnection
+from holdfast.trust import client_context
 from holdfast.xks.errors import XksError
 from holdfast.xks.messages import ErrorResponse
 from holdfast.xks.sigv4 import Credential, sign
@@ -32,7 +33,7 @@ TIMEOUT = 10.0
 def trusting(authority: Path | None) -> ssl.SSLContext:
     """TLS that trusts the authority in a PEM file; None: the system's authorities. Raises Invalid."""
     try:
-        return ssl.create_default_context(cafile=authority)
+        return client_context(authority)
     except (OSError, ssl.SSLError) as failure:
         reason = "it holds no certificate in PEM form" if isinstance(failure, ssl.SSLError) else failure.strerror
         raise Invalid(
@@ -43,7 +44,7 @@ def trusting(authority: Path | None) -> ssl.SSLContext:
 
 def trusting_any() -> ssl.SSLContext:
     """TLS that accepts every certificate, for a caller that compares `Wire.certificate` itself."""
-    context = ssl.create_default_context()
+    context = client_context(None)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context

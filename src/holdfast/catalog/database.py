@@ -158,11 +158,15 @@ def _open_sqlite(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{path.as_uri()}?mode=rw", uri=True, timeout=_SQLITE_BUSY, isolation_level=None, check_same_thread=False
     )
-    # A text that is not UTF-8 is one bad value, and by default an error for the whole query.
-    connection.text_factory = lambda octets: octets.decode("utf-8", "surrogateescape")
-    connection.execute("PRAGMA foreign_keys = ON")
-    # FULL: after a power loss every reserved encryption is still reserved. NORMAL may lose the latest commits.
-    connection.execute("PRAGMA synchronous = FULL")
+    try:
+        # A text that is not UTF-8 is one bad value, and by default an error for the whole query.
+        connection.text_factory = lambda octets: octets.decode("utf-8", "surrogateescape")
+        connection.execute("PRAGMA foreign_keys = ON")
+        # FULL: after a power loss every reserved encryption is still reserved. NORMAL may lose the latest commits.
+        connection.execute("PRAGMA synchronous = FULL")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

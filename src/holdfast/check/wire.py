@@ -9,6 +9,8 @@ from typing import Any, Self
 
 import httptools
 
+from holdfast.trust import client_context
+
 TIMEOUT = 5.0
 """Seconds to wait for an endpoint: far beyond KMS's 0.25, so that a slow one is measured and not guessed."""
 _READ_SIZE = 65536
@@ -170,10 +172,8 @@ class _Collector:
 
 def tls_context(ca: str | None, client_certificate: str | None, *, verify: bool) -> ssl.SSLContext:
     """A client's context. `ca` is a PEM file that replaces the system's trust store."""
-    context = ssl.create_default_context(cafile=ca)
+    context = client_context(ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Python 3.13 sets it by default: the verdict on a certificate must not depend on the version of Python.
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     context.set_alpn_protocols(["http/1.1"])
     if client_certificate is not None:
         context.load_cert_chain(client_certificate)

@@ -31,6 +31,7 @@ class ExitCode(IntEnum):
     DENIED = 13
     INCOMPLETE = 14
     INTERRUPTED = 130
+    UNREAD = 141
 
 
 MEANINGS = {
@@ -50,6 +51,7 @@ MEANINGS = {
     ExitCode.DENIED: "Of `authorization`: the policies deny the request, or one that was not denied.",
     ExitCode.INCOMPLETE: "Of `migrate`: done, except for keys or key stores that were not taken over.",
     ExitCode.INTERRUPTED: "Interrupted with Ctrl-C.",
+    ExitCode.UNREAD: "Nobody reads the output any more, as in `holdfast key list | true`.",
 }
 """For the reference; a test holds it complete."""
 

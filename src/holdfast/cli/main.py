@@ -1,6 +1,7 @@
 """`holdfast`: the table of commands, and how each of them ends."""
 
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -100,16 +101,46 @@ def load(name: str) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code of a command line, by default that of this process; failures are reported on standard error."""
+    stdout, stderr = sys.stdout, sys.stderr
+    try:
+        return _run(arguments)
+    except BrokenPipeError:
+        # The reader of the output has gone, as in `holdfast key list | true`.
+        return ExitCode.UNREAD
+    except SystemExit:
+        if sys.stdout is stdout:
+            raise
+        # Typer has seen it first, put other streams in place of these and ended with 1.
+        sys.stdout, sys.stderr = stdout, stderr
+        return ExitCode.UNREAD
+    finally:
+        _discard_what_cannot_be_written()
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     command = typer.main.get_command(app)
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given[:1] == ["help"]:
         given = [*given[1:], "--help"]
     try:
         result = command.main(given, prog_name="holdfast", standalone_mode=False)
+        if sys.stdout is not None:
+            # Here a failure can be reported; at the interpreter's exit it cannot.
+            sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of our output has gone, as in `holdfast key list | head`. Nothing more can be said there.
-        sys.stdout = None  # so that the interpreter does not flush it at exit
-        return ExitCode.FAILED
+        raise
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (the outermost place, which reports it)
         return report(error)
     return int(result) if isinstance(result, int) else ExitCode.OK
+
+
+def _discard_what_cannot_be_written() -> None:
+    """Else the interpreter tries once more at its exit, complains, and replaces the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            descriptor = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(descriptor, stream.fileno())
+            os.close(descriptor)

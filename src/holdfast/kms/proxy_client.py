@@ -10,6 +10,7 @@ from pathlib import Path
 
 from holdfast.kms.https import Certificate, Connection, HttpResponse, Progress, Stage, StageFailed
 from holdfast.kms.settings import Address
+from holdfast.trust import client_context
 from holdfast.xks import sigv4
 from holdfast.xks.errors import ErrorName, XksError
 from holdfast.xks.kms_errors import Failure
@@ -54,14 +55,12 @@ class Reply:
 def tls_context(ca: Path | None) -> ssl.SSLContext:
     """The TLS that KMS speaks: 1.2 or 1.3 with the spec's suites. Raises OSError for an unreadable `ca`."""
     try:
-        context = ssl.create_default_context(cafile=ca)
+        context = client_context(ca)
     except OSError as error:
         # OpenSSL does not say which file.
         raise OSError(error.errno, f"cannot use the CA file {ca}: {error.strerror}") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_TLS12_CIPHERS)
-    # Python 3.13 sets it by default: the verdict on a certificate must not depend on the version of Python.
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
 
 

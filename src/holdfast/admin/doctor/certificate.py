@@ -1,6 +1,5 @@
 """Doctor on the server's certificate: its key, its chain, its names and its days."""
 
-import ssl
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,6 +14,7 @@ from cryptography.utils import CryptographyDeprecationWarning
 from holdfast.admin.doctor.finding import Finding, Severity, error, ok, warning
 from holdfast.certificate_rules import Breach, Rule, Weight, alternative_names, common_names, judge
 from holdfast.config.model import Tls
+from holdfast.trust import client_context
 
 _WHY = {
     Rule.COMMON_NAME: "KMS demands that the common name is the host of XksProxyUriEndpoint, or its wildcard.",
@@ -101,7 +101,7 @@ def _system_authorities() -> list[x509.Certificate] | None:
     with warnings.catch_warnings():
         # Some root certificates are older than RFC 5280 and break its rules.
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-        for der in ssl.create_default_context().get_ca_certs(binary_form=True):
+        for der in client_context(None).get_ca_certs(binary_form=True):
             with suppress(ValueError):
                 found.append(x509.load_der_x509_certificate(der))
     return found or None
