@@ -214,11 +214,6 @@ def test_output_that_cannot_be_written_is_a_failure(catalog_only: Path) -> None:
     )
 
 
-def test_without_standard_streams_a_command_still_ends_by_its_exit_code(catalog_only: Path) -> None:
-    command = f"exec {sys.executable} -m holdfast keystore list --config {catalog_only} >&- 2>&-"
-    assert subprocess.run(["/bin/sh", "-c", command], check=False, timeout=30).returncode == ExitCode.OK
-
-
 @pytest.mark.parametrize("arguments", ["-h", "--help", "keystore -h", "key create -h"])
 def test_short_help_option(run: Run, arguments: str) -> None:
     assert run(*arguments.split()).ok().out.startswith("Usage: holdfast")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import ssl
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from holdfast.xks.types import ExternalKeyId, Operation
 from holdfast.xks.uri import Target, request_path
 
 if TYPE_CHECKING:
+    import ssl
     from pathlib import Path
 
 METADATA = {
