@@ -82,7 +82,10 @@ def test_every_admin_error_has_a_code_of_its_own() -> None:
     assert len(codes) == len(set(codes)) == 6
 
 
-def test_missing_configuration_says_where_it_looked(run: Run) -> None:
+def test_missing_configuration_says_where_it_looked(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     done = run("keystore", "list")
     assert done.code == ExitCode.CONFIGURATION
     assert "/etc/holdfast/holdfast.toml does not exist" in done.err
