@@ -103,6 +103,16 @@ def test_setup_has_what_that_proxy_had(run: Run, file: Path, tmp_path: Path) -> 
     assert {name: key.takeover for name, key in keystore.keys.items()} == {"alpha": Takeover(b"v0.0.1")}
 
 
+def test_what_the_keys_have_encrypted_before_is_counted(run: Run, file: Path, tmp_path: Path) -> None:
+    options = ("--directory", tmp_path / "new", "--prior-encryptions", "2000000000")
+    planned = run("migrate", "aws-sample", file, *options)
+    assert "each key is counted as having encrypted 2,000,000,000 times" in planned.err
+    run("migrate", "aws-sample", file, *options, "--yes")
+    rows = run("key", "list", "--json", "--config", tmp_path / "new" / "holdfast.toml").ok().json
+    assert rows
+    assert all(row["encryptions_at_most"] > 2_000_000_000 for row in rows)
+
+
 def test_doctor_finds_the_setup_sound(run: Run, file: Path, tmp_path: Path) -> None:
     """But for plain HTTP, which that proxy spoke too."""
     file.write_text(complete(file.read_text()))

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.server.proxy_server import ProxyServer
 
+from holdfast.xks.types import ExternalKeyId, UriPathPrefix
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -73,6 +75,30 @@ def test_a_catalog_that_is_locked_by_a_writer_delays_no_request(nshield: ProxySe
         replies = [caller.encrypt(b"not waiting") for _ in range(50)]
         writer.execute("ROLLBACK")
     assert {reply.status for reply in replies} == {200}
+
+
+def test_a_bad_row_of_another_tenant_stops_neither_a_start_nor_a_block(tmp_path: Path, tokens: Path) -> None:
+    """A key without a generation once ended every refresh: "blocked", said the command, and Decrypt went on."""
+    server = configured(tmp_path / "server", tokens, workers=2)
+    with closing(server.catalog()) as operator:
+        operator.create_keystore("beta", UriPathPrefix.parse("/beta"))
+        operator.register_key("beta", ExternalKeyId.parse("half"), hsm="main", label="half")
+    with closing(sqlite3.connect(server.directory / "catalog.db")) as intruder:
+        intruder.execute("DELETE FROM key_generations WHERE label = 'half'")
+        intruder.execute("UPDATE catalog SET version = version + 1")
+        intruder.commit()
+    with server, server.caller() as caller:
+        sealed = caller.encrypt(b"served all the same")
+        assert sealed.status == 200
+        assert "the key half (external_keys row " in server.stderr()
+        with closing(server.catalog()) as operator:
+            operator.set_blocked("test", blocked=True)
+        server.eventually(
+            lambda: {caller.decrypt(sealed).error for _ in range(4)} == {"InvalidStateException"},
+            within=2,
+            what="the block is in force",
+        )
+        server.eventually(lambda: "keystore test: open -> blocked" in server.stderr(), within=2, what="it is told")
 
 
 def test_the_count_is_never_below_what_was_made_whatever_happens_to_the_workers(serve: Serve) -> None:

@@ -66,7 +66,8 @@ class HsmView:
 class Migration:
     """The settings, where they go, and the label of the key for health probes.
 
-    `directory` gets the configuration and the PIN, `state` the catalog and the secrets.
+    `directory` gets the configuration and the PIN, `state` the catalog and the secrets. Each key may have encrypted
+    `prior_encryptions` times already.
     """
 
     settings: SampleSettings
@@ -75,6 +76,7 @@ class Migration:
     state: Path
     health_key: str
     hsm: HsmView
+    prior_encryptions: int = 0
 
     @property
     def configuration_path(self) -> Path:
@@ -179,6 +181,10 @@ class Migration:
                 f"keystore {store.name!r}: {UriPathPrefix(store.uri_path_prefix).xks_proxy_uri_path}, region"
                 f" {settings.server.region}, credential {store.sigv4_access_key_id}, keys {keys}"
             )
+        if self.prior_encryptions:
+            yield f"each key is counted as having encrypted {self.prior_encryptions:,} times"
+        else:
+            yield "each key is counted as having encrypted nothing yet; if it has, say --prior-encryptions N"
         yield "every key also decrypts what that proxy encrypted, whatever ciphertext_metadata_b64 it had at the time"
 
     def _left_out(self) -> Iterator[str]:
@@ -247,7 +253,14 @@ class Migration:
                 new = NewKey(store.name, key, HSM_NAME, label)
                 # The sample's settings say which key stores share a key.
                 stores = [store.name for store in self.settings.stores]
-                register_proven(catalog, new, self.hsm.proofs[label], takeover=takeover, share_with=stores)
+                register_proven(
+                    catalog,
+                    new,
+                    self.hsm.proofs[label],
+                    takeover=takeover,
+                    prior_encryptions=self.prior_encryptions,
+                    share_with=stores,
+                )
             yield f"Key: {label} of {store.name!r}"
 
     def _configuration_text(self) -> str:

@@ -57,12 +57,14 @@ class Memory(msgspec.Struct, frozen=True):
 
     def doubt_of(self, found: "Memory") -> str | None:
         """Why the catalog as found now contradicts what is remembered here; None: it does not."""
-        if found.version < self.version:
-            return f"its version went back from {self.version} to {found.version}"
-        if found.version > self.version:
-            return None
+        if found.version != self.version:
+            return self.older(found.version)
         looser = [line for line in self.looser(found) if not line.startswith("credential")]
         return f"{looser[0]}, and its version is {found.version} as before" if looser else None
+
+    def older(self, version: int) -> str | None:
+        """Says that a version is older than this, if it is."""
+        return f"its version went back from {self.version} to {version}" if version < self.version else None
 
     def looser(self, found: "Memory") -> list[str]:
         """What the catalog as found now allows, and this does not: a line each."""

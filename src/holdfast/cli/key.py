@@ -76,7 +76,9 @@ def register(
     ] = False,
     prior_encryptions: Annotated[
         int,
-        typer.Option(help="How often the key may have encrypted before, elsewhere. NIST allows 2^32 in all.", min=0),
+        typer.Option(
+            help="How often the key may have encrypted before, elsewhere. NIST allows 2^32 in all.", min=0, max=2**32
+        ),
     ] = 0,
     share_with: Annotated[
         list[str] | None,

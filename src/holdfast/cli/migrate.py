@@ -35,6 +35,12 @@ def aws_sample(
     health_key: Annotated[
         str, typer.Option(help="CKA_LABEL of an AES-256 key for health probes; not one that KMS uses.")
     ] = "holdfast-health",
+    prior_encryptions: Annotated[
+        int,
+        typer.Option(
+            help="How often each key may have encrypted already. NIST allows 2^32 in all.", min=0, max=2**32
+        ),
+    ] = 0,
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -45,7 +51,7 @@ def aws_sample(
     """
     read = read_settings(settings, variables=os.environ)
     hsm = look_at_hsm(read, health_key, variables=os.environ)
-    migration = Migration(read, settings, directory, state or directory, health_key, hsm)
+    migration = Migration(read, settings, directory, state or directory, health_key, hsm, prior_encryptions)
     confirm(migration.plan(now=output.utc_now), yes=yes)
     for line in migration.apply(now=output.utc_now):
         output.say(line)

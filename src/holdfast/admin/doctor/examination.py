@@ -14,6 +14,7 @@ from holdfast.admin.doctor.policies import examine_policies, examine_policy_name
 from holdfast.admin.doctor.references import examine_hsm_files
 from holdfast.admin.doctor.running import RunningProxy
 from holdfast.catalog.errors import CatalogError
+from holdfast.catalog.memory import MemoryFile
 from holdfast.catalog.reads import KeyRow
 from holdfast.catalog.store import Catalog
 from holdfast.config.model import Configuration
@@ -32,7 +33,7 @@ def examine(configuration: Configuration, *, now: Callable[[], datetime]) -> Ite
     else:
         with closing(catalog):
             yield from _whole("HSMs and keys", _keys(configuration, catalog, now))
-            yield from _whole("catalog", _catalog(catalog))
+            yield from _whole("catalog", _catalog(catalog, MemoryFile(configuration.catalog.state)))
             yield from _whole("policies", _policy_names(configuration, catalog))
     yield from _whole("policies", examine_policies(configuration.authorization))
     yield from _whole("certificate", examine_certificate(configuration.tls, now=now()))
@@ -100,8 +101,19 @@ def _failed(name: str, found: list[Finding]) -> bool:
     return not codes & {"login"}
 
 
-def _catalog(catalog: Catalog) -> Iterator[Finding]:
+def _catalog(catalog: Catalog, state: MemoryFile) -> Iterator[Finding]:
     snapshot = catalog.snapshot()
+    remembered = state.read()
+    doubt = None if remembered is None else remembered.doubt or remembered.older(snapshot.version)
+    if doubt is not None:
+        yield error(
+            "catalog-doubted",
+            "catalog",
+            f"this machine does not believe the catalog: {doubt}",
+            why="What was blocked, disabled, stopped or retired stays so here, whatever the catalog says.",
+            remedy="If a backup was restored: `holdfast catalog accept` shows what starts again, and accepts it."
+            " Else find out who changed the database.",
+        )
     counts = f"keystores: {len(snapshot.keystores)}, version: {snapshot.version}"
     yield ok("catalog", "catalog", f"opens, and its tables are this version's ({counts})")
     for sentence in snapshot.unreadable:
