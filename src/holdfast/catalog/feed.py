@@ -251,7 +251,7 @@ class CatalogFeed:
         while not self._stopping.is_set():
             with self._warnings.instead_of_errors("keys encrypt with what is reserved for them"):
                 self._budget.refill()
-                self._save_memory()
+            self._save_memory()
             now = self._monotonic()
             # Each time is set before its work: what fails is tried again at its next time, not twice a second.
             if now >= self._heartbeat_at:
