@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,8 +57,11 @@ def test_connections_never_take_what_sessions_and_the_worker_itself_need(descrip
 
 
 def test_where_too_few_are_left_there_is_no_start() -> None:
-    with pytest.raises(TooFewDescriptors, match="RLIMIT_NOFILE"):
+    with pytest.raises(TooFewDescriptors, match="RLIMIT_NOFILE") as caught:
         share_out(CONFIGURATION, OWN + FEWEST_CONNECTIONS)
+    fewest = re.search(r"([0-9]+) are the fewest", str(caught.value))
+    assert fewest is not None
+    assert share_out(CONFIGURATION, int(fewest[1])).connections >= FEWEST_CONNECTIONS
 
 
 def test_a_configuration_that_asks_for_few_connections_starts_with_few_descriptors() -> None:

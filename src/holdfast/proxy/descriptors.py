@@ -50,7 +50,8 @@ def share_out(configuration: Configuration, descriptors: int) -> Shares:
     health = max(0, min(HEALTH_CONNECTIONS, left // _HEALTH_PART)) if configuration.server.health_listen else 0
     connections = min(configuration.server.max_connections, left - health)
     if connections < min(FEWEST_CONNECTIONS, configuration.server.max_connections):
-        fewest = descriptors + FEWEST_CONNECTIONS - connections
+        health_part = FEWEST_CONNECTIONS // (_HEALTH_PART - 1) + 1 if configuration.server.health_listen else 0
+        fewest = _own(configuration) + FEWEST_CONNECTIONS + health_part
         raise TooFewDescriptors(
             f"a process may open {descriptors} files here (RLIMIT_NOFILE), too few to serve: {fewest} are the fewest,"
             f" and {needed(configuration)} are needed for max_connections = {configuration.server.max_connections};"
