@@ -277,7 +277,7 @@ class Supervisor:
             place.back_off(now)
 
     def _start_failed(self, place: WorkerPlace, worker: WorkerProcess, now: float) -> None:
-        failure = worker.failure or Failed(ExitReason.FAILED, f"a worker {worker.death()} before it was ready")
+        failure = worker.failure or Failed(ExitReason.FAILED, f"before it was ready, a worker {worker.death()}")
         self._forget(worker)
         place.back_off(now)
         if self._good is None:
