@@ -17,6 +17,7 @@ from holdfast.ekm.faults import (
     HsmUnavailable,
     KeyNotFound,
     KeyUntrusted,
+    ModuleFailed,
 )
 from holdfast.ekm.pkcs11.backend import Pkcs11Hsm
 from holdfast.ekm.pkcs11.canary import CANARY_AAD
@@ -50,6 +51,9 @@ class Served:
     def made(self, key: KeyLocator, canary: bytes) -> None:
         """Kept for the test."""
         self.canaries.append((key, canary))
+
+    def failed(self, key: KeyLocator) -> None:
+        """Another one may be made at once."""
 
     def canary_of(self, key: KeyLocator) -> bytes:
         """The canary made at the key's first use."""
@@ -132,6 +136,26 @@ def test_a_canary_is_not_made_before_its_encryption_is_counted(site: Site, serve
     served.permitted = True
     call(served.hsm, seal(PLACE))
     assert len(served.canaries) == 1
+    served.hsm.stop()
+
+
+def test_a_damaged_canary_is_never_kept(served: Served, control: ShimControl) -> None:
+    control.corrupt_output(True)
+    with pytest.raises(EkmFault):
+        call(served.hsm, seal(PLACE))
+    assert served.canaries == []
+    control.corrupt_output(False)
+    eventually(lambda: _works(served.hsm, PLACE))
+    ((_, canary),) = served.canaries
+    assert call(served.hsm, seal(KeyLocator(LABEL, canary=canary)))
+
+
+def test_a_damaged_canary_is_never_registered(site: Site, served: Served, control: ShimControl) -> None:
+    with _inspector(site) as inspector:
+        (key,) = inspector.find_keys(LABEL)
+        control.corrupt_output(True)
+        with pytest.raises(ModuleFailed, match="does not decrypt"):
+            inspector.seal_canary(key)
     served.hsm.stop()
 
 

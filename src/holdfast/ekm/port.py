@@ -52,6 +52,9 @@ class CanaryKeeper(Protocol):
     def made(self, key: KeyLocator, canary: bytes) -> None:
         """Keep it."""
 
+    def failed(self, key: KeyLocator) -> None:
+        """None was made: another one may be, after its encryption was counted too."""
+
 
 class KeySession(Protocol):
     """A logged-in session with an HSM, used by one thread at a time. Every method blocks and raises EkmFault."""

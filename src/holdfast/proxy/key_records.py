@@ -101,6 +101,11 @@ class KeyRecords:
                 self._permits[place] = _Permit.SETTLED
         return None if permit in (None, _Permit.ASKED) else permit is _Permit.GRANTED
 
+    def canary_failed(self, hsm: str, key: KeyLocator) -> None:
+        """As `CanaryKeeper.failed`."""
+        with self._permits_lock:
+            self._permits.pop((hsm, key), None)
+
     def canary_made(self, hsm: str, key: KeyLocator, canary: bytes) -> None:
         """A key without a canary has one now."""
         self._queue.put(_Canary(hsm, key, canary))
@@ -228,6 +233,10 @@ class _Keeper:
     def made(self, key: KeyLocator, canary: bytes) -> None:
         """As `CanaryKeeper.made`."""
         self.records.canary_made(self.hsm, key, canary)
+
+    def failed(self, key: KeyLocator) -> None:
+        """As `CanaryKeeper.failed`."""
+        self.records.canary_failed(self.hsm, key)
 
 
 def _generations(snapshot: Snapshot) -> Iterable[tuple[str, Generation]]:

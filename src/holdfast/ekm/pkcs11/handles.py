@@ -131,7 +131,6 @@ class Handles:
             if len(self._missing) > _MISSING_KEPT:
                 self._missing.clear()
             self._missing[key] = monotonic() + _NOT_FOUND_FOR
-            self._watched.pop(key, None)
 
     def vanished_at(self, key: KeyLocator) -> float | None:
         """When a key that this process has used was not found any more; None for a key that it never found."""

@@ -275,6 +275,8 @@ class Inspector:
         """A canary of the key: one encryption. Raises IvUnsafe if the module's IV is not one."""
         iv, sealed = _translated(lambda: self._channel.encrypt(key.handle, CANARY_TEXT, CANARY_AAD))
         _translated(lambda: IvGuard().check(KeyLocator(key.label), iv, self._profile.iv_length))
+        if not _translated(lambda: self._opens(key.handle, iv + sealed)):
+            raise faults.ModuleFailed(f"what the key {key.label!r} has just encrypted does not decrypt")
         return iv + sealed
 
     def keys_that_open(self, canary: bytes, label: str | None = None, key_id: bytes | None = None) -> list[FoundKey]:

@@ -304,9 +304,22 @@ class Session:
         permitted = keeper.may_make(key)
         if not permitted:
             return None, permitted is False
-        iv, sealed = self._seal(key, found.handle, CANARY_TEXT, CANARY_AAD)
+        try:
+            iv, sealed = self._seal(key, found.handle, CANARY_TEXT, CANARY_AAD)
+            # One that was damaged on its way would condemn the key later.
+            if not canary_opens(self._gcm, found.handle, iv + sealed, self._connection.profile):
+                raise self._damaged(key)
+        except (CkrError, EkmFault):
+            keeper.failed(key)
+            raise
         keeper.made(key, iv + sealed)
         return iv + sealed, True
+
+    def _damaged(self, key: KeyLocator) -> EkmFault:
+        fault = faults.ModuleFailed(f"what the key {key.label!r} has just encrypted does not decrypt")
+        self._drop()
+        self._suspect(fault)
+        return fault
 
     def _confirm_again(self, key: KeyLocator) -> None:
         handles = self._connection.handles
