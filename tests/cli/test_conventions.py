@@ -8,7 +8,6 @@ import subprocess
 import sys
 from contextlib import closing, suppress
 from pathlib import Path
-from time import perf_counter
 
 import pytest
 from tests.cli.conftest import Run
@@ -26,18 +25,9 @@ def test_help_loads_nothing_heavy() -> None:
     """What `holdfast --help` imports decides how long it takes; seconds measured here would depend on the machine."""
     code = "import sys\nfrom holdfast.cli import main\nmain(['--help'])\nprint(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
-    assert not set(HEAVY) & set(done.stderr.split())
-
-
-def test_help_is_quick() -> None:
-    """The best of three, with room for a slow machine: it takes about 0.1 s on ours."""
-
-    def once() -> float:
-        start = perf_counter()
-        subprocess.run([sys.executable, "-m", "holdfast", "--help"], check=True, capture_output=True, timeout=30)
-        return perf_counter() - start
-
-    assert min(once() for _ in range(3)) < 0.6
+    loaded = set(done.stderr.split())
+    assert not set(HEAVY) & loaded
+    assert len(loaded) < 250  # 179 when this was written
 
 
 def test_version(run: Run) -> None:
@@ -260,22 +250,28 @@ def test_completion_knows_commands_that_are_not_loaded(typed: str, completed: st
     assert done.stdout.split() == completed.split()
 
 
-@pytest.mark.parametrize("columns", [60, 80, 200])
+@pytest.mark.parametrize("columns", [20, 60, 72, 80, 200])
+@pytest.mark.parametrize("label", ["key-1", "a-label-without-a-space-" * 2])
 def test_a_table_fits_the_terminal_and_loses_no_letter(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int, label: str
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    label = "a-label-without-a-space-" * 2
-    table(
-        ("KEYSTORE", "KEY", "STATUS", "LABEL", "CREATED"),
-        [("prod", "key-1", "ENABLED", label, "3 minutes ago")],
-        empty="",
-    )
-    lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= columns
-    assert ("3 minutes ago" in "\n".join(lines)) is (columns > 80)
-    assert (label in "\n".join(lines)) is (columns >= 80)
-    assert "…" not in "".join(lines)
+    names = ("KEYSTORE", "KEY", "STATUS", "GENERATION", "HSM", "LABEL", "ENCRYPTIONS", "CREATED")
+    row = ("demo", "demo-key", "ENABLED", "1", "softhsm", label, "<= 8,192", "3 minutes ago")
+    table(names, [row], empty="")
+    out = capsys.readouterr().out
+    words = {word for cell in (*names, *row) for word in cell.split()}
+    assert words <= set(out.replace(":", " ").split())
+    longest = max(len(f"{name}: {cell}") for name, cell in zip(names, row, strict=True))
+    assert max(map(len, out.splitlines())) <= max(columns, longest)
+
+
+def test_a_table_in_a_pipe_has_a_line_for_each_row(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    table(("A", "B"), [("x" * 300, "a b c"), ("y", "z")], empty="")
+    assert capsys.readouterr().out.splitlines() == [f"A{' ' * 301}B", f"{'x' * 300}  a b c", f"y{' ' * 301}z"]
 
 
 def test_talk_is_wrapped_between_words_on_a_terminal_only(

@@ -1,38 +1,57 @@
-"""Tables for a person to read. Apart from `output`, because loading rich takes as long as `holdfast --help`."""
+"""Tables for a person to read."""
 
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from itertools import zip_longest
 
 from holdfast.cli.output import data, say
 
 _WIDE = 10_000
 """Columns where the output goes to a pipe or a file."""
+_GAP = "  "
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
-    """Rows for a person to read; `empty` is said instead where there are none."""
+    """Rows for a person to read; `empty` is said instead where there are none.
+
+    Nothing is ever cut: a key id that ends in dots cannot be copied. Where a terminal is too narrow, cells wrap
+    between words; where that is not enough, each row becomes a paragraph.
+    """
     lines = [tuple(row) for row in rows]
     if not lines:
         say(empty)
         return
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for position, name in enumerate(columns):
-        cells = [name, *(line[position] for line in lines)]
-        # What has spaces wraps at them. A name or an id stays whole as long as the rest can give way, and is folded
-        # after that, never cut: a key id that ends in dots cannot be copied.
-        whole = 0 if any(" " in cell for cell in cells) else max(map(len, cells))
-        grid.add_column(name, overflow="fold", min_width=whole)
-    for line in lines:
-        grid.add_row(*line)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE
-    Console(highlight=False, markup=False, width=width).print(grid)
+    is_watched = sys.stdout.isatty() or "COLUMNS" in os.environ
+    width = shutil.get_terminal_size().columns if is_watched else _WIDE
+    for line in _laid_out(tuple(columns), lines, width):
+        data(line)
+
+
+def _laid_out(columns: tuple[str, ...], rows: list[tuple[str, ...]], width: int) -> Iterator[str]:
+    every = [(name, *cells) for name, *cells in zip(columns, *rows, strict=True)]
+    widths = [max(map(len, cells)) for cells in every]
+    excess = sum(widths) + len(_GAP) * (len(widths) - 1) - width
+    for position in sorted(range(len(widths)), key=lambda position: -widths[position]):
+        longest_word = max(len(word) for cell in every[position] for word in cell.split())
+        given = max(0, min(excess, widths[position] - longest_word))
+        widths[position] -= given
+        excess -= given
+    if excess > 0:
+        for row in rows:
+            yield from (f"{name}: {cell}" for name, cell in zip(columns, row, strict=True))
+            yield ""
+        return
+    for row in (columns, *rows):
+        cells = [
+            textwrap.wrap(cell, room, break_long_words=False, break_on_hyphens=False)
+            for cell, room in zip(row, widths, strict=True)
+        ]
+        for parts in zip_longest(*cells, fillvalue=""):
+            yield _GAP.join(part.ljust(room) for part, room in zip(parts, widths, strict=True)).rstrip()
 
 
 def fields(row: Mapping[str, object]) -> None:
