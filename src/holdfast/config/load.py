@@ -24,8 +24,8 @@ from holdfast.config.model import (
 )
 from holdfast.config.policies import parse_policies, read_policies
 from holdfast.config.reference import Absent, Key, Table
+from holdfast.config.safe_path import distrust_library
 from holdfast.config.text import read_text
-from holdfast.config.trust import distrust_library
 from holdfast.ekm.settings import HsmSettings, LoginMode
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -5,7 +5,7 @@ from dataclasses import replace
 from holdfast.catalog.errors import SecretMissing
 from holdfast.config.errors import ConfigurationError, Problem
 from holdfast.config.model import HsmTable
-from holdfast.config.trust import distrust_library
+from holdfast.config.safe_path import distrust_library
 from holdfast.ekm.settings import HsmSettings
 
 

@@ -4,7 +4,7 @@ import errno
 from pathlib import Path
 
 from holdfast.config.errors import ConfigurationError, Problem
-from holdfast.config.trust import distrust
+from holdfast.config.safe_path import distrust
 
 MAX_FILE = 1_048_576
 """Bytes. A longer file is a mistake."""

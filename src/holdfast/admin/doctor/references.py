@@ -11,7 +11,7 @@ from holdfast.admin.doctor.policies import examine_policies
 from holdfast.catalog.errors import SecretMissing
 from holdfast.catalog.secret_reference import Source
 from holdfast.config.model import Configuration, HsmTable
-from holdfast.config.trust import distrust_library
+from holdfast.config.safe_path import distrust_library
 
 
 def examine_configuration(configuration: Configuration, *, now: Callable[[], datetime]) -> Iterator[Finding]:

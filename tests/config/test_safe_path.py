@@ -10,7 +10,7 @@ from tests.policy.samples import PERMIT
 
 from holdfast.config.errors import ConfigurationError
 from holdfast.config.policies import read_policies
-from holdfast.config.trust import distrust
+from holdfast.config.safe_path import distrust
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
@@ -37,7 +37,7 @@ def test_a_file_of_the_callers_own_is_trusted(file: Path) -> None:
 def test_others_who_can_write_file_or_directory_are_named(
     file: Path, above: int, mode: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("holdfast.config.trust.is_private_group", lambda *_: False)
+    monkeypatch.setattr("holdfast.config.safe_path.is_private_group", lambda *_: False)
     place = (file, *file.parents)[above]
     place.chmod(place.stat().st_mode | mode)
     assert f"chmod go-w {place}`" in distrust(file)
