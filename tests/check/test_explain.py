@@ -31,6 +31,11 @@ def test_a_connection_error_code_is_found_in_the_output_of_the_aws_cli(code: Con
     assert [match.name for match in explain(f'    "ConnectionErrorCode": "{code}",')] == [code]
 
 
+@pytest.mark.parametrize("code", list(ConnectionErrorCode))
+def test_a_connection_error_code_is_found_without_its_underscores(code: ConnectionErrorCode) -> None:
+    assert [match.name for match in explain(code.replace("_", " "))] == [code]
+
+
 @pytest.mark.parametrize("name", list(ErrorName))
 def test_an_error_name_of_the_proxy_is_found(name: ErrorName) -> None:
     """After what KMS itself means by an exception of that name, which is what its callers see."""
@@ -122,6 +127,11 @@ def test_anything_else_is_not_explained(text: str) -> None:
 def test_the_command_prints_json() -> None:
     done = _holdfast("explain", "XKS_PROXY_TIMED_OUT", "--json")
     assert done.returncode == 0
+    assert msgspec.json.decode(done.stdout)[0]["name"] == "XKS_PROXY_TIMED_OUT"
+
+
+def test_the_command_takes_words_without_quotes() -> None:
+    done = _holdfast("explain", "XKS", "PROXY", "TIMED", "OUT", "--json")
     assert msgspec.json.decode(done.stdout)[0]["name"] == "XKS_PROXY_TIMED_OUT"
 
 

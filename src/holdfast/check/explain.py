@@ -36,7 +36,9 @@ def explain(text: str) -> list[Match]:
     an exception. A caller of KMS never sees an errorName of the proxy, so that one counts only on its own.
     """
     words = {word.lower() for word in _WORD.findall(text)}
-    codes = [Match(code, CONNECTION_ERRORS[code], None) for code in ConnectionErrorCode if code.lower() in words]
+    # A person may write spaces for the underscores.
+    joined = re.sub(r"[\W_]+", "_", f" {text.upper()} ")
+    codes = [Match(code, CONNECTION_ERRORS[code], None) for code in ConnectionErrorCode if f"_{code}_" in joined]
     answered = [_match(ErrorName(name)) for name in _ERROR_NAME.findall(text) if name in set(ErrorName)]
     if found := codes or answered:
         return found
@@ -140,6 +142,8 @@ def _once(matches: list[Match]) -> list[Match]:
 
 
 def _in_a_row(text: str, message: str) -> int:
+    if message in text:
+        return len(message)
     return SequenceMatcher(None, text, message, autojunk=False).find_longest_match().size
 
 
