@@ -83,7 +83,9 @@ def fill(catalog: Catalog, keys: int) -> None:
 def feed_of(directory: Path) -> Iterator[CatalogFeed]:
     """A worker's feed, not started."""
     catalog = Catalog.open(f"sqlite:///{directory}/catalog.db", directory / "secrets", now=now)
-    budget = EncryptionBudget(catalog, EncryptionLimits(1, 2, None), monotonic=time.monotonic, on_warning=say)
+    budget = EncryptionBudget(
+        catalog, EncryptionLimits(2**30, 2**31, 2**32), monotonic=time.monotonic, on_warning=say
+    )
     feed = CatalogFeed(
         catalog,
         budget,

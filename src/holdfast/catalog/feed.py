@@ -155,7 +155,7 @@ class CatalogFeed:
         if news:
             self._compare()
             self._publish()
-        self._confirmed_at = asked_at
+        self._confirmed_at = max(self._confirmed_at, asked_at)  # `_pulse` may have looked since
         if news or asked_at >= self._say_at:
             self._say_at = asked_at + REPEAT
             self._say_what_is_wrong()
