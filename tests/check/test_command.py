@@ -27,9 +27,7 @@ def test_an_honest_proxy_is_fit(authority: Authority, certificate: Path, configu
     with serve(HonestProxy(), certificate) as port:
         done = run(port, authority, configuration, "--key", KEY, "--html", str(page), "--junit", str(suite))
     assert done.returncode == 0, done.stderr
-    assert "Nothing failed in a check with --local. AWS KMS would refuse this endpoint" in done.stdout.replace(
-        "\n", " "
-    )
+    assert "Fit for local use only (--local). AWS KMS would refuse this endpoint" in done.stdout.replace("\n", " ")
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
     assert not any(line.endswith(" ") for line in done.stdout.splitlines())
     assert SECRET not in done.stdout + done.stderr + page.read_text() + suite.read_text()

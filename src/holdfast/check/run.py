@@ -92,7 +92,7 @@ class Report:
         waived = [result.check.id for result in self.results if result.verdict is Verdict.WAIVED]
         if waived:
             return (
-                "Nothing failed in a check with --local. AWS KMS would refuse this endpoint: "
+                "Fit for local use only (--local). AWS KMS would refuse this endpoint: "
                 f"{', '.join(waived)} {'are' if len(waived) > 1 else 'is'} violated."
             )
         if len(self.results) < len(CATALOGUE):

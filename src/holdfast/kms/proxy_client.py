@@ -157,8 +157,8 @@ class ProxyClient:
 def _refusal(response: HttpResponse) -> ProxyFailure:
     """What KMS makes of an error response: `errorName` decides, whatever the status (spec, "Error codes")."""
     try:
-        told = ErrorResponse.parse(response.body)
-        return ProxyFailure(ErrorName(told.error_name), told.error_message or "")
+        error = ErrorResponse.parse(response.body)
+        return ProxyFailure(ErrorName(error.error_name), error.error_message or "")
     except (XksError, ValueError):
         return ProxyFailure(Failure.MALFORMED_RESPONSE, f"HTTP {response.status} without a known errorName")
 

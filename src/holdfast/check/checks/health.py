@@ -46,7 +46,10 @@ def fields(session: Session) -> str:
         ]
     if missing:
         raise Refuted(f"missing, or of another type: {', '.join(missing)}")
-    return f"{texts['xksProxyVendor']} {texts['xksProxyModel']}, {size} strong, over {texts['ekmVendor']}"
+    return (
+        f"vendor {texts['xksProxyVendor']}, model {texts['xksProxyModel']}, fleet size {size}, "
+        f"key manager of {texts['ekmVendor']}"
+    )
 
 
 @check(

@@ -92,7 +92,7 @@ def http_1_1(session: Session) -> str:
 
 @check(
     "TLS-05",
-    "Mutual TLS refuses a stranger's certificate",
+    "Mutual TLS refuses a certificate of another authority",
     level=Level.MUST,
     source=Source(
         "Authentication",
