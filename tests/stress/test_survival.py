@@ -59,8 +59,8 @@ def test_without_descriptors_for_a_new_worker_the_supervisor_waits_until_there_a
     server.eventually(lambda: "cannot be started" in server.stderr(), within=20, what="the spawn fails")
     server.round_trip()
     prlimit(supervisor, RLIMIT_NOFILE, (soft, hard))
+    server.eventually(lambda: len(server.worker_pids()) == 2, within=20, what="a new worker")
     server.wait_ready()
-    assert len(server.worker_pids()) == 2
     assert server.stderr().count("cannot be started") <= 5
 
 

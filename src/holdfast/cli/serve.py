@@ -3,9 +3,9 @@
 import typer
 
 from holdfast.admin.doctor.files import exposed_secrets
-from holdfast.cli import output
 from holdfast.cli.options import ConfigOption, configuration_path
 from holdfast.config.load import load
+from holdfast.proxy.notify import say
 from holdfast.proxy.supervisor import serve as run
 
 app = typer.Typer()
@@ -16,5 +16,6 @@ def serve(*, config: ConfigOption = None) -> None:
     """Run the proxy until SIGTERM or Ctrl-C; SIGHUP loads the configuration and certificates again."""
     configuration = load(configuration_path(config))
     for finding in exposed_secrets(configuration):
-        output.warning(f"{finding.subject}: {finding.what}. {finding.remedy}")
+        # Not by `output`: a standard error that cannot be written must not keep the service from starting.
+        say("warning", f"{finding.subject}: {finding.what}. {finding.remedy}")
     raise typer.Exit(run(configuration))

@@ -232,9 +232,9 @@ class Supervisor:
     def _committed(self) -> None:
         """Every worker runs the target."""
         if self._good != self._target:
-            self._say_what_changed(self._good, self._target)
+            before, self._good = self._good, self._target
             self._fleet.reloads["applied"] += 1
-            self._good = self._target
+            self._say_what_changed(before, self._good)
             self._note_certificate()
             self._fleet.note_limits(self._good)
             self._close_sockets(keep=_addresses(self._good))
@@ -431,8 +431,8 @@ class Supervisor:
             say("notice", "the TLS files have changed and are used for new connections")
 
     def _refuse(self, text: str) -> None:
-        say("error", text)
         self._fleet.reloads["refused"] += 1
+        say("error", text)
         self._close_sockets(keep={*_addresses(self._target), *_addresses(self._good or self._target)})
 
     def _tell(self, message: ToWorker) -> None:
