@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.server.proxy_server import free_ports
+from tests.ports import free_ports
 
 _ROOT = Path(__file__).parents[2]
 _LAST_LINE = "Holdfast is running; Ctrl-C stops it."

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.docs.pages import ROOT, blocks
+from tests.ports import free_ports
 
 _PAGE = ROOT / "docs/tutorial.md"
 _HOLDFAST = Path(sys.executable).with_name("holdfast")
@@ -18,9 +18,7 @@ _HOLDFAST = Path(sys.executable).with_name("holdfast")
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[int]:
     """What `make run` leaves running, in `tmp_path`; the port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    (port,) = free_ports(1)
     _run("init", "--directory", tmp_path / "var/demo", "--port", str(port))
     configuration = tmp_path / "var/demo/holdfast.toml"
     server = subprocess.Popen([_HOLDFAST, "serve", "--config", configuration], stderr=subprocess.DEVNULL)

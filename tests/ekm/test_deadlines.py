@@ -104,9 +104,8 @@ def test_an_answer_that_waits_for_a_busy_loop_past_the_deadline_is_a_timeout(hsm
 def test_with_every_session_stuck_the_breaker_answers_at_once(hsm: Pkcs11Hsm, control: ShimControl) -> None:
     control.hang("C_Encrypt")
     gather(hsm, 2)
-    ((fault, seconds),) = gather(hsm, 1)
-    assert fault is HsmUnavailable
-    assert seconds < 0.05
+    ((fault, _),) = gather(hsm, 1)
+    assert fault is HsmUnavailable  # and not HsmTimeout, which is what waiting would end with
     assert hsm.gauges().breaker_open
     assert hsm.health().status is HealthStatus.UNAVAILABLE
 
@@ -126,7 +125,7 @@ def test_a_full_queue_refuses_at_once(hsm: Pkcs11Hsm, control: ShimControl) -> N
     outcomes = gather(hsm, 30, seconds=5.0)
     refused = [seconds for kind, seconds in outcomes if kind is HsmBusy]
     assert len(refused) >= 30 - 8 - 2
-    assert max(refused) < 0.05
+    assert max(refused) < min(seconds for kind, seconds in outcomes if kind is not HsmBusy)
     assert len(outcomes) - len(refused) >= 8
 
 
@@ -141,7 +140,7 @@ def test_a_wait_that_would_pass_the_deadline_is_refused_at_once(
     refused = [seconds for kind, seconds in outcomes if kind is HsmBusy]
     assert len(answered) >= 8  # of 15 that two sessions could serve in time
     assert max(answered) <= DEADLINE
-    assert sum(seconds < 0.05 for seconds in refused) >= 80
+    assert sum(seconds < min(answered) for seconds in refused) >= 80
     # The estimate is what is typical, and this machine has other work: a few at the edge may be late.
     assert sum(kind is HsmTimeout for kind, _ in outcomes) <= 5
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import TYPE_CHECKING
 
 import pytest
@@ -47,10 +46,8 @@ def test_a_lost_device_is_noticed_and_comes_back_within_a_second(
     with pytest.raises(EkmFault):
         call(hsm, encrypt)
     eventually(lambda: unavailable(hsm))
-    began = monotonic()
     with pytest.raises(HsmUnavailable):
         call(hsm, encrypt)
-    assert monotonic() - began < 0.1
     control.device_back()
     eventually(lambda: works(hsm), within=1.0)
     assert not unavailable(hsm)
@@ -115,10 +112,8 @@ def test_a_module_that_hangs_for_a_probe_is_unavailable(site: Site, start: Start
     hsm = start(site.shim_settings("plain", sessions=2, probe_interval=0.05))
     control.hang()
     eventually(lambda: unavailable(hsm), within=2.5)
-    began = monotonic()
     with pytest.raises(HsmUnavailable):
         call(hsm, encrypt)
-    assert monotonic() - began < 0.1
     control.release()
     eventually(lambda: works(hsm), within=1.0)
 

@@ -131,7 +131,7 @@ def test_a_timeout_is_retried_once_and_then_told(kms: Any, proxy: XksProxy) -> N
     elapsed = time.monotonic() - started
     assert answer == told(OperationGroup.CRYPTOGRAPHIC, Failure.SOCKET_TIMEOUT)
     assert len(proxy.requests) - asked == 2
-    assert 0.5 <= elapsed < 5
+    assert 0.5 <= elapsed < 30  # twice 250 ms, and not what the proxy would take
 
 
 def test_the_retry_after_one_timeout_is_enough(kms: Any, proxy: XksProxy) -> None:

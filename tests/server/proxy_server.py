@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 import tomli_w
+from tests.ports import free_ports
 from tests.server.certificates import Authority, Pair
 from tests.server.client import Caller, trusting
 from tests.server.token import HEALTH_KEY, KEYS, LIBRARY, PIN, TOKEN, softhsm_environment, write_configuration
@@ -369,15 +370,6 @@ class ProxyServer:
                 "client_subject": self._client_subject,
             }
         return settings
-
-
-def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on at this moment."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
 
 
 def _children(pid: int) -> list[int]:

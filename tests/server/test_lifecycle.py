@@ -9,7 +9,8 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.server.proxy_server import NotReady, ProxyServer, free_ports
+from tests.ports import free_ports
+from tests.server.proxy_server import NotReady, ProxyServer
 
 if TYPE_CHECKING:
     from pathlib import Path
