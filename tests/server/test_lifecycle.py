@@ -124,7 +124,12 @@ def test_a_bad_configuration_changes_nothing_and_says_where_it_is_wrong(serve: S
     server.eventually(lambda: "not applied" in server.stderr(), within=5, what="a refusal")
     assert f"holdfast.toml:{line}: unknown key `wrokers`" in server.stderr()
     assert server.worker_pids() == pids
-    assert server.metric("holdfast_configuration_reloads_total", result="refused") == 1
+    # The line is written before the count.
+    server.eventually(
+        lambda: server.metric("holdfast_configuration_reloads_total", result="refused") == 1,
+        within=5,
+        what="the refusal is counted",
+    )
     server.round_trip()
 
 
