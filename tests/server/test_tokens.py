@@ -83,7 +83,7 @@ def with_login(serve: Serve, **shim: Any) -> ProxyServer:
 
 def test_a_login_that_an_accelerator_does_not_take_is_refused_with_the_remedy(serve: Serve) -> None:
     server = with_login(serve)
-    with pytest.raises(NotReady, match=rf'(?s)ended with {LOGIN_REFUSED}.*set login = "none"'):
+    with pytest.raises(NotReady, match=rf'(?s)ended with {LOGIN_REFUSED}.*Set login = "none"'):
         server.start()
     assert shim_of(server).calls()["C_Login"] == 1
 

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.server.conftest import Serve, serve, shim_library, tokens
-from tests.server.proxy_server import ProxyServer
+from tests.server.proxy_server import KEYSTORE, ProxyServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from tests.shim.control import ShimControl
+
+    from holdfast.catalog.snapshot import Generation
 
 __all__ = ["Serve", "serve", "shim_library", "tokens"]
 
@@ -35,6 +37,7 @@ def shared_nshield(
     with ProxyServer(
         directory, tokens, personality="nshield", library=shim_library, tls=False, hsm={"sessions": SESSIONS}
     ) as server:
+        until_confirmed(server)  # no test then meets the calls that make a canary
         yield server
 
 
@@ -51,6 +54,7 @@ def shared_plain(tmp_path_factory: pytest.TempPathFactory, tokens: Path, shim_li
     with ProxyServer(
         directory, tokens, personality="plain", library=shim_library, tls=False, hsm={"sessions": SESSIONS}
     ) as server:
+        until_confirmed(server)  # no test then meets the calls that make a canary
         yield server
 
 
@@ -71,3 +75,23 @@ def encrypts(server: ProxyServer) -> bool:
     """Whether an Encrypt is answered now."""
     with server.caller() as caller:
         return caller.encrypt(b"well").status == 200
+
+
+def generation_of(server: ProxyServer, key: str = "key-1") -> Generation:
+    """The key's current generation, as the catalog has it now."""
+    catalog = server.catalog()
+    try:
+        (keystore,) = (k for k in catalog.snapshot().keystores.values() if k.name == KEYSTORE)
+        return keystore.keys[key].current
+    finally:
+        catalog.close()
+
+
+def until_confirmed(server: ProxyServer, key: str = "key-1") -> None:
+    """The catalog has the key's canary. It is made by a use after its encryption was counted."""
+    with server.caller() as caller:
+
+        def confirmed() -> bool:
+            return caller.encrypt(b"use", key=key).status == 200 and generation_of(server, key).canary is not None
+
+        server.eventually(confirmed, within=10, what="a canary is recorded")

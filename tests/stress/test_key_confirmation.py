@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.server.proxy_server import HSM, KEYSTORE
 from tests.server.token import LIBRARY, PIN, TOKEN, softhsm_environment
-from tests.stress.conftest import shim_of
+from tests.stress.conftest import generation_of, shim_of, until_confirmed
 from tests.stress.load import EventsSince
 
 if TYPE_CHECKING:
     from tests.server.proxy_server import ProxyServer
     from tests.stress.conftest import Serve
-
-    from holdfast.catalog.snapshot import Generation
 
 pytestmark = pytest.mark.server
 
@@ -53,25 +51,6 @@ def hsm_operator(server: ProxyServer, action: str, label: str = "key-1") -> None
         timeout=30,
         env={**os.environ, **softhsm_environment(server.directory)},
     )
-
-
-def generation_of(server: ProxyServer, key: str = "key-1") -> Generation:
-    catalog = server.catalog()
-    try:
-        (keystore,) = (k for k in catalog.snapshot().keystores.values() if k.name == KEYSTORE)
-        return keystore.keys[key].current
-    finally:
-        catalog.close()
-
-
-def until_confirmed(server: ProxyServer, key: str = "key-1") -> None:
-    """The catalog has the key's canary. It is made by a use after its encryption was counted."""
-    with server.caller() as caller:
-
-        def confirmed() -> bool:
-            return caller.encrypt(b"use", key=key).status == 200 and generation_of(server, key).canary is not None
-
-        server.eventually(confirmed, within=10, what="a canary is recorded")
 
 
 @pytest.mark.parametrize("action", ["swap", "extractable"])
