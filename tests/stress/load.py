@@ -48,6 +48,7 @@ class EventsSince:
     """The events of the requests that are made after this moment, to a server with one worker."""
 
     def __init__(self, server: ProxyServer) -> None:
+        assert server.settings["server"]["workers"] == 1, "each worker writes its lines in its own order"
         self._server = server
         # Lines are written a little after their answers: a request of its own marks where the new ones begin.
         self._marker = str(uuid.uuid4())
