@@ -180,6 +180,28 @@ def test_two_writers_do_not_overwrite_what_they_have_not_read(tmp_path: Path) ->
     assert other.write(memory)
 
 
+def test_what_waits_to_be_written_does_not_undo_an_acceptance(
+    operator: Catalog, open_catalog: Callable[[], Catalog], tmp_path: Path
+) -> None:
+    """A worker that could not write its doubt drops it when a person has accepted the catalog."""
+    with started(open_catalog()) as running:
+        seconds_until(lambda: running.feed._unsaved is None)
+        view = View()
+        operator.refresh(view)
+        accepted = Memory.of(view)
+        doubting = accepted.with_stricter(accepted, "of a test")
+        for thread in running.feed.threads:
+            running.feed._stopping.set()
+            thread.join()
+        running.feed._memory = running.feed._unsaved = doubting
+        file = MemoryFile(tmp_path / "seen")
+        file.read()
+        assert file.write(accepted)
+        running.feed._hear_of_others()
+        running.feed._save_memory()
+        assert file.read() == accepted
+
+
 def test_a_memory_that_cannot_be_read_says_so(tmp_path: Path) -> None:
     (tmp_path / "seen").mkdir()
     with pytest.raises(Unavailable, match="seen cannot be read: Is a directory"):

@@ -219,6 +219,22 @@ def test_a_record_whose_answer_was_withheld_is_not_written_later_and_does_not_co
     assert (tmp_path / "log").read_bytes() == b""
 
 
+def test_an_event_loop_that_has_ended_stops_no_lines(tmp_path: Path) -> None:
+    """At the end of a worker an answer may be withdrawn while its record is written."""
+    log = EventLog(sink_of(tmp_path / "log"), ckr_name=ckr.name, worker=1, on_warning=print, required=True)
+
+    async def ask() -> None:
+        await log.recorded(AUDIT, within=0.001)
+
+    asyncio.run(ask())
+    log._audit[0].forgotten = False  # as if its time were not over
+    log.append(AUDIT)
+    log.start()
+    log.close()
+    assert log.thread.failures == log.lost == 0
+    assert (tmp_path / "log").read_bytes().count(b"\n") == 2
+
+
 def test_half_a_line_is_cut_off_the_file_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "log"
     sink = sink_of(path)

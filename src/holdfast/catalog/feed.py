@@ -208,6 +208,9 @@ class CatalogFeed:
             self._memory = heard
         else:
             return
+        if self._unsaved is not None:
+            # What waited was made before this was heard, and must not replace it in the file.
+            self._unsaved = None if self._memory == heard else self._memory
         self._publish()
 
     def _compare(self) -> None:

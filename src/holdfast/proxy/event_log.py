@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
@@ -157,7 +158,8 @@ class EventLog:
                 written.set_result(done)
 
         def confirm(done: bool) -> None:  # noqa: FBT001 (as above)
-            loop.call_soon_threadsafe(settle, done)
+            with suppress(RuntimeError):  # the event loop has ended, and with it the request
+                loop.call_soon_threadsafe(settle, done)
 
         waiting = _Waiting(record, confirm)
         self._append_audit(waiting)

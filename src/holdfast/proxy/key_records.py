@@ -1,14 +1,17 @@
 """Writes to the catalog what the HSM threads find out about keys, on a separate thread."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Lock
+from typing import NamedTuple
 
 from holdfast.catalog.errors import CatalogError
-from holdfast.catalog.snapshot import Generation, Snapshot
+from holdfast.catalog.snapshot import ExternalKey, Generation, Snapshot
 from holdfast.catalog.store import Catalog
 from holdfast.ekm.pkcs11.backend import Pkcs11Hsm
 from holdfast.ekm.port import CanaryKeeper, KeyLocator
@@ -48,6 +51,19 @@ class _Stop:
     reason: str
 
 
+class _User(NamedTuple):
+    """A generation that is kept in an HSM key."""
+
+    prefix: str
+    external_key_id: str
+    generation: Generation
+
+    @property
+    def identity(self) -> tuple[str, str, int]:
+        """The same before and after a change of the generation."""
+        return self.prefix, self.external_key_id, self.generation.id
+
+
 class KeyRecords:
     """Canaries of keys that were registered without one, and stops for unsafe IVs.
 
@@ -76,10 +92,13 @@ class KeyRecords:
         self._on_notice = on_notice
         self._on_warning = on_warning
         self._queue: SimpleQueue[_Wanted | _Canary | _Stop | None] = SimpleQueue()
-        self._waiting: list[_Wanted | _Canary | _Stop] = []
+        self._waiting: deque[_Wanted | _Canary | _Stop] = deque()
         self._written: list[tuple[_Stop, int]] = []
-        self._totals: dict[int, int] | None = None
-        self._seen_version = -1
+        self._seen: Snapshot | None = None
+        self._followed: dict[str, Mapping[str, ExternalKey]] = {}
+        self._users: dict[str, dict[KeyLocator, tuple[_User, ...]]] = {}
+        """By HSM and key: several keystores may share one."""
+        self._prune = 0
         self._stopping = False
         self.thread = LivingThread("key-records", self._run, on_failure=on_warning)
 
@@ -133,9 +152,13 @@ class KeyRecords:
         while True:
             self._take()
             snapshot = self._snapshot()
-            if snapshot.version != self._seen_version:
-                self._seen_version = snapshot.version
+            if snapshot is not self._seen:
                 self._follow(snapshot)
+                self._seen = snapshot
+            if self._prune:
+                self._prune -= 1
+                for name, hsm in self._hsms.items():
+                    hsm.retain_keys(partial(self._is_registered, name))
             if self._waiting:
                 self._write(snapshot)
             if self._stopping:
@@ -153,42 +176,54 @@ class KeyRecords:
             return
 
     def _write(self, snapshot: Snapshot) -> None:
-        waiting, self._waiting = self._waiting, []
-        self._totals = None
-        places = _places(_generations(snapshot), {(finding.hsm, finding.key) for finding in waiting})
         named: list[str] = []
-        for finding in waiting:
-            try:
-                place = places[finding.hsm, finding.key]
-                match finding:
-                    case _Wanted():
-                        self._permit(finding, [generation for _, generation in place])
-                    case _Canary():
-                        named += [name for name, generation in place if self._write_canary(generation, finding)]
-                    case _Stop():
-                        for _, generation in place:
-                            self._catalog.stop_generation(generation.id, finding.reason)
-                        self._written.append((finding, self._catalog.version()))
-            except CatalogError as error:
-                self._waiting.append(finding)
-                what = "stopped in this proxy alone" if isinstance(finding, _Stop) else "still without a canary"
-                self._on_warning(
-                    f"the key {finding.key.label!r} is {what} until the catalog answers: {error.message}"
-                )
+        failed: list[_Wanted | _Canary | _Stop] = []
+        try:
+            # Taken one by one: a mistake in one of them must not lose the others.
+            while self._waiting:
+                finding = self._waiting.popleft()
+                try:
+                    named += self._write_one(finding, snapshot)
+                except CatalogError as error:
+                    failed.append(finding)
+                    what = "stopped in this proxy alone" if isinstance(finding, _Stop) else "still without a canary"
+                    self._on_warning(
+                        f"the key {finding.key.label!r} is {what} until the catalog answers: {error.message}"
+                    )
+        finally:
+            self._waiting.extendleft(reversed(failed))
         if named:
             shown = ", ".join(named[:_NAMED]) + (f" and {len(named) - _NAMED} more" if len(named) > _NAMED else "")
             self._on_notice(f"canaries were made for keys that were registered without one: {shown}")
         if self._waiting and not self._stopping:
             time.sleep(_TURN)
 
+    def _write_one(self, finding: _Wanted | _Canary | _Stop, snapshot: Snapshot) -> list[str]:
+        """Write a finding; the names of the keys that have a canary by it. Raises CatalogError."""
+        users = self._users.get(finding.hsm, {}).get(finding.key, ())
+        match finding:
+            case _Wanted():
+                self._permit(finding, [user.generation for user in users])
+            case _Canary():
+                return [
+                    f"{snapshot.keystores[user.prefix].name}/{user.external_key_id}"
+                    for user in users
+                    if self._write_canary(user.generation, finding)
+                ]
+            case _Stop():
+                for user in users:
+                    self._catalog.stop_generation(user.generation.id, finding.reason)
+                if users:
+                    self._written.append((finding, self._catalog.version()))
+        return []
+
     def _permit(self, wanted: _Wanted, generations: list[Generation]) -> None:
         """Count the canary's encryption, unless the key has reached its limit or another worker was faster."""
         lacking = [generation for generation in generations if generation.canary is None]
         permit = _Permit.SETTLED
         if lacking:
-            if self._totals is None:
-                self._totals = self._catalog.encryption_totals()
-            if self._limit is None or all(self._totals.get(one.id, 0) < self._limit for one in lacking):
+            totals = self._catalog.encryption_totals([one.id for one in lacking])
+            if self._limit is None or all(totals.get(one.id, 0) < self._limit for one in lacking):
                 self._catalog.reserve({lacking[0].id: 1})
                 permit = _Permit.GRANTED
         with self._permits_lock:
@@ -201,22 +236,64 @@ class KeyRecords:
         return generation.canary is None and self._catalog.record_canary(generation.id, made.canary)
 
     def _follow(self, snapshot: Snapshot) -> None:
-        """Take over what the catalog says of stops and of keys that are not registered any more."""
-        recorded: dict[str, dict[KeyLocator, str]] = {}
-        registered: dict[str, set[KeyLocator]] = {name: set() for name in self._hsms}
-        for _, generation in _generations(snapshot):
-            key = KeyLocator(generation.label, generation.cka_id)
-            if generation.hsm in registered:
-                registered[generation.hsm].add(key)
-            if generation.stopped is not None:
-                recorded.setdefault(generation.hsm, {})[key] = generation.stopped
-        self.recorded = recorded
-        for name, hsm in self._hsms.items():
-            hsm.retain_keys(registered[name])
+        """Take over what the catalog says of stops and of keys that are not registered any more.
+
+        Snapshots share the keys that have not changed, so only the others are looked at.
+        """
+        changed: set[tuple[str, KeyLocator]] = set()
+        for prefix in self._followed.keys() | snapshot.keystores.keys():
+            keystore = snapshot.keystores.get(prefix)
+            old = self._followed.get(prefix, {})
+            new: Mapping[str, ExternalKey] = {} if keystore is None else keystore.keys
+            if old is not new:
+                for name in [name for name in old.keys() | new.keys() if old.get(name) is not new.get(name)]:
+                    changed |= self._exchange(prefix, old.get(name), new.get(name))
+            if keystore is None:
+                del self._followed[prefix]
+            else:
+                self._followed[prefix] = new
+        self._note_stops(changed)
+        if changed:
+            # Twice: a request or a probe that was under way may still bring back what was forgotten.
+            self._prune = 2
         # From now on the catalog decides: a person may have released the key already.
         for stop, version in [written for written in self._written if written[1] <= snapshot.version]:
             self._hsms[stop.hsm].release_key(stop.key)
             self._written.remove((stop, version))
+
+    def _exchange(self, prefix: str, old: ExternalKey | None, new: ExternalKey | None) -> set[tuple[str, KeyLocator]]:
+        """Replace an external key; the HSM keys that are concerned."""
+        changed = set()
+        for key, add in ((old, False), (new, True)):
+            if key is None:
+                continue
+            for generation in key.generations.values():
+                place = KeyLocator(generation.label, generation.cka_id)
+                users = self._users.setdefault(generation.hsm, {})
+                user = _User(prefix, key.external_key_id, generation)
+                left = tuple(one for one in users.get(place, ()) if one.identity != user.identity)
+                if add:
+                    left = (*left, user)
+                if left:
+                    users[place] = left
+                else:
+                    users.pop(place, None)
+                changed.add((generation.hsm, place))
+        return changed
+
+    def _is_registered(self, hsm: str, key: KeyLocator) -> bool:
+        """A canary that is not in the catalog yet is not another one than the catalog's."""
+        canaries = [user.generation.canary for user in self._users.get(hsm, {}).get(key, ())]
+        return bool(canaries) and (key.canary is None or None in canaries or key.canary in canaries)
+
+    def _note_stops(self, changed: set[tuple[str, KeyLocator]]) -> None:
+        recorded = {hsm: keys.copy() for hsm, keys in self.recorded.items()}
+        for hsm, key in changed:
+            recorded.setdefault(hsm, {}).pop(key, None)
+            for user in self._users[hsm].get(key, ()):
+                if user.generation.stopped is not None:
+                    recorded[hsm][key] = user.generation.stopped
+        self.recorded = recorded  # exchanged, never changed: the event loop reads it
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,23 +314,3 @@ class _Keeper:
     def failed(self, key: KeyLocator) -> None:
         """As `CanaryKeeper.failed`."""
         self.records.canary_failed(self.hsm, key)
-
-
-def _generations(snapshot: Snapshot) -> Iterable[tuple[str, Generation]]:
-    """Every generation of every key, with the key's name for people."""
-    for keystore in snapshot.keystores.values():
-        for key in keystore.keys.values():
-            for generation in key.generations.values():
-                yield f"{keystore.name}/{key.external_key_id}", generation
-
-
-def _places(
-    generations: Iterable[tuple[str, Generation]], wanted: set[tuple[str, KeyLocator]]
-) -> dict[tuple[str, KeyLocator], list[tuple[str, Generation]]]:
-    """The generations behind each of some HSM keys: several key stores may share one."""
-    places: dict[tuple[str, KeyLocator], list[tuple[str, Generation]]] = {place: [] for place in wanted}
-    for name, generation in generations:
-        place = (generation.hsm, KeyLocator(generation.label, generation.cka_id))
-        if place in places:
-            places[place].append((name, generation))
-    return places

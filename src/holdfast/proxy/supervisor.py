@@ -154,13 +154,15 @@ class Supervisor:
             if address not in self._sockets:
                 self._sockets[address] = bind(address)
         wanted = configuration.server.metrics_listen
-        if self._metrics is not None and self._metrics.address != wanted:
+        if wanted is None:
             self._close_metrics()
-        if wanted is not None and self._metrics is None:
-            self._metrics = MetricsServer(wanted, page_of(self._fleet, now=_now), tls=_metrics_tls(configuration))
-            self._metrics.start()
-        elif self._metrics is not None:
+        elif self._metrics is not None and self._metrics.address == wanted:
             self._metrics.tls = _metrics_tls(configuration)
+        else:
+            fresh = MetricsServer(wanted, page_of(self._fleet, now=_now), tls=_metrics_tls(configuration))
+            fresh.start()
+            self._close_metrics()
+            self._metrics = fresh
 
     def _listen_to_signals(self) -> None:
         reading, writing = socket.socketpair()

@@ -1,7 +1,6 @@
 """An HSM behind a PKCS#11 module: the one implementation of `holdfast.ekm.port.Hsm`."""
 
 from collections.abc import Callable, Coroutine
-from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from threading import Event, Thread
 from time import monotonic
@@ -206,11 +205,11 @@ class Pkcs11Hsm:
         """The key does not encrypt any more: another worker has seen an unsafe IV."""
         self._guard.stopped.setdefault(key, reason)
 
-    def retain_keys(self, registered: AbstractSet[KeyLocator]) -> None:
-        """Stop watching keys that are not registered any more."""
+    def retain_keys(self, is_registered: Callable[[KeyLocator], bool]) -> None:
+        """Stop watching keys that are not registered any more, or not with this canary."""
         if self._started is not None:
             connection = self._started[0]
-            connection.handles.retain(registered | {connection.health_key})
+            connection.handles.retain(lambda key: key == connection.health_key or is_registered(key))
 
     def release_key(self, key: KeyLocator) -> None:
         """Forget a stop that the catalog has taken over: from now on the catalog decides."""

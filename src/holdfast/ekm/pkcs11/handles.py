@@ -1,6 +1,6 @@
 """Key handles, found once per module epoch: C_FindObjects walks every object of the token."""
 
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
 from time import monotonic
@@ -116,12 +116,20 @@ class Handles:
         with self._lock:
             return list(self._watched.values())
 
-    def retain(self, registered: AbstractSet[KeyLocator]) -> None:
-        """Forget what is known of keys that are not registered any more."""
+    def retain(self, is_registered: Callable[[KeyLocator], bool]) -> None:
+        """Forget what is known of keys that are not registered any more, or not with this canary.
+
+        Only the catalog knows which of two canaries is the newer one.
+        """
         with self._lock:
-            for known in (self._found, self._watched, self._untrusted):
-                for key in known.keys() - registered:
-                    del known[key]
+            for key in [key for key in self._watched.values() if not is_registered(key)]:
+                del self._watched[key]
+            for key in [untrusted.key for untrusted in self._untrusted.values() if not is_registered(untrusted.key)]:
+                del self._untrusted[key]
+            for key in [key for key in self._seen if not is_registered(KeyLocator(key.label, key.id))]:
+                self._seen.discard(key)
+                self._found.pop(key, None)
+                self._vanished.pop(key, None)
 
     # ---- keys that were not found
 

@@ -84,7 +84,10 @@ class IvGuard:
 
     def stop(self, key: KeyLocator, reason: str) -> NoReturn:
         """Stop the key: raises IvUnsafe, now and for every later encryption under it."""
-        if self.stopped.setdefault(key, reason) is reason and self._on_stop is not None:
+        with self._lock:
+            first = key not in self.stopped
+            self.stopped.setdefault(key, reason)
+        if first and self._on_stop is not None:
             self._on_stop(key, reason)
         raise IvUnsafe(f"{reason}. {_REMEDY}")
 
