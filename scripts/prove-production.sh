@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs every shell block of docs/how-to/production.md, in order, in a fresh Debian, and fails with the first that does.
+# Runs every shell block of docs/how-to/production.md, then of backup-and-restore.md, in order, in a fresh Debian, and
+# fails with the first that does.
 # systemd does not run in a chroot: a small `systemctl` starts what the installed unit names, as its user and with its
 # capability; the unit's sandbox is not applied. A block after an HTML comment `<!-- not run: reason -->` is left out.
 #
@@ -9,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 suite=${1:-trixie}
-page=docs/how-to/production.md
+pages=(docs/how-to/production.md docs/how-to/backup-and-restore.md)
 [[ $EUID == 0 ]] || { echo "prove-production: run it as root" >&2; exit 2; }
 command -v debootstrap > /dev/null || apt-get install --yes --no-install-recommends debootstrap
 if (: < /dev/tcp/127.0.0.1/443) 2> /dev/null; then echo "prove-production: port 443 is taken" >&2; exit 2; fi
@@ -75,33 +76,32 @@ case "$*" in
 esac
 END
 
-# ---- the page --------------------------------------------------------------------------------------------------
+# ---- the pages -------------------------------------------------------------------------------------------------
 
-python3 - "$page" > "$root/root/blocks.sh" << 'END'
+python3 - "${pages[@]}" > "$root/root/blocks.sh" << 'END'
 import re
 import shlex
 import sys
 
-page = sys.argv[1]
 print("set -euo pipefail\ncd /root/holdfast\nexport DEBIAN_FRONTEND=noninteractive")
-lines, skipped, section = open(page).read().splitlines(), False, ""
-inside = False
-for number, line in enumerate(lines, 1):
-    if inside:
-        inside = line != "```"
-        if inside and not skipped:
-            print(line)
-        continue
-    if line.startswith("#"):
-        section = line.lstrip("# ")
-        if section == "Upgrade":  # From another version's source: this one's, with another number.
-            print("""sed -i -E 's/^(__version__ = ".*)"/\\1.post1"/' src/holdfast/_version.py""")
-    if line == "```sh":
-        inside = True
-        if not skipped:
-            print(f"printf '\\n==> {shlex.quote(page)}:{number} %s\\n' {shlex.quote(section)}")
-    elif line.strip():
-        skipped = bool(re.fullmatch(r"<!-- not run: .* -->", line))
+for page in sys.argv[1:]:
+    skipped, section, inside = False, "", False
+    for number, line in enumerate(open(page).read().splitlines(), 1):
+        if inside:
+            inside = line != "```"
+            if inside and not skipped:
+                print(line)
+            continue
+        if line.startswith("#"):
+            section = line.lstrip("# ")
+            if section == "Upgrade":  # From another version's source: this one's, with another number.
+                print("""sed -i -E 's/^(__version__ = ".*)"/\\1.post1"/' src/holdfast/_version.py""")
+        if line == "```sh":
+            inside = True
+            if not skipped:
+                print(f"printf '\\n==> {shlex.quote(page)}:{number} %s\\n' {shlex.quote(section)}")
+        elif line.strip():
+            skipped = bool(re.fullmatch(r"<!-- not run: .* -->", line))
 END
 
 run() { chroot "$root" /usr/bin/env -i HOME=/root TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
@@ -123,4 +123,4 @@ run sudo -u holdfast holdfast docs production > /dev/null
 run holdfast credential issue prod
 foreign=$(run find /var/lib/holdfast -not -user holdfast)
 [[ -z $foreign ]] || { echo "prove-production: not the service's: $foreign" >&2; exit 1; }
-echo "prove-production: every block of $page works on $suite"
+echo "prove-production: every block of ${pages[*]} works on $suite"
