@@ -10,14 +10,16 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 suite=${1:-trixie}
-pages=(docs/how-to/production.md docs/how-to/backup-and-restore.md)
 [[ $EUID == 0 ]] || { echo "prove-production: run it as root" >&2; exit 2; }
 command -v debootstrap > /dev/null || apt-get install --yes --no-install-recommends debootstrap
 if (: < /dev/tcp/127.0.0.1/443) 2> /dev/null; then echo "prove-production: port 443 is taken" >&2; exit 2; fi
 
 root=$(mktemp -d "${TMPDIR:-/tmp}/prove-production.XXXXXX")
 chmod 755 "$root"
+run() { chroot "$root" /usr/bin/env -i HOME=/root TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
 finish() {
+  [[ ! -e $root/usr/bin/pg_lsclusters ]] ||
+    run sh -c 'pg_lsclusters --no-header | while read -r version name rest; do pg_ctlcluster "$version" "$name" stop; done' || true
   if [[ -e $root/run/holdfast.pid ]]; then kill -TERM "$(cat "$root/run/holdfast.pid")" 2> /dev/null && sleep 2; fi
   for mounted in dev/shm dev proc; do umount --lazy "$root/$mounted" 2> /dev/null || true; done
   rm -rf --one-file-system "$root"
@@ -76,44 +78,49 @@ case "$*" in
 esac
 END
 
-# ---- the pages -------------------------------------------------------------------------------------------------
+# ---- a page ----------------------------------------------------------------------------------------------------
 
-python3 - "${pages[@]}" > "$root/root/blocks.sh" << 'END'
+blocks() {
+  python3 - "$1" << 'END'
 import re
 import shlex
 import sys
 
+page = sys.argv[1]
 print("set -euo pipefail\ncd /root/holdfast\nexport DEBIAN_FRONTEND=noninteractive")
-for page in sys.argv[1:]:
-    skipped, section, inside = False, "", False
-    for number, line in enumerate(open(page).read().splitlines(), 1):
-        if inside:
-            inside = line != "```"
-            if inside and not skipped:
-                print(line)
-            continue
-        if line.startswith("#"):
-            section = line.lstrip("# ")
-            if section == "Upgrade":  # From another version's source: this one's, with another number.
-                print("""sed -i -E 's/^(__version__ = ".*)"/\\1.post1"/' src/holdfast/_version.py""")
-        if line == "```sh":
-            inside = True
-            if not skipped:
-                print(f"printf '\\n==> {shlex.quote(page)}:{number} %s\\n' {shlex.quote(section)}")
-        elif line.strip():
-            skipped = bool(re.fullmatch(r"<!-- not run: .* -->", line))
+skipped, section, inside = False, "", False
+for number, line in enumerate(open(page).read().splitlines(), 1):
+    if inside:
+        inside = line != "```"
+        if inside and not skipped:
+            print(line)
+        continue
+    if line.startswith("#"):
+        section = line.lstrip("# ")
+        if section == "Upgrade":  # From another version's source: this one's, with another number.
+            print("""sed -i -E 's/^(__version__ = ".*)"/\\1.post1"/' src/holdfast/_version.py""")
+    if line == "```sh":
+        inside = True
+        if not skipped:
+            print(f"printf '\\n==> {shlex.quote(page)}:{number} %s\\n' {shlex.quote(section)}")
+    elif line.strip():
+        skipped = bool(re.fullmatch(r"<!-- not run: .* -->", line))
 END
+}
 
-run() { chroot "$root" /usr/bin/env -i HOME=/root TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
-run apt-get update --quiet --quiet
-if ! run bash /root/blocks.sh; then
+run_page() {
+  blocks "$1" > "$root/root/blocks.sh"
+  run bash /root/blocks.sh && return
   echo "prove-production: the last block above failed; the service said:" >&2
   tail -30 "$root/run/holdfast.log" >&2 || true
   exit 1
-fi
+}
 
-# ---- what the page promises besides ------------------------------------------------------------------------------
+run apt-get update --quiet --quiet
 
+# ---- production.md, and what it promises besides -----------------------------------------------------------------
+
+run_page docs/how-to/production.md
 run logrotate --force /etc/logrotate.d/holdfast
 run sudo -u holdfast holdfast prove prod prod-1 --ca /etc/holdfast/tls/certificate.pem --wait 30
 run bash -c 'for try in {1..50}; do [[ -s /var/log/holdfast/events.jsonl ]] && exit; sleep 0.1; done; exit 1' ||
@@ -123,4 +130,8 @@ run sudo -u holdfast holdfast docs production > /dev/null
 run holdfast credential issue prod
 foreign=$(run find /var/lib/holdfast -not -user holdfast)
 [[ -z $foreign ]] || { echo "prove-production: not the service's: $foreign" >&2; exit 1; }
-echo "prove-production: every block of ${pages[*]} works on $suite"
+
+# ---- backup-and-restore.md, on what that page has set up ---------------------------------------------------------
+
+run_page docs/how-to/backup-and-restore.md
+echo "prove-production: every block of production.md and backup-and-restore.md works on $suite"

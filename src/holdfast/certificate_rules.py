@@ -165,10 +165,10 @@ def _days(certificate: x509.Certificate, now: datetime) -> Iterator[Breach]:
     left = (certificate.not_valid_after_utc - now).days
     ends = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
     if now > certificate.not_valid_after_utc:
-        yield Breach(Rule.EXPIRED, Weight.REFUSED, f"the certificate expired on {ends}, {-left} days ago", renew)
+        yield Breach(Rule.EXPIRED, Weight.REFUSED, f"the certificate expired on {ends} (days ago: {-left})", renew)
     elif left < WARN_DAYS:
         weight = Weight.SOON if left < ALARM_DAYS else Weight.ADVICE
-        yield Breach(Rule.EXPIRES_SOON, weight, f"the certificate expires in {left} days, on {ends}", renew)
+        yield Breach(Rule.EXPIRES_SOON, weight, f"the certificate expires on {ends} (days left: {left})", renew)
 
 
 def _key(certificate: x509.Certificate) -> Iterator[Breach]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, make_url
 from tests.catalog.conftest import now
 from tests.catalog.postgresql import Cluster
 from tests.catalog.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PREFIX, SECRET
@@ -15,6 +15,7 @@ from tests.catalog.test_feed import seconds_until, started
 from holdfast.catalog.database import engine_of
 from holdfast.catalog.errors import CatalogError, Refused, Unavailable
 from holdfast.catalog.store import Catalog
+from holdfast.cli.failure import report
 from holdfast.xks.types import KeyStatus, UriPathPrefix
 
 ROLES = Path(__file__).parents[2] / "packaging" / "postgresql-roles.sql"
@@ -71,6 +72,21 @@ def test_an_error_shows_the_url_as_it_was_written(tmp_path: Path) -> None:
     with pytest.raises(Unavailable) as caught:
         Catalog.open(url, tmp_path, now=now)
     assert f"the catalog {url} does not answer" in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("wrong", ["user", "database"])
+def test_a_server_that_lets_nobody_in_is_not_called_silent(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    known = make_url(url)
+    query = {**known.query, "user": "stranger"} if wrong == "user" else known.query
+    other = known.set(query=query, database="nowhere" if wrong == "database" else known.database)
+    with pytest.raises(Unavailable, match=r"refuses the connection: .*FATAL") as caught:
+        Catalog.open(other.render_as_string(hide_password=False), tmp_path, now=now)
+    assert "does not answer" not in str(caught.value)
+    report(caught.value)
+    assert {"user": "the service's user", "database": "correct its name"}[wrong] in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)

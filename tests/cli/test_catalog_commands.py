@@ -320,10 +320,27 @@ def test_a_keystore_is_changed_after_its_plan(run: Run, config: Path) -> None:
     assert run("keystore", "set", "alpha", "--yes", "--config", config).code == ExitCode.USAGE
 
 
+def test_a_region_that_cannot_be_is_refused_before_a_plan_is_shown(run: Run, config: Path) -> None:
+    done = run("keystore", "set", "alpha", "--region", "frankfurt", "--config", config)
+    assert "'frankfurt' is not the name of an AWS region" in done.err
+    assert "What this means" not in done.err
+
+
+def test_a_block_says_that_no_proxy_has_confirmed_it(run: Run, config: Path) -> None:
+    for named in (("alpha",), ("--all",)):
+        done = run("keystore", "block", *named, "--yes", "--config", config).ok()
+        assert "blocked in the catalog" in done.err
+        assert "Not confirmed: this command does not ask the proxies." in done.err
+        assert f"prove {'alpha' if named == ('alpha',) else 'beta'} KEY --config {config}" in done.err
+    again = run("keystore", "block", "alpha", "--yes", "--config", config).ok()
+    assert "alpha is blocked in the catalog already." in again.err
+    assert "Not confirmed" not in again.err
+
+
 def test_only_an_empty_keystore_is_deleted(run: Run, config: Path) -> None:
     access_key_id = issue(run, config)
     refused = run("keystore", "delete", "alpha", "--yes", "--config", config)
-    assert "has 0 keys and 1 live credentials" in refused.err
+    assert "is not empty (keys: 0, live credentials: 1)" in refused.err
     assert refused.code != 0
     run("credential", "retire", access_key_id, "--yes", "--config", config).ok()
     assert run("keystore", "delete", "alpha", "--config", config).code == ExitCode.UNCONFIRMED

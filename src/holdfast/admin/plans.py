@@ -50,9 +50,9 @@ def block_plan(keystores: Sequence[KeystoreRow], usage: Usage) -> Plan:
         f"Block {_count(keystores)}:",
         tuple(_keystore_line(row, usage) for row in keystores),
         (
-            "Within a second every proxy answers each Encrypt and Decrypt with InvalidStateException.",
-            "AWS shows KMSInvalidStateException; a service works on only while it holds data keys in memory.",
-            "Nothing is deleted. `holdfast keystore unblock` ends it within a second.",
+            "Within a second each proxy that reads the catalog answers their requests with InvalidStateException.",
+            "AWS shows KMSInvalidStateException. A service that has data keys in memory can still use these.",
+            "Nothing is deleted. `holdfast keystore unblock` undoes it.",
         ),
     )
 
@@ -72,10 +72,10 @@ def disable_plan(key: KeyRow, usage: Usage) -> Plan:
         f"Disable the key {key.external_key_id} of the keystore {key.keystore!r}:",
         (f"status ENABLED becomes DISABLED; the keystore was {usage.last_use(key.keystore)}",),
         (
-            "Within a second every proxy answers Encrypt and Decrypt with this key with InvalidStateException.",
+            "Within a second each proxy that reads the catalog answers its requests with InvalidStateException.",
             "GetKeyMetadata says DISABLED.",
-            "AWS shows KMSInvalidStateException for the KMS key that rests on it. Other keys go on.",
-            "Nothing is deleted. `holdfast key enable` ends it within a second.",
+            "AWS shows KMSInvalidStateException for the KMS key that uses it. Other keys are not affected.",
+            "Nothing is deleted. `holdfast key enable` undoes it.",
         ),
     )
 
@@ -110,7 +110,7 @@ def rebind_plan(key: KeyRow, *, label: str, cka_id: bytes | None, proven: bool) 
         (f"from {_place(key.label, key.cka_id)} to {_place(label, cka_id)}, in [hsm.{key.hsm}]",),
         (
             "The object opens the canary of this key: it is the same key." if proven else unproven,
-            "Within a second every proxy uses it, if its module shows keys made after its start.",
+            "Running proxies use it within a second. On nShield, run `systemctl reload holdfast` first.",
         ),
     )
 
@@ -144,7 +144,7 @@ def unregister_plan(key: KeyRow, encryptions: int) -> Plan:
         f"Unregister the key {key.external_key_id} of the keystore {key.keystore!r}:",
         (f"generation {key.generation}, label {key.label!r} of the HSM {key.hsm!r}",),
         (
-            "Its requests get KeyNotFoundException within a second. Delete the KMS key that rests on it in AWS.",
+            "Its requests get KeyNotFoundException within a second. Delete the KMS key that uses it in AWS.",
             f"The HSM keeps the key. {again}",
         ),
     )

@@ -29,6 +29,10 @@ _METADATA = RequestMetadata(
     aws_principal_arn=_PRINCIPAL,
     kms_key_arn="arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000",
 )
+_HINTS = {
+    ErrorName.INVALID_STATE: "`holdfast keystore list` shows what is blocked, `holdfast key list` what is disabled.",
+    ErrorName.KEY_NOT_FOUND: "`holdfast key list` shows what is registered; `holdfast doctor` looks in the HSM.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,5 +99,8 @@ def _granted(answer: Answer, operation: Operation) -> Answer:
             hint="Permit it to that principal; the event log names the policy that decided.",
         )
     if answer.error:
-        raise AdminError(f"{operation} was refused with {answer.error}", hint="`holdfast doctor` finds causes.")
+        hint = next(
+            (hint for name, hint in _HINTS.items() if name in answer.error), "`holdfast doctor` finds causes."
+        )
+        raise AdminError(f"{operation} was refused with {answer.error}", hint=hint)
     return answer

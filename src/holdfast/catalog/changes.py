@@ -32,7 +32,7 @@ class KeystoreChanges(Database):
     def create_keystore(self, name: str, prefix: UriPathPrefix, *, region: str | None = None) -> None:
         """A keystore without keys and credentials. Raises AlreadyExists for a name or prefix that is taken."""
         require_keystore_name(name)
-        _check_region(region)
+        require_region(region)
         table = schema.keystores
         with self._changing() as connection:
             if connection.execute(select(table.c.id).where(table.c.name == name)).first():
@@ -65,7 +65,7 @@ class KeystoreChanges(Database):
         """
         values: dict[str, object] = {}
         if region is not None:
-            _check_region(region or None)
+            require_region(region or None)
             values["region"] = region or None
         with self._changing() as connection:
             if prefix is not None:
@@ -199,7 +199,8 @@ def same_hsm_key(hsm: str, label: str, cka_id: bytes | None, token_serial: str |
     return same if cka_id is None else same & or_(table.c.cka_id.is_(None), table.c.cka_id == cka_id)
 
 
-def _check_region(region: str | None) -> None:
+def require_region(region: str | None) -> None:
+    """Raises Refused for what does not have the form of an AWS region's name; None is any region."""
     if region is not None and not _REGION.fullmatch(region):
         raise Refused(f"{region!r} is not the name of an AWS region: names look like eu-central-1, us-gov-west-1")
 
@@ -229,8 +230,8 @@ def _require_empty(connection: Connection, name: str) -> int:
     )
     if keys or live:
         raise InUse(
-            f"the keystore {name!r} has {keys} keys and {live} live credentials: only an empty one is deleted"
-            " (`holdfast key unregister`, `holdfast credential retire`). To stop it at once, block it"
+            f"the keystore {name!r} is not empty (keys: {keys}, live credentials: {live}): only an empty one is"
+            " deleted (`holdfast key unregister`, `holdfast credential retire`). To stop it at once, block it"
         )
     return identity
 
@@ -281,6 +282,6 @@ def _check_hsm_key_free(
     others = sorted({row.name for row in found} - set(share_with))
     if others:
         raise AlreadyExists(
-            f"{said} serves the keystore {others[0]!r} already: whoever uses one of the two can decrypt what was"
-            f" encrypted for the other. Choose another key, or if this is meant, add --share-with {others[0]}"
+            f"{said} serves the keystore {others[0]!r} already: a caller of one of the two can decrypt what"
+            f" was encrypted for the other. Choose another key, or if this is meant, add --share-with {others[0]}"
         )

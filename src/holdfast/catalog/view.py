@@ -284,7 +284,9 @@ class View:
         for identity in sorted(self._shelves.keys() - keystores):
             count = len(self._shelves[identity].keys)
             if count:
-                self._other_faults.append(f"{count} keys are not served: there is no keystore in row {identity}")
+                self._other_faults.append(
+                    f"there is no keystore in row {identity}; its keys, which are not served: {count}"
+                )
 
 
 def read_states(connection: Connection) -> States:

@@ -99,8 +99,8 @@ def export(
         output.say(f"Wrote version {document.version} of the catalog to {output_file}.")
     if document.running:
         output.warning(
-            f"{document.running} proxies are running: what they count and what is changed from now on is not in the"
-            " export. To move the catalog, stop them first."
+            f"proxies seen within the last minute: {document.running}. What they count from now on is not in the"
+            " export: to move the catalog, stop every proxy before you export."
         )
 
 
@@ -122,7 +122,7 @@ def import_(
             Plan(
                 f"Import version {document.version} of a catalog:",
                 (
-                    f"{len(document.keystores)} keystores, {keys} keys",
+                    f"keystores: {len(document.keystores)}, keys: {keys}",
                     f"exported at {document.exported_at:%Y-%m-%d %H:%M} UTC",
                 ),
                 (

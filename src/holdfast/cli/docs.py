@@ -9,6 +9,7 @@ import typer
 
 from holdfast.admin.errors import NotFound, Prerequisite
 from holdfast.cli import output
+from holdfast.cli.tables import table
 
 app = typer.Typer()
 
@@ -31,9 +32,9 @@ def docs(
     pages = {path.stem: path for path in sorted(folder.rglob("*.md")) if path.stem != "README"}
     if page is None:
         output.say(f"In {folder.parent}:\n")
-        for name, path in pages.items():
-            title = path.read_text().partition("\n")[0].lstrip("# ")
-            output.data(f"{name:<28} {title}")
+        listed = sorted(pages.items(), key=lambda page: page[1].parent.name == "decisions")
+        titles = [(name, path.read_text().partition("\n")[0].lstrip("# ")) for name, path in listed]
+        table(("PAGE", "TITLE"), titles, empty="There is no page.")
         return
     name = Path(page).stem
     if name not in pages:

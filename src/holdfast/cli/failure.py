@@ -39,7 +39,12 @@ def report(failure: BaseException) -> ExitCode:
     return code
 
 
+_WHO = "Run this as the service's user (`sudo -u holdfast`), and look at the user in `url` and at pg_hba.conf."
 _CATALOG_CAUSES = {
+    'FATAL:  role "': _WHO,
+    "authentication failed": _WHO,
+    "no pg_hba.conf entry": _WHO,
+    'FATAL:  database "': "Make the database, or correct its name in `url` of [catalog].",
     "disk is full": "Make room on its disk (`df`).",
     "No space left": "Make room on its disk (`df`).",
     "disk I/O error": "Look at its file system: it may be full (`df`) or damaged.",

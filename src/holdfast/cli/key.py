@@ -11,7 +11,6 @@ from holdfast.admin.plans import (
     Usage,
     disable_plan,
     enable_plan,
-    moment,
     rebind_plan,
     release_plan,
     share_plan,
@@ -20,7 +19,7 @@ from holdfast.admin.plans import (
 from holdfast.catalog.reads import KeyRow
 from holdfast.catalog.snapshot import Takeover
 from holdfast.cli import output
-from holdfast.cli.confirm import confirm
+from holdfast.cli.confirm import confirm, say_not_confirmed
 from holdfast.cli.options import ConfigOption, Installation, JsonOption, YesOption, installation
 from holdfast.cli.tables import fields, table
 from holdfast.xks.types import ExternalKeyId, KeyStatus
@@ -125,9 +124,8 @@ def list_(
     if as_json:
         output.json([_as_json(row, totals) for row in rows])
         return
-    now = output.utc_now()
     table(
-        ("KEYSTORE", "KEY", "STATUS", "GENERATION", "HSM", "LABEL", "ENCRYPTIONS", "CREATED"),
+        ("KEYSTORE", "KEY", "STATUS", "GENERATION", "HSM", "LABEL", "ENCRYPTIONS"),
         [
             (
                 row.keystore,
@@ -137,17 +135,13 @@ def list_(
                 row.hsm,
                 row.label,
                 f"<= {totals[row.generation_id]:,}",
-                moment(row.created_at, now),
             )
             for row in rows
         ],
         empty="There is no key yet: `holdfast key create KEYSTORE KEY` makes one.",
     )
     if rows:
-        output.say(
-            "ENCRYPTIONS: at most so many were made under the HSM key, over all proxies and keystores."
-            " Running proxies reserve some ahead. NIST allows 2^32 (4,294,967,296)."
-        )
+        output.say("ENCRYPTIONS: an upper limit; proxies reserve some in advance. 2^32 are allowed.")
 
 
 @app.command()
@@ -248,7 +242,7 @@ def disable(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Stop one key: its Encrypt and Decrypt are refused within a second."""
+    """Stop one key: proxies refuse its Encrypt and Decrypt, normally within a second."""
     with installation(config) as here:
         _set_status(here, keystore, key, KeyStatus.DISABLED, yes=yes, as_json=as_json)
 
@@ -277,7 +271,9 @@ def _set_status(here: Installation, keystore: str, key: str, status: KeyStatus, 
     if as_json:
         output.json({"keystore": keystore, "external_key_id": key, "status": status, "changed": changed})
     else:
-        output.say(f"{key} is {status.lower()}{'' if changed else ' already'}.")
+        output.say(f"{key} is {status.lower()} in the catalog{'' if changed else ' already'}.")
+        if changed and status is KeyStatus.DISABLED:
+            say_not_confirmed(here, keystore, key)
 
 
 def _say_added(here: Installation, new: NewKey, word: str, *, as_json: bool) -> None:
@@ -288,7 +284,7 @@ def _say_added(here: Installation, new: NewKey, word: str, *, as_json: bool) -> 
     output.say(
         f"{word} the key {row.external_key_id} of the keystore {row.keystore!r}: {row.label!r} in [hsm.{row.hsm}]."
     )
-    output.say("A proxy that is running serves it within a second, if its module shows keys made after its start.")
+    output.say("Running proxies serve it within a second. On nShield, run `systemctl reload holdfast` first.")
 
 
 def _hexadecimal(text: str) -> bytes:

@@ -10,12 +10,12 @@ from holdfast.admin.files import create_file
 from holdfast.admin.kms_connection import PLACEHOLDER, connection_of, credential_path, require_endpoint
 from holdfast.admin.lookup import find_keystore
 from holdfast.admin.plans import Usage, block_plan, change_keystore_plan, delete_keystore_plan, unblock_plan
-from holdfast.catalog.changes import require_keystore_name
+from holdfast.catalog.changes import require_keystore_name, require_region
 from holdfast.catalog.errors import Unavailable
 from holdfast.catalog.memory import MemoryFile
 from holdfast.catalog.reads import KeystoreRow
 from holdfast.cli import output
-from holdfast.cli.confirm import confirm
+from holdfast.cli.confirm import confirm, say_not_confirmed
 from holdfast.cli.options import ConfigOption, Installation, JsonOption, YesOption, installation
 from holdfast.cli.tables import fields, table
 from holdfast.xks.types import UriPathPrefix
@@ -102,7 +102,7 @@ def block(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Stop a keystore, or all of them: every Encrypt and Decrypt is refused within a second."""
+    """Stop a keystore, or all: proxies refuse each Encrypt and Decrypt, normally within a second."""
     _set_blocked(name, all_=all_, yes=yes, config=config, as_json=as_json, blocked=True)
 
 
@@ -140,6 +140,7 @@ def set_(
     with installation(config) as here:
         row = find_keystore(here.catalog, name)
         moved = None if prefix is None else UriPathPrefix.parse(prefix)
+        require_region(region or None)
         usage = Usage(here.catalog.credentials(name), here.catalog.keys(name), output.utc_now())
         path = None if moved is None else moved.xks_proxy_uri_path
         confirm(change_keystore_plan(row, usage, prefix=path, region=region), yes=yes)
@@ -213,11 +214,13 @@ def _set_blocked(
             usage = Usage(here.catalog.credentials(None), here.catalog.keys(None), output.utc_now())
             confirm(block_plan(rows, usage) if blocked else unblock_plan(rows, usage), yes=yes)
             _apply_block(here, [row.name for row in rows], blocked=blocked)
-        word = "blocked" if blocked else "open"
+        word = "blocked in the catalog" if blocked else "open in the catalog"
         if as_json:
             output.json([{"name": row.name, "blocked": blocked, "changed": row in rows} for row in chosen])
         else:
             output.say("\n".join(f"{row.name} is {word}{'' if row in rows else ' already'}." for row in chosen))
+            if blocked and rows:
+                say_not_confirmed(here, rows[0].name, "KEY")
 
 
 def _apply_block(here: Installation, names: list[str], *, blocked: bool) -> None:

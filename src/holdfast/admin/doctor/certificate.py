@@ -74,7 +74,7 @@ def _judged(subject: str, chain: list[x509.Certificate], now: datetime) -> Itera
     broken = {breach.rule for breach in breaches}
     if not broken & {Rule.EXPIRED, Rule.EXPIRES_SOON, Rule.NOT_YET_VALID}:
         left, ends = (own.not_valid_after_utc - now).days, f"{own.not_valid_after_utc:%Y-%m-%d}"
-        yield ok("certificate-days", subject, f"valid for another {left} days, until {ends}")
+        yield ok("certificate-days", subject, f"valid until {ends} (days left: {left})")
     if not broken & {Rule.COMMON_NAME, Rule.ALTERNATIVE_NAME}:
         names = ", ".join(dict.fromkeys((*common_names(own), *alternative_names(own))))
         yield ok("certificate-name", subject, f"for {names}")

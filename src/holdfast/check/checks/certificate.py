@@ -112,8 +112,8 @@ def lasting(session: Session) -> str:
     """Compares the end of validity with this machine's clock."""
     left = (_certificate(session).not_valid_after_utc - session.clock()).days
     if left < ALARM_DAYS:
-        raise Refuted(f"{left} days left: AWS advises an alarm below {ALARM_DAYS}")
-    return f"{left} days left"
+        raise Refuted(f"days left: {left}. AWS advises an alarm below {ALARM_DAYS}")
+    return f"days left: {left}"
 
 
 @check(

@@ -103,9 +103,11 @@ class HealthMonitor:
     def _defect(self, stopped: int, untrusted: int) -> str:
         """What is wrong with an HSM that answers its probe, or nothing."""
         if untrusted:
-            return f"{untrusted} keys are refused: they are not the registered ones, or may leave the HSM"
+            return (
+                f"keys that are refused, because they are not the registered ones or may leave the HSM: {untrusted}"
+            )
         if stopped:
-            return f"{stopped} keys do not encrypt any more: one of their IVs was unsafe"
+            return f"keys that do not encrypt any more, because one of their IVs was unsafe: {stopped}"
         if self._pool.quarantined:
             return f"{self._pool.quarantined} sessions wait for a call that does not return"
         if self.reduced:
