@@ -42,6 +42,19 @@ GRANT UPDATE (encryptions_reserved, canary, stopped_at, stopped_reason, token_se
   TO holdfast_run;
 GRANT INSERT, UPDATE, DELETE ON proxies TO holdfast_run;
 
+-- Stopping a key makes a new version. A service that could set any version could end all further changes with 2^63.
+CREATE OR REPLACE FUNCTION holdfast_count() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF NEW.version IS DISTINCT FROM OLD.version + 1 AND NOT pg_has_role(current_user, 'holdfast_admin', 'MEMBER') THEN
+    RAISE insufficient_privilege USING MESSAGE = 'only holdfast_admin sets the version; others count it up by one';
+  END IF;
+  RETURN NEW;
+END
+$$;
+ALTER FUNCTION holdfast_count() OWNER TO holdfast_admin;
+DROP TRIGGER IF EXISTS holdfast_count ON catalog;
+CREATE TRIGGER holdfast_count BEFORE UPDATE ON catalog FOR EACH ROW EXECUTE FUNCTION holdfast_count();
+
 -- The service records a first canary and a stop. Replacing the one and ending the other is for an administrator.
 CREATE OR REPLACE FUNCTION holdfast_keep() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -54,6 +67,9 @@ BEGIN
   END IF;
   IF OLD.canary IS NOT NULL AND NEW.canary IS DISTINCT FROM OLD.canary THEN
     RAISE insufficient_privilege USING MESSAGE = 'only holdfast_admin replaces a canary';
+  END IF;
+  IF NEW.changed < OLD.changed THEN
+    RAISE insufficient_privilege USING MESSAGE = 'only holdfast_admin sets back the version of a change';
   END IF;
   RETURN NEW;
 END

@@ -17,10 +17,10 @@ from tests.catalog.conftest import now
 from tests.catalog.samples import ID, KEY, OTHER_ID, OTHER_SECRET, PREFIX, SECRET
 
 from holdfast.catalog import schema
-from holdfast.catalog.errors import CatalogError, Unavailable
+from holdfast.catalog.errors import CatalogError, NoVersion
 from holdfast.catalog.snapshot import Keystore, Snapshot
 from holdfast.catalog.store import Catalog
-from holdfast.catalog.view import View
+from holdfast.catalog.view import States, View
 from holdfast.xks.types import UriPathPrefix
 
 COLUMNS = [
@@ -204,16 +204,46 @@ def test_a_row_that_is_corrected_serves_again(two: Path) -> None:
     assert (list(view.keystores[1].keys), view.bad_rows) == ([KEY.value], ())
 
 
-@pytest.mark.parametrize("statement", ["DELETE FROM catalog", "UPDATE catalog SET version = 'x'"])
-def test_without_its_own_row_the_catalog_is_as_one_that_is_down(two: Path, statement: str) -> None:
+NO_VERSION = (
+    "DELETE FROM catalog",
+    "UPDATE catalog SET version = 'x'",
+    "UPDATE catalog SET version = 2.5",
+    "UPDATE catalog SET version = 0",
+    "UPDATE catalog SET version = -5",
+    "UPDATE catalog SET version = 9223372036854775807",
+    "UPDATE catalog SET removed = 'x'",
+)
+
+
+@contextmanager
+def without_version(two: Path, statement: str) -> Iterator[Catalog]:
+    """The catalog with its own row changed, after the version of all other changes was counted."""
+    with changed(two) as catalog:
+        with closing(sqlite3.connect(two / "changed.db")) as connection:
+            connection.execute(statement)
+            connection.commit()
+        yield catalog
+
+
+@pytest.mark.parametrize("statement", NO_VERSION)
+def test_without_its_own_row_the_catalog_is_as_one_that_is_down_and_shows_its_blocks(
+    two: Path, statement: str
+) -> None:
     """The proxy goes on with what it last read, and blocks everything after `stale_limit_s`."""
-    with changed(two, (statement, ())) as catalog:
-        if statement.startswith("UPDATE"):
-            with catalog._writing() as connection:
-                connection.exec_driver_sql("UPDATE catalog SET version = 'x'")
-        for look in (catalog.states, catalog.snapshot):
-            with pytest.raises(Unavailable, match="the catalog's own row is missing or wrong"):
-                look()
+    with without_version(two, statement) as catalog:
+        assert catalog.states() == States(0, 0, {1: False, 2: False})
+        with pytest.raises(NoVersion, match="the catalog's own row is missing or wrong"):
+            catalog.snapshot()
+
+
+@pytest.mark.parametrize("statement", NO_VERSION)
+def test_a_block_needs_no_version_and_an_unblock_does(two: Path, statement: str) -> None:
+    with without_version(two, statement) as catalog:
+        catalog.set_blocked("main", blocked=True)
+        assert catalog.states().blocked == {1: True, 2: False}
+        if "removed" not in statement:
+            with pytest.raises(NoVersion):
+                catalog.set_blocked("main", blocked=False)
 
 
 def test_a_keystore_with_a_bad_row_can_be_blocked(two: Path) -> None:

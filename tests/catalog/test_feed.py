@@ -7,11 +7,13 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+from sqlalchemy import delete, update
 from tests.catalog.conftest import now
 from tests.catalog.postgresql import NoPostgresql, cluster
 from tests.catalog.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PREFIX, SECRET
 
 from holdfast.catalog import feed as feed_module
+from holdfast.catalog import schema
 from holdfast.catalog.counting import FIRST_BLOCK, EncryptionBudget, EncryptionLimits
 from holdfast.catalog.errors import Unavailable
 from holdfast.catalog.feed import CatalogFeed
@@ -108,6 +110,29 @@ def test_a_block_is_seen(operator: Catalog, workers: Callable[[], Catalog]) -> N
         seconds_until(lambda: running.feed.snapshot.keystores["/main"].blocked)
         operator.set_key_status("main", KEY, KeyStatus.DISABLED)
         seconds_until(lambda: running.key().status is KeyStatus.DISABLED)
+
+
+@pytest.mark.parametrize("version", [2**63 - 1, 0])
+def test_a_block_is_seen_though_the_version_is_wrong(
+    operator: Catalog, workers: Callable[[], Catalog], version: int
+) -> None:
+    with started(workers()) as running:
+        with operator._writing() as connection:
+            connection.execute(update(schema.catalog).values(version=version))
+        operator.set_blocked("main", blocked=True)
+        seconds_until(lambda: running.feed.snapshot.keystores["/main"].blocked)
+        seconds_until(lambda: any("the catalog's own row is missing or wrong" in said for said in running.said))
+
+
+def test_a_keystore_whose_row_was_deleted_by_hand_is_blocked(
+    operator: Catalog, workers: Callable[[], Catalog]
+) -> None:
+    operator.create_keystore("empty", UriPathPrefix("/empty"))
+    with started(workers()) as running:
+        with operator._writing() as connection:
+            connection.execute(delete(schema.keystores).where(schema.keystores.c.name == "empty"))
+        seconds_until(lambda: running.feed.snapshot.keystores["/empty"].blocked)
+        assert not running.feed.snapshot.keystores["/main"].blocked
 
 
 def test_a_new_key_can_encrypt_as_soon_as_it_is_seen(operator: Catalog, workers: Callable[[], Catalog]) -> None:

@@ -1,5 +1,7 @@
 """A catalog that goes back in time, under a running proxy and across its restart."""
 
+import fcntl
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -206,3 +208,51 @@ def test_a_memory_that_cannot_be_read_says_so(tmp_path: Path) -> None:
     (tmp_path / "seen").mkdir()
     with pytest.raises(Unavailable, match="seen cannot be read: Is a directory"):
         MemoryFile(tmp_path / "seen").read()
+
+
+@pytest.mark.parametrize("older", [True, False], ids=["set back", "deleted"])
+def test_a_memory_that_was_set_back_or_deleted_is_written_again(
+    operator: Catalog, open_catalog: Callable[[], Catalog], tmp_path: Path, *, older: bool
+) -> None:
+    file = tmp_path / "seen"
+    with started(open_catalog()):
+        pass
+    before = file.read_bytes()
+    operator.set_key_status("main", KEY, KeyStatus.DISABLED)
+    with started(open_catalog()) as running:
+        version = running.feed.snapshot.version
+        seconds_until(lambda: running.feed._unsaved is None)
+        if older:
+            file.write_bytes(before)
+        else:
+            file.unlink()
+        seconds_until(lambda: file.exists() and remembered(file) == version)
+
+
+def remembered(file: Path) -> int:
+    memory = MemoryFile(file).read()
+    assert memory is not None
+    return memory.version
+
+
+def test_a_memory_that_turns_unreadable_again_and_again_delays_no_block(
+    operator: Catalog, open_catalog: Callable[[], Catalog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator.set_blocked("main", blocked=False)
+    with started(open_catalog()) as running:
+        (tmp_path / "seen").write_bytes(b"damaged")
+        monkeypatch.setattr(MemoryFile, "changed", lambda _: True)
+        operator.set_blocked("main", blocked=True)
+        seconds_until(lambda: main(running).blocked)
+        seconds_until(lambda: any("seen is damaged" in said for said in running.said))
+
+
+def test_a_lock_that_another_process_keeps_is_not_waited_for(tmp_path: Path) -> None:
+    memory = Memory(1, None, frozenset(), frozenset(), {}, frozenset())
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        assert not MemoryFile(tmp_path / "seen").write(memory)
+    finally:
+        os.close(descriptor)
+    assert MemoryFile(tmp_path / "seen").write(memory)

@@ -179,6 +179,36 @@ def test_the_service_cannot_administer(admin: Catalog, roles: Callable[[str], Ca
         change(admin)
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE catalog SET version = 9223372036854775807",
+        "UPDATE catalog SET version = version - 1",
+        "UPDATE catalog SET removed = 5",
+        "UPDATE key_generations SET changed = 0",
+        "UPDATE key_generations SET label = 'another'",
+        "UPDATE key_generations SET encryptions_reserved = -1",
+        "INSERT INTO key_generations SELECT * FROM key_generations",
+        "DELETE FROM key_generations",
+        "DELETE FROM catalog",
+        "ALTER TABLE catalog DISABLE TRIGGER ALL",
+        "SET session_replication_role = replica",
+        "SET ROLE holdfast_admin",
+        "CREATE TABLE public.keystores2 (id int)",
+        "CREATE OR REPLACE FUNCTION holdfast_keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+    ],
+)
+def test_the_service_cannot_do_by_hand_what_ends_further_changes(
+    admin: Catalog, roles: Callable[[str], Catalog], statement: str
+) -> None:
+    before = admin.snapshot()
+    with pytest.raises(CatalogError), roles("holdfast_run")._writing() as connection:
+        connection.exec_driver_sql(statement)
+    assert admin.snapshot() == before
+    admin.set_blocked("main", blocked=True)
+    assert admin.snapshot().keystores["/main"].blocked
+
+
 def test_the_administrator_upgrades_the_tables(
     admin: Catalog, roles: Callable[[str], Catalog], tmp_path: Path
 ) -> None:

@@ -2,9 +2,11 @@
 
 import os
 import pty
+import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -359,6 +361,27 @@ def test_a_block_that_cannot_be_written_says_what_to_do_instead(
     assert done.code == ExitCode.CATALOG
     assert "NOTHING IS BLOCKED" in done.err
     assert "systemctl stop holdfast" in done.err
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM catalog",
+        "UPDATE catalog SET version = 9223372036854775807",
+        "UPDATE catalog SET version = 'x'",
+        "DROP TABLE key_generations",
+        "DROP TABLE credentials",
+    ],
+)
+def test_break_glass_works_in_a_damaged_catalog(run: Run, config: Path, damage: str) -> None:
+    with closing(sqlite3.connect(config.parent / "catalog.db")) as connection:
+        connection.execute("PRAGMA foreign_keys = OFF")
+        connection.execute(damage)
+        connection.commit()
+    done = run("keystore", "block", "--all", "--yes", "--config", config).ok()
+    assert "alpha is blocked.\nbeta is blocked." in done.err
+    with closing(sqlite3.connect(config.parent / "catalog.db")) as connection:
+        assert connection.execute("SELECT blocked FROM keystores").fetchall() == [(1,), (1,)]
 
 
 # ---- prove

@@ -44,8 +44,8 @@ class Usage:
         return [row for row in self.credentials if row.keystore == keystore and row.retired_at is None]
 
 
-def block_plan(keystores: Sequence[KeystoreRow], usage: Usage) -> Plan:
-    """Blocking keystores."""
+def block_plan(keystores: Sequence[KeystoreRow], usage: Usage | None) -> Plan:
+    """Blocking keystores. `usage` None: it is not known."""
     return Plan(
         f"Block {_count(keystores)}:",
         tuple(_keystore_line(row, usage) for row in keystores),
@@ -57,8 +57,8 @@ def block_plan(keystores: Sequence[KeystoreRow], usage: Usage) -> Plan:
     )
 
 
-def unblock_plan(keystores: Sequence[KeystoreRow], usage: Usage) -> Plan:
-    """Unblocking keystores."""
+def unblock_plan(keystores: Sequence[KeystoreRow], usage: Usage | None) -> Plan:
+    """Unblocking keystores. `usage` None: it is not known."""
     return Plan(
         f"Unblock {_count(keystores)}:",
         tuple(_keystore_line(row, usage) for row in keystores),
@@ -213,7 +213,9 @@ def _count(keystores: Sequence[KeystoreRow]) -> str:
     return f"the keystore {keystores[0].name!r}" if len(keystores) == 1 else f"{len(keystores)} keystores"
 
 
-def _keystore_line(row: KeystoreRow, usage: Usage) -> str:
-    keys = usage.key_count(row.name)
+def _keystore_line(row: KeystoreRow, usage: Usage | None) -> str:
     state = "blocked" if row.blocked else "open"
+    if usage is None:
+        return f"{row.name} (now {state})"
+    keys = usage.key_count(row.name)
     return f"{row.name} ({keys} key{'' if keys == 1 else 's'}, now {state}, {usage.last_use(row.name)})"

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from holdfast.catalog import schema
 from holdfast.catalog.database import THIS_VERSION, Database
-from holdfast.catalog.errors import AlreadyExists, InUse, NotFound, Refused
+from holdfast.catalog.errors import AlreadyExists, InUse, NotFound, NoVersion, Refused
 from holdfast.catalog.reads import keystore_id
 from holdfast.catalog.rows import KEYSTORE_NAME, MAX_LABEL
 from holdfast.catalog.snapshot import Takeover
@@ -52,11 +52,17 @@ class KeystoreChanges(Database):
     def set_blocked(self, *names: str, blocked: bool) -> None:
         """Block or unblock keystores, all in one transaction.
 
-        While blocked a keystore answers nothing but GetKeyMetadata, with DISABLED.
+        While blocked a keystore answers nothing but GetKeyMetadata, with DISABLED. A block is possible without a new
+        version: proxies read the blocks at each look.
         """
-        with self._changing() as connection:
-            for name in names:
-                _update_keystore(connection, name, blocked=blocked)
+        try:
+            with self._changing() as connection:
+                _set_blocked(connection, names, blocked=blocked)
+        except NoVersion:
+            if not blocked:
+                raise
+            with self._writing() as connection:
+                _set_blocked(connection, names, blocked=True)
 
     def change_keystore(self, name: str, *, prefix: UriPathPrefix | None = None, region: str | None = None) -> None:
         """Move a keystore to another path prefix, or restrict it to callers that sign for a region ("": any).
@@ -218,6 +224,16 @@ def _update_keystore(connection: Connection, name: str, **values: object) -> Non
     connection.execute(
         update(schema.keystores).where(schema.keystores.c.id == identity).values(changed=THIS_VERSION, **values)
     )
+
+
+def _set_blocked(connection: Connection, names: Collection[str], *, blocked: bool) -> None:
+    for name in names:
+        identity = keystore_id(connection, name)
+        connection.execute(
+            update(schema.keystores)
+            .where(schema.keystores.c.id == identity)
+            .values(changed=func.coalesce(THIS_VERSION, 0), blocked=blocked)
+        )
 
 
 def _require_empty(connection: Connection, name: str) -> int:

@@ -9,14 +9,14 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import unquote
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select, text, update
+from sqlalchemy import URL, BigInteger, Connection, Engine, cast, create_engine, event, make_url, select, text, update
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from holdfast.catalog import schema
-from holdfast.catalog.errors import AlreadyExists, CatalogError, Refused, SchemaMismatch, Unavailable
+from holdfast.catalog.errors import AlreadyExists, CatalogError, NoVersion, Refused, SchemaMismatch, Unavailable
 from holdfast.catalog.ownership import give_to_owner_of, make_directory
 
 _SQLITE_BUSY = 5.0
@@ -42,6 +42,16 @@ _POSTGRESQL_CONNECT = {
 
 THIS_VERSION = select(schema.catalog.c.version).scalar_subquery()
 """For the column `changed` of each row that a change touches: the version that the change makes."""
+
+
+MAX_VERSION = 2**62
+"""A version above it was not counted up to. The column ends at 2^63, where no further change would be possible."""
+_VERSION = schema.catalog.c.version
+_NEXT_VERSION = (
+    update(schema.catalog)
+    .where(_VERSION.between(1, MAX_VERSION), cast(_VERSION, BigInteger) == _VERSION)
+    .values(version=_VERSION + 1)
+)
 
 
 class Database:
@@ -76,20 +86,23 @@ class Database:
         """A transaction that changes what a Snapshot holds.
 
         It takes the version's row first: so changes happen one after the other on every database, and what a
-        change has checked still holds when it commits.
+        change has checked still holds when it commits. Raises NoVersion where that row is missing or wrong.
         """
         with self._writing() as connection:
             if connection.dialect.name == "postgresql":
                 # A failover must not undo a block: where there is a synchronous standby, it has applied the change.
                 connection.execute(text("SET LOCAL synchronous_commit = remote_apply"))
-            connection.execute(update(schema.catalog).values(version=schema.catalog.c.version + 1))
+            if not connection.execute(_NEXT_VERSION).rowcount:
+                raise NoVersion
             yield connection
 
     def version(self) -> int:
-        """The catalog's version. One short statement: fit to be asked four times a second."""
+        """The catalog's version. Raises NoVersion, Unavailable."""
         with errors_in_words(self._engine.url), self._engine.connect() as connection:
-            version: int = connection.execute(select(schema.catalog.c.version)).scalar_one()
-            return version
+            version = connection.execute(select(_VERSION)).scalar()
+        if type(version) is not int:
+            raise NoVersion
+        return version
 
 
 def engine_of(url: str) -> Engine:

@@ -29,6 +29,16 @@ class Unavailable(CatalogError):
     """The database does not answer, or does not let us in."""
 
 
+class NoVersion(Unavailable):
+    """The row that holds the catalog's version is missing, or holds something else."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the catalog's own row is missing or wrong (table catalog: version and removed are whole numbers, version"
+            " from 1 and far below 2^63): restore the catalog from its backup"
+        )
+
+
 class SchemaMismatch(CatalogError):
     """The tables are not those of this version of Holdfast."""
 

@@ -15,6 +15,7 @@ from msgspec import structs
 
 from holdfast.catalog.counting import EncryptionBudget
 from holdfast.catalog.differences import Told
+from holdfast.catalog.errors import NoVersion
 from holdfast.catalog.memory import Memory, MemoryFile
 from holdfast.catalog.snapshot import Keystore, Snapshot
 from holdfast.catalog.store import Catalog
@@ -141,12 +142,15 @@ class CatalogFeed:
         """Read what stands still, then what changed."""
         asked_at = self._monotonic()
         # In this order: the writer of the file had seen its version in the catalog before.
-        self._hear_of_others()
+        with self._warnings.instead_of_errors("the proxy goes on with what it remembers of the catalog"):
+            self._hear_of_others()
         states = self._catalog.states()
         news = self._latest.fleet_size != self._fleet_size or states != self._states
         self._states = states
         if news:
             self._publish()
+        if not states.version:
+            raise NoVersion
         retry = bool(self._view.unreadable) and asked_at >= self._retry_at
         if states.version != self._view.version or retry:
             self._retry_at = asked_at + _RETRY_SECRETS
@@ -197,8 +201,11 @@ class CatalogFeed:
             return
         heard = self._file.read()
         mine = self._memory
-        if heard is None or mine is None:
-            self._memory = heard or mine
+        if mine is None:
+            self._memory = heard
+        elif heard is None or (heard.version < mine.version and heard.doubt is None and mine.doubt is None):
+            self._remember(mine)  # the file was deleted or set back
+            return
         elif mine.doubt is not None and heard.doubt is None:
             self._memory = heard
             self._tell.notice(f"the catalog is accepted as it is, at version {heard.version}")
@@ -223,8 +230,11 @@ class CatalogFeed:
             doubt = memory.doubt or memory.doubt_of(self._as_states_say(found))
             self._memory = found if doubt is None else memory.with_stricter(found, doubt)
         if self._memory != memory:
-            self._unsaved = self._memory
-            self._budget.low.set()
+            self._remember(self._memory)
+
+    def _remember(self, memory: Memory) -> None:
+        self._unsaved = memory
+        self._budget.low.set()
 
     def _as_states_say(self, found: Memory) -> Memory:
         """With the keystores open that the latest look found open, though the version is the same."""
@@ -241,7 +251,7 @@ class CatalogFeed:
         if self._memory is not None and self._memory.doubt is not None:
             keystores = self._memory.applied_to(keystores)
         open_or_not = {
-            keystore.prefix.value: _blocked(keystore) if self._states.blocked.get(identity, False) else keystore
+            keystore.prefix.value: _blocked(keystore) if self._states.blocked.get(identity, True) else keystore
             for identity, keystore in keystores.items()
         }
         self._latest = Snapshot(

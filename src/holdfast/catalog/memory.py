@@ -150,14 +150,14 @@ class MemoryFile:
         return self._look() != self._stamp
 
     def write(self, memory: Memory) -> bool:
-        """Keep this instead; False: another process has written meanwhile; read that first.
+        """Keep this instead; False: another process writes or has written meanwhile; read that first.
 
         Raises Unavailable.
         """
         try:
             make_directory(self.path.parent)
-            with _locked(self.path.parent):
-                if self.changed():
+            with _locked(self.path.parent) as locked:
+                if not locked or self.changed():
                     return False
                 self._replace(msgspec.json.format(msgspec.json.encode(memory, order="sorted")) + b"\n")
                 self._stamp = self._look()
@@ -188,11 +188,16 @@ class MemoryFile:
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def _locked(directory: Path) -> Iterator[bool]:
+    """Whether the lock was free: whoever can read the directory could keep it, and nothing must wait for that."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
     finally:
         os.close(descriptor)
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, select, union
 
 from holdfast.catalog import rows, schema
-from holdfast.catalog.errors import CatalogError, Refused, Unavailable
+from holdfast.catalog.database import MAX_VERSION
+from holdfast.catalog.errors import CatalogError, NoVersion, Refused
 from holdfast.catalog.rows import BadRow, raw
 from holdfast.catalog.secret_reference import SecretReference
 from holdfast.catalog.snapshot import ExternalKey, Keystore
@@ -23,7 +24,10 @@ ReadSecret = Callable[[AccessKeyId, SecretReference], SecretAccessKey]
 
 
 class States(NamedTuple):
-    """What every look at the catalog reads: two small queries. `blocked` is by the keystore's row."""
+    """What every look at the catalog reads: two small queries. `blocked` is by the keystore's row.
+
+    `version` 0: the catalog's own row is missing or wrong.
+    """
 
     version: int
     removed: int
@@ -85,11 +89,13 @@ class View:
     def refresh(
         self, connection: Connection, read_secret: ReadSecret, pulse: Callable[[], None] = lambda: None
     ) -> list[Difference]:
-        """Read what changed since `version`; the keys that differ. Raises Unavailable, and then nothing changed.
+        """Read what changed since `version`; the keys that differ. Raises NoVersion, and then nothing changed.
 
         `pulse` is called now and then while much is read.
         """
         states = read_states(connection)
+        if not states.version:
+            raise NoVersion
         keystores = list(connection.execute(select(*_KEYSTORE)))
         credentials = list(connection.execute(_LIVE_CREDENTIALS))
         whole = self.version == 0 or states.removed > self.version or states.version < self.version
@@ -290,19 +296,15 @@ class View:
 
 
 def read_states(connection: Connection) -> States:
-    """The version, and which keystores are blocked. Raises Unavailable if the catalog's own row is wrong."""
+    """The version, and which keystores are blocked; these also where the catalog's own row is wrong."""
     row = connection.execute(select(*raw(schema.catalog, "version", "removed"))).first()
-    if row is None or type(row.version) is not int or type(row.removed) is not int or row.version < 1:
-        raise Unavailable(
-            "the catalog's own row is missing or wrong (table catalog: version and removed are whole numbers):"
-            " restore the catalog from its backup"
-        )
+    right = row is not None and type(row.version) is type(row.removed) is int and 1 <= row.version <= MAX_VERSION
     blocked = {
         found.id: not rows.is_false(found.blocked)
         for found in connection.execute(select(*raw(schema.keystores, "id", "blocked")))
         if type(found.id) is int
     }
-    return States(row.version, row.removed, blocked)
+    return States(row.version, row.removed, blocked) if row is not None and right else States(0, 0, blocked)
 
 
 _EMPTY = _Shelf()

@@ -1,6 +1,8 @@
 """`holdfast catalog`: the catalog as a whole."""
 
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +19,10 @@ from holdfast.cli import output
 from holdfast.cli.confirm import confirm
 from holdfast.cli.options import ConfigOption, JsonOption, YesOption, installation
 from holdfast.cli.tables import fields
+
+_ATTEMPTS = 100
+_PAUSE = 0.05
+"""Seconds between two attempts to write what this machine remembers."""
 
 app = typer.Typer(help="The catalog as a whole: show, accept, export, import.", no_args_is_help=True)
 
@@ -75,8 +81,17 @@ def accept(*, yes: YesOption = False, config: ConfigOption = None) -> None:
             ),
             yes=yes,
         )
-        while not file.write(found):
-            file.read()  # a worker wrote it meanwhile: what it remembered is what is replaced
+        for _ in range(_ATTEMPTS):
+            if file.write(found):
+                break
+            time.sleep(_PAUSE)
+            with suppress(Unavailable):
+                file.read()  # a worker wrote it meanwhile: what it remembered is what is replaced
+        else:
+            raise Unavailable(
+                f"{file.path} cannot be replaced: another process keeps its directory locked;"
+                f" `fuser -v {file.path.parent}` shows which"
+            )
         output.say(f"This machine believes the catalog at version {found.version}.")
 
 

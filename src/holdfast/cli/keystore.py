@@ -11,7 +11,7 @@ from holdfast.admin.kms_connection import PLACEHOLDER, connection_of, credential
 from holdfast.admin.lookup import find_keystore
 from holdfast.admin.plans import Usage, block_plan, change_keystore_plan, delete_keystore_plan, unblock_plan
 from holdfast.catalog.changes import require_keystore_name, require_region
-from holdfast.catalog.errors import Unavailable
+from holdfast.catalog.errors import CatalogError, Unavailable
 from holdfast.catalog.memory import MemoryFile
 from holdfast.catalog.reads import KeystoreRow
 from holdfast.cli import output
@@ -211,7 +211,7 @@ def _set_blocked(
         chosen = here.catalog.keystores() if name is None else [find_keystore(here.catalog, name)]
         rows = [row for row in chosen if row.blocked is not blocked]
         if rows:
-            usage = Usage(here.catalog.credentials(None), here.catalog.keys(None), output.utc_now())
+            usage = _usage(here)
             confirm(block_plan(rows, usage) if blocked else unblock_plan(rows, usage), yes=yes)
             _apply_block(here, [row.name for row in rows], blocked=blocked)
         word = "blocked in the catalog" if blocked else "open in the catalog"
@@ -235,6 +235,15 @@ def _apply_block(here: Installation, names: list[str], *, blocked: bool) -> None
         ) from None
     if not blocked:
         _say_doubt(here)
+
+
+def _usage(here: Installation) -> Usage | None:
+    """Who is reached; None where the catalog is damaged: a block must not need it."""
+    try:
+        return Usage(here.catalog.credentials(None), here.catalog.keys(None), output.utc_now())
+    except CatalogError as error:
+        output.warning(f"which keys and callers this reaches cannot be listed: {error.message}")
+        return None
 
 
 def _say_doubt(here: Installation) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from holdfast.admin.catalogs import create_catalog, open_catalog
 from holdfast.admin.errors import Invalid
+from holdfast.catalog.errors import NoVersion
 from holdfast.catalog.store import Catalog
 from holdfast.cli.output import say, utc_now
 from holdfast.config.load import parse
@@ -79,6 +80,13 @@ def read_configuration(named: Path | None) -> Configuration:
     return parse(read_text(path, language="TOML"), path)
 
 
+def _version_of(catalog: Catalog) -> str:
+    try:
+        return f"version {catalog.version()}"
+    except NoVersion:
+        return "without a version"  # a block is possible all the same; other changes fail
+
+
 @contextmanager
 def installation(named: Path | None, *, changes: bool = True, create: bool = False) -> Iterator[Installation]:
     """The configuration and its catalog, closed at the end; with `create` its tables are made or upgraded.
@@ -89,6 +97,5 @@ def installation(named: Path | None, *, changes: bool = True, create: bool = Fal
     opened = create_catalog if create else open_catalog
     with closing(opened(configuration, now=utc_now)) as catalog:
         if changes:
-            url, version = configuration.catalog.url, catalog.version()
-            say(f"Configuration {configuration.path}, catalog {url}, version {version}")
+            say(f"Configuration {configuration.path}, catalog {configuration.catalog.url}, {_version_of(catalog)}")
         yield Installation(configuration, catalog)
