@@ -240,6 +240,7 @@ def test_a_memory_that_turns_unreadable_again_and_again_delays_no_block(
 ) -> None:
     operator.set_blocked("main", blocked=False)
     with started(open_catalog()) as running:
+        seconds_until(lambda: running.feed._unsaved is None)
         (tmp_path / "seen").write_bytes(b"damaged")
         monkeypatch.setattr(MemoryFile, "changed", lambda _: True)
         operator.set_blocked("main", blocked=True)
