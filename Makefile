@@ -41,7 +41,7 @@ demo: develop ## the whole path as a story: application, KMS, proxy, HSM, break-
 	@$(BIN)/python demo/story.py
 
 .PHONY: bench
-bench: develop ## the six figures, all in one run (about 10 minutes)
+bench: develop ## the seven figures, all in one run (about 10 minutes)
 	@bench/run.sh
 
 .PHONY: fuzz

@@ -1,4 +1,4 @@
-"""`python -m bench [--seconds N]`: prints the six figures and the machine they come from."""
+"""`python -m bench [--seconds N]`: prints the seven figures and the machine they come from."""
 
 import argparse
 import os
@@ -35,6 +35,7 @@ def main() -> None:
         _slow_hsm(directory, seconds)
         _overload(directory, max(seconds, 5))
         _footprint(directory)
+        _catalog(directory)
 
 
 def _raw_loop(directory: Path, seconds: int) -> float:
@@ -136,6 +137,22 @@ def _footprint(directory: Path) -> None:
     _console.print("[bold]6. Footprint")
     _console.print(f"   {max(resident):.0f} MB resident per worker, after load over 64 HTTPS connections")
     _console.print(f"   {statistics.median(starts):.2f} s from start to the first Encrypt answered\n")
+
+
+def _catalog(directory: Path) -> None:
+    """The sizes take turns, so that a noisy neighbour meets all of them."""
+    sizes = (0, 10_000, 100_000)
+    runs: dict[int, list[tuple[float, ...]]] = {keys: [] for keys in sizes}
+    for number in range(_ROUNDS):
+        for keys in sizes:
+            runs[keys].append(proxies.start_and_block(directory, f"catalog-{keys}-{number}", keys=keys))
+    table = Table(
+        "keys in the catalog", "start to the first Encrypt, s", "CPU until then, s", "block to a refusal, s"
+    )
+    for keys in sizes:
+        table.add_row(f"{keys:,}", *(f"{statistics.median(column):.2f}" for column in zip(*runs[keys], strict=True)))
+    _console.print("[bold]7. Keys in the catalog, 1 worker, HTTPS")
+    _console.print(table, "")
 
 
 def _measure(server: ProxyServer, connections: int, seconds: int) -> tuple[load.Measured, float]:

@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import insert, text
+from sqlalchemy import func, insert, select, text
 
 from holdfast.catalog import schema
 from holdfast.catalog.counting import EncryptionBudget, EncryptionLimits
@@ -40,19 +40,22 @@ def now() -> datetime:
 
 
 def fill(catalog: Catalog, keys: int) -> None:
-    """So many keys, evenly in KEYSTORES keystores."""
+    """So many keys more, evenly in KEYSTORES keystores."""
     for number in range(KEYSTORES):
         catalog.create_keystore(f"store-{number}", UriPathPrefix.parse(f"/store-{number}"))
     at = now()
     with catalog._changing() as connection:  # noqa: SLF001 (a transaction per key would take an hour)
-        for start in range(0, keys, _BATCH):
-            numbers = range(start + 1, min(start + _BATCH, keys) + 1)
+        table = schema.keystores
+        keystores = connection.execute(select(table.c.id).where(table.c.name.startswith("store-"))).scalars().all()
+        first = connection.execute(select(func.coalesce(func.max(schema.key_generations.c.id), 0))).scalar_one() + 1
+        for start in range(first, first + keys, _BATCH):
+            numbers = range(start, min(start + _BATCH, first + keys))
             connection.execute(
                 insert(schema.external_keys),
                 [
                     {
                         "id": number,
-                        "keystore_id": number % KEYSTORES + 1,
+                        "keystore_id": keystores[number % KEYSTORES],
                         "external_key_id": f"key-{number}",
                         "status": "ENABLED",
                         "takeover": False,

@@ -5,14 +5,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from tests.server.proxy_server import ProxyServer
+from tests.server.proxy_server import KEYSTORE, ProxyServer
 from tests.shim.control import build
+
+from bench.catalog import fill
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -60,16 +62,37 @@ def resident_megabytes(server: ProxyServer) -> list[float]:
 
 def cold_start(directory: Path, name: str) -> float:
     """Seconds from starting the process to its first Encrypt answered."""
-    server = ProxyServer(directory / name, token_of(directory, 2), wait=False)
-    began = time.perf_counter()
-    with server:
-        while True:
-            try:
-                with server.caller() as caller:
-                    if caller.encrypt(b"first").status == HTTPStatus.OK:
-                        return time.perf_counter() - began
-            except OSError:
-                time.sleep(0.005)
+    return start_and_block(directory, name, keys=0)[0]
+
+
+def start_and_block(directory: Path, name: str, *, keys: int) -> tuple[float, float, float]:
+    """Seconds from starting the process to its first Encrypt, of CPU until then, and from a block to a refusal.
+
+    The catalog holds so many keys more than are used.
+    """
+    server = ProxyServer(directory / name, token_of(directory, 2), wait=False, autostart=False)
+    with closing(server.catalog()) as catalog, server:
+        if keys:
+            fill(catalog, keys)
+        began = time.perf_counter()
+        server.start()
+        started = _seconds_until(server, HTTPStatus.OK, began)
+        used = Meter(server).seconds()
+        began = time.perf_counter()
+        catalog.set_blocked(KEYSTORE, blocked=True)
+        return started, used, _seconds_until(server, HTTPStatus.BAD_REQUEST, began)
+
+
+def _seconds_until(server: ProxyServer, status: HTTPStatus, began: float) -> float:
+    """Until an Encrypt is answered by `status`."""
+    while True:
+        try:
+            with server.caller() as caller:
+                while caller.encrypt(b"first").status != status:
+                    time.sleep(0.005)
+                return time.perf_counter() - began
+        except OSError:
+            time.sleep(0.005)
 
 
 def _cpu(pid: int) -> float:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints the six figures. Options go to `python -m bench`.
+# Prints the seven figures. Options go to `python -m bench`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for tool in wrk h2load softhsm2-util; do

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -126,12 +125,9 @@ def test_a_timeout_is_retried_once_and_then_told(kms: Any, proxy: XksProxy) -> N
     key = external_key(kms, connected_store(kms))
     asked = len(proxy.requests)
     proxy.alter = delayed(30.0)
-    started = time.monotonic()
     answer = error_of(kms.encrypt, KeyId=key, Plaintext=b"x")
-    elapsed = time.monotonic() - started
     assert answer == told(OperationGroup.CRYPTOGRAPHIC, Failure.SOCKET_TIMEOUT)
     assert len(proxy.requests) - asked == 2
-    assert 0.5 <= elapsed < 30  # twice 250 ms, and not what the proxy would take
 
 
 def test_the_retry_after_one_timeout_is_enough(kms: Any, proxy: XksProxy) -> None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast.proxy.messages import Ready
+from holdfast.proxy.messages import KeyCount, Ready, Report
 from holdfast.proxy.process import Inbox, WorkerProcess
+from holdfast.proxy.server import FEW_KEYS, MANY_KEYS_EVERY, KeyCounts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,3 +66,26 @@ def test_what_was_sent_before_the_end_is_there_after_it(count: int) -> None:
     theirs.close()
     inbox.wait_for_end(WITHIN)
     assert list(inbox.take()) == [Ready()] * count
+
+
+@pytest.mark.parametrize(("keys", "lists"), [(FEW_KEYS, 3), (FEW_KEYS + 1, 2)], ids=["few keys", "many keys"])
+def test_the_counts_of_many_keys_are_reported_less_often(keys: int, lists: int) -> None:
+    clock = iter((0.0, MANY_KEYS_EVERY / 2, MANY_KEYS_EVERY)).__next__
+    counts = KeyCounts(lambda: dict.fromkeys(range(keys), 1), lambda row: ("main", str(row), 1), clock=clock)
+    reported = [counts.fresh() for _ in range(3)]
+    assert [each for each in reported if each is not None] == [
+        [KeyCount("main", str(row), 1, 1) for row in range(keys)]
+    ] * lists
+
+
+def test_a_report_without_counts_of_keys_keeps_those_of_the_one_before() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    process: Any = None
+    worker = WorkerProcess(1, process, ours, Inbox(ours, lambda: None), process, started=0.0, seen=0.0)
+    counts = [KeyCount("main", "key", 1, 4096)]
+    for connections, encryptions in ((1, counts), (2, None), (3, None)):
+        theirs.send(Report([], connections, 0, 0, 0.0, [], encryptions))
+    theirs.close()
+    worker.receive_last(1.0)
+    assert worker.report is not None
+    assert (worker.report.connections, worker.report.encryptions) == (3, counts)

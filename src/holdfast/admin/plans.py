@@ -154,7 +154,8 @@ def change_keystore_plan(keystore: KeystoreRow, usage: Usage, *, prefix: str | N
     """Moving a keystore to another path prefix, or to another region; None: as it is."""
     changes = [] if prefix is None else [f"URI path {keystore.prefix.xks_proxy_uri_path} becomes {prefix}"]
     changes += [] if region is None else [f"region {keystore.region or 'any'} becomes {region or 'any'}"]
-    impact = [] if prefix is None else ["KMS must be told: `aws kms update-custom-key-store --xks-proxy-uri-path`."]
+    update = "Give KMS the new path: `aws kms update-custom-key-store --xks-proxy-uri-path`."
+    impact = [] if prefix is None else [update]
     impact += [] if region is None else ["Requests that are signed for another region are refused within a second."]
     return Plan(
         f"Change the keystore {keystore.name!r} ({usage.last_use(keystore.name)}):", tuple(changes), tuple(impact)

@@ -67,7 +67,7 @@ class KeystoreChanges(Database):
     def change_keystore(self, name: str, *, prefix: UriPathPrefix | None = None, region: str | None = None) -> None:
         """Move a keystore to another path prefix, or restrict it to callers that sign for a region ("": any).
 
-        KMS must be told of a prefix: `XksProxyUriPath` of the key store. None leaves it as it is.
+        KMS must know the prefix: `XksProxyUriPath` of the key store. None leaves it as it is.
         """
         values: dict[str, object] = {}
         if region is not None:
@@ -195,7 +195,7 @@ def same_hsm_key(hsm: str, label: str, cka_id: bytes | None, token_serial: str |
     """The condition on `key_generations` for rows that may mean this key of the HSM.
 
     A row without a CKA_ID is found by its label alone, so it means every key of that label. One token may have
-    several names in the configuration: its serial number tells, where it is known.
+    several names in the configuration: its serial number decides, where it is known.
     """
     table = schema.key_generations
     token = table.c.hsm == hsm
@@ -258,7 +258,7 @@ def _count(connection: Connection, table: Any, condition: Any) -> int:
 
 def _check_key(hsm: str, label: str, cka_id: bytes | None, takeover: Takeover | None) -> None:
     if not hsm:
-        raise Refused("a key lies in an HSM: name one of the configuration's [hsm.NAME] tables")
+        raise Refused("a key is kept in an HSM: name one of the configuration's [hsm.NAME] tables")
     if not label or len(label) > MAX_LABEL or "\x00" in label:
         raise Refused(f"a key's label (CKA_LABEL) has 1 to {MAX_LABEL} characters, and no NUL")
     if cka_id == b"":
@@ -293,7 +293,7 @@ def _check_hsm_key_free(
         if row.name == keystore:
             raise AlreadyExists(
                 f"{said} serves the external key {row.external_key_id} of this keystore already: each KMS key needs"
-                " an HSM key of its own. If the label is used twice on the token, tell the keys apart by their CKA_ID"
+                " an HSM key of its own. If the label is used twice on the token, name the key by its CKA_ID"
             )
     others = sorted({row.name for row in found} - set(share_with))
     if others:

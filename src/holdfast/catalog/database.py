@@ -247,7 +247,7 @@ def _postgresql(url: URL) -> Engine:
 def _require_verified(url: URL) -> None:
     """Raises Refused for a server on another machine whose certificate is not verified.
 
-    Whoever answers in its place would serve a catalog of their own: keys enabled, credentials of their choice.
+    Another server in its place would give another catalog: other keys enabled, other credentials.
     """
     modes = _parameter(url, "sslmode") or [os.environ.get("PGSSLMODE", "")]
     hosts = [url.host] if url.host else _parameter(url, "host") or [os.environ.get("PGHOST", "")]

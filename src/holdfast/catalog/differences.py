@@ -9,7 +9,7 @@ _MOST = 20
 """Lines per new version. More is a restored or another catalog: its first lines say so."""
 
 
-class Told:
+class Notices:
     """Passes lines on to `on_notice`."""
 
     def __init__(self, on_notice: Callable[[str], None]) -> None:
@@ -77,7 +77,7 @@ def _generation(old: Generation, new: Generation) -> Iterator[str]:
     if _place(old) != _place(new):
         yield f"is found as {_place(new)}, no longer as {_place(old)}"
     if old.token_serial != new.token_serial:
-        yield f"lies in the token {new.token_serial or 'of any serial number'}"
+        yield f"is in the token {new.token_serial or 'of any serial number'}"
     if old.canary != new.canary:
         yield "has its first canary" if old.canary is None else "has another canary"
     if old.stopped != new.stopped:

@@ -14,7 +14,7 @@ from threading import Event
 from msgspec import structs
 
 from holdfast.catalog.counting import EncryptionBudget
-from holdfast.catalog.differences import Told
+from holdfast.catalog.differences import Notices
 from holdfast.catalog.errors import NoVersion
 from holdfast.catalog.memory import Memory, MemoryFile
 from holdfast.catalog.snapshot import Keystore, Snapshot
@@ -63,7 +63,7 @@ class CatalogFeed:
         self._file = state
         self._monotonic = monotonic
         self._warnings = Warnings(on_warning, monotonic)
-        self._tell = Told(on_notice)
+        self._notices = Notices(on_notice)
         # The reader's.
         self._view = View()
         self._states = States(0, 0, {})
@@ -136,7 +136,7 @@ class CatalogFeed:
         while not self._stopping.wait(POLL):
             with self._warnings.instead_of_errors("the proxy goes on with what it last read"):
                 self._look()
-            self._tell_silence()
+            self._say_silence()
 
     def _look(self) -> None:
         """Read what stands still, then what changed."""
@@ -185,7 +185,7 @@ class CatalogFeed:
             differences = self._catalog.refresh(self._view, self._pulse)
         self._states = self._view.states
         if version:
-            self._tell.differences(before, self._view, differences, since=version)
+            self._notices.differences(before, self._view, differences, since=version)
 
     def _pulse(self) -> None:
         """Look for blocks while very many keys are read."""
@@ -208,7 +208,7 @@ class CatalogFeed:
             return
         elif mine.doubt is not None and heard.doubt is None:
             self._memory = heard
-            self._tell.notice(f"the catalog is accepted as it is, at version {heard.version}")
+            self._notices.notice(f"the catalog is accepted as it is, at version {heard.version}")
         elif heard.doubt is not None:
             self._memory = mine.with_stricter(heard, heard.doubt)
         elif heard.version > mine.version:
@@ -299,7 +299,7 @@ class CatalogFeed:
             if self._used.get(access_key_id) == at:
                 self._used.pop(access_key_id, None)
 
-    def _tell_silence(self) -> None:
+    def _say_silence(self) -> None:
         if self.stale_for() > self._stale_limit:
             self._warnings.say(
                 f"ALARM: the catalog has been silent for {self._stale_limit:g} s (stale_limit_s):"
@@ -311,7 +311,7 @@ class CatalogFeed:
                 f"the catalog has not answered for {_SILENT:g} s; the proxy goes on with what it last read"
             )
         if self._was_silent and not silent:
-            self._tell.notice("the catalog answers again; the proxy serves what it holds now")
+            self._notices.notice("the catalog answers again; the proxy serves what it holds now")
         self._was_silent = silent
 
 

@@ -69,7 +69,7 @@ class SecretFiles:
         if reference.source is Source.FILE:
             if reference.name != access_key_id.value:
                 raise Refused(
-                    f"its secret is said to lie in {reference}, and a credential's file has its own name,"
+                    f"its secret is said to be in {reference}, and a credential's file has its own name,"
                     f" file:{access_key_id}: retire it, and issue another one"
                 )
         elif not _plain(reference.name).startswith(_plain(self._reference_prefix)):

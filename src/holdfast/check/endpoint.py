@@ -99,8 +99,3 @@ class Endpoint:
 def is_loopback(address: str) -> bool:
     """Whether a numeric address stays on this machine."""
     return ipaddress.ip_address(address).is_loopback
-
-
-def is_public(address: str) -> bool:
-    """Whether a numeric address is reachable from the Internet."""
-    return ipaddress.ip_address(address).is_global

@@ -51,7 +51,7 @@ MEANINGS = {
     ExitCode.DENIED: "Of `authorization`: the policies deny the request, or one that was not denied.",
     ExitCode.INCOMPLETE: "Of `migrate`: done, except for keys or key stores that were not taken over.",
     ExitCode.INTERRUPTED: "Interrupted with Ctrl-C.",
-    ExitCode.UNREAD: "Nobody reads the output any more, as in `holdfast key list | true`.",
+    ExitCode.UNREAD: "The reader of the output has ended, as in `holdfast key list | true`.",
 }
 """For the reference; a test holds it complete."""
 

@@ -55,7 +55,7 @@ def hsm_of(generation: Generation, services: Services) -> Hsm:
     """The HSM that holds the key. Raises XksError(INTERNAL) if the configuration does not have it."""
     hsm = services.hsms.get(generation.hsm)
     if hsm is None:
-        raise XksError(ErrorName.INTERNAL, "the external key lies in an HSM that is not configured here")
+        raise XksError(ErrorName.INTERNAL, "the external key is in an HSM that is not configured here")
     return hsm
 
 

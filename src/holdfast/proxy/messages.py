@@ -75,7 +75,8 @@ class Report:
     """A worker's counters since its start, and its gauges. Also the sign that its event loop turns.
 
     `connections` counts those of every port, `authenticated`, `handshakes` and `places` those of the main port;
-    `counts` is by metric and label. `stranded`: only another process may reach one of its HSMs again.
+    `counts` is by metric and label; `encryptions` None: those of the report before. `stranded`: only another process
+    may reach one of its HSMs again.
     """
 
     rows: list[Row]
@@ -84,7 +85,7 @@ class Report:
     event_lines_lost: int
     catalog_age: float
     hsms: list[HsmReport]
-    encryptions: list[KeyCount] = field(default_factory=list)
+    encryptions: list[KeyCount] | None = field(default_factory=list)
     credentials_used: dict[str, float] = field(default_factory=dict)
     stranded: bool = False
     threads: list[ThreadReport] = field(default_factory=list)

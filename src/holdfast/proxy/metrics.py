@@ -343,7 +343,7 @@ def _keys(reports: list[Report], fleet: Fleet) -> Iterator[Metric]:
     highest: dict[tuple[str, str, str], int] = {}
     used: dict[str, float] = {}
     for report in reports:
-        for key in report.encryptions:
+        for key in report.encryptions or ():
             where = (key.keystore, key.external_key_id, str(key.generation))
             highest[where] = max(highest.get(where, 0), key.encryptions)
         for access_key_id, at in report.credentials_used.items():

@@ -5,7 +5,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from multiprocessing.spawn import get_executable
@@ -166,6 +166,8 @@ class WorkerProcess:
             case Failed():
                 self.failure = message
             case Report():
+                if message.encryptions is None and self.report is not None:
+                    message = replace(message, encryptions=self.report.encryptions)
                 self.report = message
 
 

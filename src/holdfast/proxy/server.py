@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 _PART_PER_SOURCE = 4
 """One address may take a quarter of the places with connections that have not signed a request: a load balancer that
 all of KMS's connections come through needs that many only in the moment in which they are opened."""
-
-
+FEW_KEYS = 200
+MANY_KEYS_EVERY = 10.0
+"""Seconds between two reports of the counts of more keys than that: of 10,000 they take the supervisor 0.1 s."""
 _SHORTEST_WAIT = 0.02
 """Seconds for an event to be written, however late the request is."""
 
@@ -60,6 +62,7 @@ class Server:
             limits, places=shares.health, per_source=_part(shares.health), loop=loop, clock=clock
         )
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._key_counts = KeyCounts(parts.budget.counts, parts.feed.owner, clock=clock)
         api = ApiHandler(
             Pipeline(parts.services),
             Probes(self._obstacles, explain=False),
@@ -116,7 +119,7 @@ class Server:
                 )
                 for name, hsm in parts.hsms.items()
             ],
-            encryptions=self._encryptions(),
+            encryptions=self._key_counts.fresh(),
             credentials_used=dict(parts.credentials_used),
             stranded=any(hsm.is_stranded() for hsm in parts.hsms.values()),
             threads=[ThreadReport(t.name, t.failures, t.trouble() is None) for t in parts.threads],
@@ -125,11 +128,6 @@ class Server:
                 keystore.name: keystore.unreadable for keystore in parts.feed.snapshot.keystores.values()
             },
         )
-
-    def _encryptions(self) -> list[KeyCount]:
-        """Of the keys that were used here: a catalog may hold 100,000 others."""
-        owned = [(self._parts.feed.owner(row), count) for row, count in self._parts.budget.counts().items()]
-        return [KeyCount(*owner, count) for owner, count in owned if owner is not None]
 
     def _record(self, event: Event, client: str) -> None:
         self._parts.tally.add(event)
@@ -192,3 +190,28 @@ class Server:
 
 def _part(places: int) -> int:
     return max(1, places // _PART_PER_SOURCE)
+
+
+class KeyCounts:
+    """The encryptions of the keys that were used here, for the reports: a catalog may hold 100,000 others."""
+
+    def __init__(
+        self,
+        counts: Callable[[], Mapping[int, int]],
+        owner: Callable[[int], tuple[str, str, int] | None],
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._counts = counts
+        self._owner = owner
+        self._clock = clock
+        self._made_at = float("-inf")
+
+    def fresh(self) -> list[KeyCount] | None:
+        """None: those of the report before will do."""
+        counts, now = self._counts(), self._clock()
+        if len(counts) > FEW_KEYS and now - self._made_at < MANY_KEYS_EVERY:
+            return None
+        self._made_at = now
+        owned = [(self._owner(row), count) for row, count in counts.items()]
+        return [KeyCount(*owner, count) for owner, count in owned if owner is not None]

@@ -272,7 +272,7 @@ class _Examination:
                 "bad-tag-accepted",
                 self._subject,
                 "the module accepted a wrong authentication tag",
-                why="Whoever can change a ciphertext can change what it decrypts to.",
+                why="Who can change a ciphertext can change what it decrypts to.",
                 remedy="Do not use this module, and ask its vendor.",
             )
         elif bad_tag.expected:
