@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import termios
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -90,3 +91,22 @@ def test_the_same_message_is_written_a_few_times_and_then_counted(monkeypatch: p
             b"holdfast: warning: worker 1 hangs (267 more times)",
             b"holdfast: notice: another",
         ]
+
+
+def test_a_long_message_is_wrapped_between_words_on_a_terminal_only() -> None:
+    text = (
+        "this HSM is not served, for a reason that takes more than forty columns /and/a/path/that/stays/whole/at/all"
+    )
+    master, slave = os.openpty()
+    termios.tcsetwinsize(slave, (24, 40))
+    Messages(slave).say("error", text)
+    lines = os.read(master, 4096).decode().splitlines()
+    os.close(slave)
+    os.close(master)
+    assert " ".join(map(str.strip, lines)) == f"holdfast: error: {text}"
+    assert all(len(line) <= 40 for line in lines if "/and/" not in line)
+    reader, writer = os.pipe()
+    Messages(writer).say("error", text)
+    assert os.read(reader, 4096).decode() == f"holdfast: error: {text}\n"
+    os.close(reader)
+    os.close(writer)

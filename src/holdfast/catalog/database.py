@@ -299,7 +299,9 @@ def errors_in_words(url: URL) -> Iterator[None]:
         if _lacks_tables(error):
             raise SchemaMismatch(f"{where} is not a Holdfast catalog: it lacks tables. Run `holdfast init`") from None
         # PostgreSQL's FATAL is an answer: it lets this user, password or address not in, or is not ready.
-        said = "refuses the connection" if "FATAL:" in str(error.orig) else "does not answer"
+        said = "does not answer" if url.get_backend_name() == "postgresql" else "cannot be used"
+        if "FATAL:" in str(error.orig):
+            said = "refuses the connection"
         raise Unavailable(f"the catalog {where} {said}: {_first_line(error)}{_remedy(error.orig)}") from None
     except PoolTimeout as error:
         raise Unavailable(f"the catalog {where} does not answer: {error}") from None

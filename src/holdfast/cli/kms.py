@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import ssl
+import sys
 import tempfile
 from contextlib import ExitStack
 from ipaddress import ip_address
@@ -228,5 +229,5 @@ def _is_loopback(host: str) -> bool:
 def _missing(error: ImportError) -> Prerequisite:
     return Prerequisite(
         f"the local KMS needs the Python package {(error.name or '').partition('.')[0]}",
-        hint="install it from Holdfast's source directory: pip install '.[kms]'",
+        hint=f"Install what it needs: `{sys.executable} -m pip install botocore h11 starlette uvicorn`.",
     )

@@ -6,6 +6,7 @@ Nothing here raises or blocks for long: a fault must not become a second one bec
 import os
 import select
 import socket
+import textwrap
 import threading
 import time
 from contextlib import suppress
@@ -114,10 +115,19 @@ class Messages:
             note = f"holdfast: warning: {lost} messages before this one could not be written"
             if self._write_line(note):
                 self._lost_reported += lost
-        for line in message.splitlines():
+        for line in self._lines(message):
             if not self._write_line(line):
                 self.lost += 1
                 return
+
+    def _lines(self, message: str) -> list[str]:
+        lines = message.splitlines()
+        try:
+            width = os.get_terminal_size(self._descriptor).columns or 80
+        except OSError:  # no terminal: what collects messages wants one line for each
+            return lines
+        wrapper = textwrap.TextWrapper(width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        return [part for line in lines for part in wrapper.wrap(line)]
 
     def _write_line(self, line: str) -> bool:
         data = line.encode("utf-8", "backslashreplace")[:_LONGEST_LINE] + b"\n"
