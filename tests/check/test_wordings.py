@@ -13,6 +13,17 @@ from holdfast.xks.kms_errors import KMS_ERRORS, Failure
 _MODEL = Loader().load_service_model("kms", "service-2")
 _MODELLED = sorted(name for name, shape in _MODEL["shapes"].items() if shape.get("exception"))
 _COMMON = ["AccessDeniedException", "ThrottlingException", "ValidationException", "UnrecognizedClientException"]
+_WITHOUT_EXCEPTION = [
+    "IncompleteSignature",
+    "InternalFailure",
+    "InvalidClientTokenId",
+    "MissingAuthenticationToken",
+    "OptInRequired",
+    "RequestExpired",
+    "ServiceUnavailable",
+    "SignatureDoesNotMatch",
+]
+"""Of the errors that every AWS API may return, those whose name does not end in Exception."""
 _ID = "0b4e7b4a-1e2f-4a5b-8c6d-7e8f9a0b1c2d"
 _JAVA = "Service: Kms, Status Code: 400, Request ID: " + _ID
 
@@ -88,11 +99,11 @@ def expected(name: str) -> set[str]:
 
 
 def test_every_exception_of_the_service_model_is_known() -> None:
-    assert {name for name in (*_MODELLED, *_COMMON) if not expected(name)} == set()
+    assert {name for name in (*_MODELLED, *_COMMON, *_WITHOUT_EXCEPTION) if not expected(name)} == set()
 
 
 @pytest.mark.parametrize("template", WORDINGS.values(), ids=WORDINGS)
-@pytest.mark.parametrize("name", [*_MODELLED, *_COMMON])
+@pytest.mark.parametrize("name", [*_MODELLED, *_COMMON, *_WITHOUT_EXCEPTION])
 def test_an_exception_is_found_by_its_name_in_every_wording(template: str, name: str) -> None:
     found = {match.name for match in explain(wording(template, name))}
     proxys = {title(ErrorName(name))} if template == "{name}" and name in set(ErrorName) else set()
@@ -156,3 +167,14 @@ def test_what_kms_refuses_is_never_taken_for_an_answer_of_the_proxy(template: st
 )
 def test_a_message_without_the_name_or_under_lambdas_name_is_found_too(text: str, name: str) -> None:
     assert [match.name for match in explain(text)] == [f"KMS itself refused: {name}Exception"]
+
+
+@pytest.mark.parametrize("name", ["AccessDenied", "KMSInvalidState", "XksKeyNotFound", "InvalidCiphertext"])
+def test_a_name_is_found_without_its_exception(name: str) -> None:
+    """As S3, EC2 and tools shorten it."""
+    found = {match.name for match in explain(f"An error occurred ({name}) when calling Decrypt")}
+    assert found == expected(f"{name}Exception")
+
+
+def test_a_general_word_is_not_taken_for_an_exception() -> None:
+    assert explain("Validation of the Tag: NotFound, Disabled by Throttling, Conflict") == []

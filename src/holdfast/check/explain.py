@@ -87,6 +87,10 @@ def _short(name: str) -> str:
 _KNOWN: Final = {
     _short(name): name for name in (*_WITH_A_MESSAGE_OF_THE_SPEC, *(each.exception for each in REFUSALS))
 }
+_GENERAL: Final = {"Conflict", "Disabled", "Tag", "Throttling", "Validation", "AlreadyExists", "NotFound"}
+"""What anything else may say too."""
+_BARE: Final = {name.removesuffix("Exception") for name in _KNOWN.values()} - _GENERAL
+"""Names as they stand without "Exception", which some never have (`InternalFailure`)."""
 
 
 def _exceptions(text: str) -> list[str]:
@@ -95,7 +99,7 @@ def _exceptions(text: str) -> list[str]:
     Go, Java, JavaScript, Rust and the others put packages and capitals of their own around the name; AWS Lambda puts
     KMS before it.
     """
-    named = [_short(word) for word in _WORD.findall(text) if word.lower().endswith("exception")]
+    named = [_short(word) for word in _WORD.findall(text) if word.lower().endswith("exception") or word in _BARE]
     named += [_short(code) for code in _CODE.findall(text)]
     found = [_KNOWN.get(name) or _KNOWN.get(name.removeprefix("kms")) for name in named]
     return list(dict.fromkeys(name for name in found if name is not None))
