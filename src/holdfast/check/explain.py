@@ -89,8 +89,9 @@ _KNOWN: Final = {
 }
 _GENERAL: Final = {"Conflict", "Disabled", "Tag", "Throttling", "Validation", "AlreadyExists", "NotFound"}
 """What anything else may say too."""
-_BARE: Final = {name.removesuffix("Exception") for name in _KNOWN.values()} - _GENERAL
-"""Names as they stand without "Exception", which some never have (`InternalFailure`)."""
+_SHORTENED: Final = {name.removesuffix("Exception") for name in _KNOWN.values()} - _GENERAL
+_WITHOUT_SUFFIX: Final = {name.lower() for name in _KNOWN.values() if not name.endswith("Exception")}
+"""Names that never end in Exception, such as `InternalFailure`."""
 
 
 def _exceptions(text: str) -> list[str]:
@@ -99,7 +100,11 @@ def _exceptions(text: str) -> list[str]:
     Go, Java, JavaScript, Rust and the others put packages and capitals of their own around the name; AWS Lambda puts
     KMS before it.
     """
-    named = [_short(word) for word in _WORD.findall(text) if word.lower().endswith("exception") or word in _BARE]
+    named = [
+        _short(word)
+        for word in _WORD.findall(text)
+        if word.lower().endswith("exception") or word in _SHORTENED or word.lower() in _WITHOUT_SUFFIX
+    ]
     named += [_short(code) for code in _CODE.findall(text)]
     found = [_KNOWN.get(name) or _KNOWN.get(name.removeprefix("kms")) for name in named]
     return list(dict.fromkeys(name for name in found if name is not None))
