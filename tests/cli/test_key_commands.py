@@ -255,7 +255,8 @@ def test_rebind_refuses_every_object_that_does_not_open_the_canary(run: Run, con
     for arguments in (("--label", "imposter"), ("--id", "0c"), ("--label", "imposter", "--id", "0c")):
         refused = run("key", "rebind", "demo", "demo-key", *arguments, "--yes", "--config", config)
         assert refused.code == ExitCode.HSM
-        assert "no key of the token opens the canary" in refused.err
+        assert "no key with this label and CKA_ID opens the canary" in refused.err
+        assert "it is not on the token" not in refused.err
     assert shown(run, config, "demo-key") == before
 
 

@@ -194,7 +194,7 @@ def find_binding(
             if not found and label is None:
                 found = inspector.keys_that_open(row.canary, None, cka_id)
         if len(found) != 1:
-            raise _not_one(found, proven=not without_proof)
+            raise _not_one(found, proven=not without_proof, named=label is not None or cka_id is not None)
         (key,) = found
         if len(inspector.find_keys(key.label, key.id or None)) != 1:
             raise HsmRefused(
@@ -210,10 +210,15 @@ def find_binding(
         return Binding(key.label, take_proof(inspector, key), proven=row.canary is not None and not without_proof)
 
 
-def _not_one(found: Sequence[FoundKey], *, proven: bool) -> HsmRefused:
+def _not_one(found: Sequence[FoundKey], *, proven: bool, named: bool) -> HsmRefused:
     if found:
         shown = ", ".join(f"{key.label!r} with {_cka_id(key)}" for key in found)
         return HsmRefused(f"{len(found)} keys of the token fit: {shown}", hint="Choose one with --label and --id.")
+    if proven and named:
+        return HsmRefused(
+            "no key with this label and CKA_ID opens the canary of this key: it is another key, or there is none",
+            hint="Leave out --label and --id to search the whole token for the key.",
+        )
     if proven:
         return HsmRefused(
             "no key of the token opens the canary of this key: it is not on the token",
