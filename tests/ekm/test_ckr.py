@@ -32,6 +32,14 @@ def test_only_c_decrypt_rejects_a_ciphertext(profile: str) -> None:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
+def test_only_a_use_of_the_key_blames_the_key_or_the_mechanism(profile: str) -> None:
+    blaming = {Verdict.KEY_USAGE, Verdict.UNSUPPORTED, Verdict.EXHAUSTED, Verdict.DATA_TOO_LARGE}
+    for value in _EVERY_VALUE:
+        for function in ("C_FindObjectsInit", "C_FindObjects", "C_GetAttributeValue", "C_OpenSession", "C_Login"):
+            assert _verdict(function, value, profile) not in blaming
+
+
+@pytest.mark.parametrize("profile", PROFILES)
 def test_the_bad_tag_codes_are_the_profiles(profile: str) -> None:
     found = {value: _verdict("C_Decrypt", value, profile) for value in _EVERY_VALUE}
     assert {value for value in found if found[value] is Verdict.CIPHERTEXT} == {0x20, 0x40, 0x42, 0xC0} | _BAD_TAG[

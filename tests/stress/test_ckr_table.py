@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.server.proxy_server import ProxyServer
-from tests.stress.conftest import encrypts, shim_of
+from tests.stress.conftest import encrypts, shim_of, until_confirmed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,9 +65,11 @@ def quiet(tmp_path_factory: pytest.TempPathFactory, tokens: Path, shim_library: 
         @cache
         def server(name: str) -> ProxyServer:
             directory = tmp_path_factory.mktemp(name) / "server"
-            return stack.enter_context(
+            made = stack.enter_context(
                 ProxyServer(directory, tokens, personality="nshield", library=shim_library, tls=False, hsm=QUIET)
             )
+            until_confirmed(made)  # making a canary calls C_Decrypt too
+            return made
 
         yield server
 

@@ -196,3 +196,14 @@ def test_nothing_is_lost_when_the_worker_that_made_a_canary_dies(serve: Serve) -
     server.wait_ready()
     server.round_trip()
     until_confirmed(server)
+
+
+@pytest.mark.parametrize("function", ["C_FindObjectsInit", "C_FindObjects", "C_GetAttributeValue", "C_OpenSession"])
+@pytest.mark.parametrize("ckr", [0x54, 0x63, 0x68, 0x70, 0x203])
+def test_a_search_that_fails_blames_neither_key_nor_request(plain: ProxyServer, function: str, ckr: int) -> None:
+    with plain.caller() as caller:
+        sealed = caller.encrypt(b"before")
+        shim_of(plain).fail(function, ckr, times=8)
+        shim_of(plain).close_sessions()
+        for reply in (caller.decrypt(sealed), caller.encrypt(b"good"), caller.metadata()):
+            assert reply.error in ("", INTERNAL[1], TIMEOUT[1]), reply.body

@@ -358,6 +358,8 @@ _MEANINGS: Final[dict[Ckr, Meaning]] = {
 _BAD_CIPHERTEXT: Final = frozenset(
     (Ckr.DATA_INVALID, Ckr.ENCRYPTED_DATA_INVALID, Ckr.AEAD_DECRYPT_FAILED, Ckr.SIGNATURE_INVALID)
 )
+_USES: Final = frozenset(("C_EncryptInit", "C_Encrypt", "C_DecryptInit", "C_Decrypt"))
+_OF_A_USE: Final = frozenset((Verdict.KEY_USAGE, Verdict.UNSUPPORTED, Verdict.EXHAUSTED))
 _BAD_LENGTH: Final = frozenset((Ckr.DATA_LEN_RANGE, Ckr.ENCRYPTED_DATA_LEN_RANGE))
 
 
@@ -392,6 +394,8 @@ def verdict(function: str, ckr: int, *, ambiguous_bad_tag: AbstractSet[int]) -> 
     if ckr >= VENDOR_DEFINED:
         return Verdict.DEVICE
     try:
-        return _MEANINGS[Ckr(ckr)].verdict
+        found = _MEANINGS[Ckr(ckr)].verdict
     except ValueError:
         return Verdict.FAILED
+    # A module that cannot search or open a session says nothing about the key or the mechanism.
+    return Verdict.FAILED if found in _OF_A_USE and function not in _USES else found
