@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.ports import free_ports
-from tests.server.proxy_server import NotReady, ProxyServer
+from tests.server.proxy_server import HSM, NotReady, ProxyServer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,6 +142,35 @@ def test_a_configuration_that_no_worker_can_serve_changes_nothing(serve: Serve) 
     server.hangup()
     server.eventually(lambda: "not applied" in server.stderr(), within=10, what="a refusal")
     assert server.worker_pids() == pids
+    server.round_trip()
+
+
+def test_metrics_stay_where_they_are_when_a_configuration_is_refused(serve: Serve) -> None:
+    """For a port that is taken, and for a configuration that no worker can serve."""
+    server = serve()
+    (elsewhere,) = free_ports(1)
+
+    def is_scraped() -> bool:
+        try:
+            return server.metric("holdfast_workers_wanted") == 1
+        except OSError:
+            return False
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for port, hsm in ((taken.getsockname()[1], {}), (elsewhere, {"health_key": "missing"})):
+            settings = dict(server.settings["hsm"][HSM])
+            server.settings["hsm"][HSM] |= hsm
+            server.settings["server"]["metrics_listen"] = f"127.0.0.1:{port}"
+            server.write_config()
+            refused = server.stderr().count("not applied") + 1
+            server.hangup()
+            server.eventually(
+                lambda: server.stderr().count("not applied") == refused,  # noqa: B023 (called at once)
+                within=15,
+                what="a refusal",
+            )
+            server.settings["hsm"][HSM] = settings
+            server.eventually(is_scraped, within=5, what="/metrics on the old port")
     server.round_trip()
 
 

@@ -289,11 +289,19 @@ class Supervisor:
         elif self._target != self._good:
             self._refuse(f"the new configuration is not applied: {failure.reason}")
             self._target = self._good
+            self._return_metrics()
         elif failure.exit_reason is ExitReason.LOGIN_REFUSED:
             self._held = True
             say("error", f"no worker is started until SIGHUP or a changed configuration: {failure.reason}")
         else:
             say("warning", f"a worker cannot start, and is tried again: {failure.reason}")
+
+    def _return_metrics(self) -> None:
+        """Serve metrics as before a configuration that turned out not to work."""
+        try:
+            self._open(self._target)
+        except (CannotListen, TlsUnusable) as error:
+            say("error", f"/metrics is not served as before: {error}")
 
     def _forget(self, worker: WorkerProcess) -> None:
         worker.receive_last(time.monotonic())
@@ -398,6 +406,12 @@ class Supervisor:
     def _reload(self, *, refresh: Refresh | RefreshTls) -> None:
         notify("RELOADING=1")
         try:
+            self._load_again(refresh)
+        finally:
+            notify("READY=1")
+
+    def _load_again(self, refresh: Refresh | RefreshTls) -> None:
+        try:
             fresh = load(self._target.path)
             self._check(fresh)
             self._open(fresh)
@@ -418,7 +432,6 @@ class Supervisor:
                 say("notice", f"the configuration {fresh.path} has changed: one worker after the other is replaced")
             self._target = fresh
             self._watch.watch(watched_files(fresh))
-        notify("READY=1")
 
     def _reload_tls(self) -> None:
         try:
