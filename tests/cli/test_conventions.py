@@ -196,6 +196,28 @@ def test_a_reader_that_goes_away_is_no_defect(
         assert done.returncode == (ExitCode.USAGE if arguments == ("nonsense",) else ExitCode.OK)
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_do_not_keep_a_command_from_its_work(
+    run: Run, catalog_only: Path, closed: str
+) -> None:
+    create = [sys.executable, "-m", "holdfast", "keystore", "create", "made", "--config", str(catalog_only)]
+    done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *create], check=False, timeout=30)
+    assert done.returncode == ExitCode.OK
+    assert [row["name"] for row in run("keystore", "list", "--json", "--config", catalog_only).ok().json] == ["made"]
+
+
+def test_with_closed_standard_streams_no_file_of_the_process_gets_their_numbers() -> None:
+    """A library that writes to standard error would write into the catalog."""
+    code = (
+        "import os\nfrom holdfast.cli import main\nmain(['--version'])\n"
+        "raise SystemExit({os.readlink(f'/proc/self/fd/{n}') for n in range(3)} != {'/dev/null'})"
+    )
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", code], check=False, timeout=30
+    )
+    assert done.returncode == 0
+
+
 def test_output_that_cannot_be_written_is_a_failure(catalog_only: Path) -> None:
     """A full disk: an exit code of 0 would say that all the data are there."""
     command = [sys.executable, "-m", "holdfast", "keystore", "list", "--json", "--config", str(catalog_only)]

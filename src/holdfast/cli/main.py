@@ -101,6 +101,7 @@ def load(name: str) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code of a command line, by default that of this process; failures are reported on standard error."""
+    _open_standard_streams()
     stdout, stderr = sys.stdout, sys.stderr
     try:
         return _run(arguments)
@@ -117,6 +118,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_what_cannot_be_written()
 
 
+def _open_standard_streams() -> None:
+    """Open /dev/null in place of each standard stream that is closed.
+
+    Otherwise the next file that the process opens, perhaps the catalog, would get that number, and whatever a library
+    writes to standard error would be written into it.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 (open as long as the process)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 (as above)
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 (as above)
+
+
 def _run(arguments: Sequence[str] | None) -> int:
     command = typer.main.get_command(app)
     given = sys.argv[1:] if arguments is None else list(arguments)
@@ -124,9 +141,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         given = [*given[1:], "--help"]
     try:
         result = command.main(given, prog_name="holdfast", standalone_mode=False)
-        if sys.stdout is not None:
-            # Here a failure can be reported; at the interpreter's exit it cannot.
-            sys.stdout.flush()
+        # Here a failure can be reported; at the interpreter's exit it cannot.
+        sys.stdout.flush()
     except BrokenPipeError:
         raise
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (the outermost place, which reports it)
@@ -138,8 +154,7 @@ def _discard_what_cannot_be_written() -> None:
     """Else the interpreter tries once more at its exit, complains, and replaces the exit code."""
     for stream in (sys.stdout, sys.stderr):
         try:
-            if stream is not None:
-                stream.flush()
+            stream.flush()
         except OSError:
             descriptor = os.open(os.devnull, os.O_WRONLY)
             os.dup2(descriptor, stream.fileno())

@@ -48,19 +48,6 @@ def messages_lost() -> int:
     return _OUTPUT.lost
 
 
-def open_standard_streams() -> None:
-    """Open /dev/null in place of a standard stream that is closed.
-
-    Otherwise the next file or socket of the process would get its number, and messages would be written into it.
-    """
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            with suppress(OSError):
-                os.open(os.devnull, os.O_RDWR)
-
-
 def serving(configuration: Configuration) -> str:
     """What is served, and where."""
     listen = configuration.server.listen

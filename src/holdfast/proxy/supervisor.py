@@ -23,7 +23,7 @@ from holdfast.proxy.hardening import forbid_dumps
 from holdfast.proxy.messages import ExitReason, Failed, Refresh, RefreshTls, Report, StopKeys, ToWorker
 from holdfast.proxy.metrics import Fleet, page_of
 from holdfast.proxy.metrics_server import MetricsServer
-from holdfast.proxy.notify import messages_lost, notify, open_standard_streams, say, serving
+from holdfast.proxy.notify import messages_lost, notify, say, serving
 from holdfast.proxy.process import LONGEST_BACK_OFF, CannotSpawn, WorkerPlace, WorkerProcess
 from holdfast.proxy.sockets import CannotListen, bind
 from holdfast.proxy.start import InheritedFile, WorkerStart, cpu_of
@@ -38,7 +38,6 @@ _GRACE = 5.0
 
 def serve(configuration: Configuration) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. Not to be called twice in a process: it owns the signals."""
-    open_standard_streams()
     forbid_dumps()
     try:
         with Supervisor(configuration) as supervisor:
