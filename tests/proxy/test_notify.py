@@ -100,7 +100,10 @@ def test_a_long_message_is_wrapped_between_words_on_a_terminal_only() -> None:
     master, slave = os.openpty()
     termios.tcsetwinsize(slave, (24, 40))
     Messages(slave).say("error", text)
-    lines = os.read(master, 4096).decode().splitlines()
+    shown = b""
+    while not shown.endswith(b"at/all\r\n"):  # a terminal hands on what it has so far
+        shown += os.read(master, 4096)
+    lines = shown.decode().splitlines()
     os.close(slave)
     os.close(master)
     assert " ".join(map(str.strip, lines)) == f"holdfast: error: {text}"
