@@ -257,7 +257,7 @@ def glass_is_mended(stage: Stage, kms: Any, sealed: Path) -> None:
     """Unblocks, and reads the letter."""
     stage.administer("keystore", "unblock", KEYSTORE, "--yes")
     until(lambda: refused(kms, sealed) is None, "the end of the block")
-    application_reads_it(kms, sealed, f"6. The glass is mended: $ holdfast keystore unblock {KEYSTORE} --yes")
+    application_reads_it(kms, sealed, f"6. The end of the block: $ holdfast keystore unblock {KEYSTORE} --yes")
 
 
 def epilogue(stage: Stage) -> None:

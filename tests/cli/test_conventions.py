@@ -344,3 +344,16 @@ def test_a_full_disk_under_the_catalog_says_so_and_names_the_other_way_to_stop(r
     assert done.code == ExitCode.CATALOG
     assert "(`df`)" in done.err
     assert "`systemctl stop holdfast` on each proxy" in done.err
+
+
+@pytest.mark.parametrize("command", [("kms",), ("check", "https://localhost", "--proxy-config", "/nowhere")])
+def test_every_command_refuses_a_region_that_cannot_be(run: Run, command: tuple[str, ...]) -> None:
+    done = run(*command, "--region", "frankfurt")
+    assert done.code == ExitCode.USAGE
+    assert "'frankfurt' is not the name of an AWS Region" in done.err
+
+
+def test_a_route_without_an_address_is_shown_as_it_was_typed(run: Run) -> None:
+    done = run("kms", "--route", "localhost")
+    assert done.code == ExitCode.CONFIGURATION
+    assert "--route localhost is not NAME=HOST:PORT" in done.err

@@ -128,7 +128,10 @@ def connection_of(
         others = [identity for identity in live if identity in secrets]
         raise NotFound(
             f"the secret of the {'' if access_key_id else 'newest '}credential cannot be read here: {reason}",
-            hint=f"Say which other one you mean: --access-key-id {others[-1]}." if others else issue,
+            hint=f"Say which other one you mean: --access-key-id {others[-1]}. If the secret is lost:"
+            f" `holdfast credential retire {chosen}`."
+            if others
+            else issue,
         )
     return KmsConnection(keystore, row.prefix, endpoint, (AccessKeyId(chosen), secrets[chosen]), row.region)
 

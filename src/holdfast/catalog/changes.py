@@ -1,6 +1,5 @@
 """What an operator changes: keystores, keys, blocks. Each change and its new version are one transaction."""
 
-import re
 from collections.abc import Collection
 from typing import Any
 
@@ -13,10 +12,9 @@ from holdfast.catalog.reads import keystore_id
 from holdfast.catalog.rows import KEYSTORE_NAME, MAX_LABEL
 from holdfast.catalog.snapshot import Takeover
 from holdfast.xks.aad import MAX_CIPHERTEXT_METADATA, is_foreign_metadata
+from holdfast.xks.partition import REGION
 from holdfast.xks.types import ExternalKeyId, KeyStatus, UriPathPrefix
 
-_REGION = re.compile(r"(?:[a-z]{2}(?:-(?:gov|iso[a-z]?))?|eusc-[a-z]{2})-[a-z]+-[0-9]{1,2}")
-"""The regions of AWS's partitions: eu-central-1, us-gov-west-1, cn-north-1, eusc-de-east-1, us-isob-east-1."""
 _MOST_ENCRYPTIONS = 2**32
 
 
@@ -207,7 +205,7 @@ def same_hsm_key(hsm: str, label: str, cka_id: bytes | None, token_serial: str |
 
 def require_region(region: str | None) -> None:
     """Raises Refused for what does not have the form of an AWS region's name; None is any region."""
-    if region is not None and not _REGION.fullmatch(region):
+    if region is not None and not REGION.fullmatch(region):
         raise Refused(f"{region!r} is not the name of an AWS region: names look like eu-central-1, us-gov-west-1")
 
 

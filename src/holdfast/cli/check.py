@@ -26,6 +26,7 @@ from holdfast.check.session import Session, TestKeys, Trust
 from holdfast.check.wire import WireError, tls_context
 from holdfast.cli import output
 from holdfast.cli.exit_codes import ExitCode
+from holdfast.cli.regions import aws_region
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,7 @@ def check(
         ),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only failures and the conclusion.")] = False,
-    region: Annotated[str, typer.Option(help="The AWS Region to sign for.")] = "us-east-1",
+    region: Annotated[str, typer.Option(callback=aws_region, help="The AWS Region to sign for.")] = "us-east-1",
     samples: Annotated[int, typer.Option(min=10, max=100_000, help="Calls for the latency on one connection.")] = 100,
     load: Annotated[int | None, typer.Option(help="Then send this many requests/s, open loop (needs --key).")] = None,
     seconds: Annotated[int, typer.Option(help="How long to hold the full load rate.")] = 20,

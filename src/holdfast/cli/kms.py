@@ -16,6 +16,7 @@ import typer
 
 from holdfast.admin.errors import Invalid, Prerequisite
 from holdfast.cli.output import say, utc_now, warning
+from holdfast.cli.regions import aws_region
 from holdfast.kms.settings import Address, Settings, VpcEndpointService
 
 app = typer.Typer()
@@ -29,7 +30,9 @@ _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})")
 def kms(
     *,
     listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where clients connect.")] = ("127.0.0.1:8490"),
-    region: Annotated[str, typer.Option(help="The AWS Region that this KMS is in.")] = "us-east-1",
+    region: Annotated[
+        str, typer.Option(callback=aws_region, help="The AWS Region that this KMS is in.")
+    ] = "us-east-1",
     account: Annotated[str, typer.Option(help="The AWS account that everything belongs to.")] = "111122223333",
     data_directory: Annotated[
         Path | None, typer.Option("--data", metavar="DIRECTORY", help="Keep all state here. Without it, none lasts.")
@@ -198,6 +201,11 @@ def _address(text: str, option: str) -> Address:
 
 def _routes(texts: list[str]) -> dict[str, Address]:
     pairs = [text.partition("=") for text in texts]
+    for name, equals, _ in pairs:
+        if not name or not equals:
+            raise Invalid(
+                f"--route {name}{equals} is not NAME=HOST:PORT", hint="write it like --route localhost=127.0.0.1:8443"
+            )
     return {name: _address(address, f"--route {name}=") for name, _, address in pairs}
 
 

@@ -3,6 +3,7 @@
 The values are those of botocore's `partitions.json`; a test compares them.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +27,8 @@ _BY_PREFIX: Final = {
     "us-isof": Partition("aws-iso-f", "csp.hci.ic.gov"),
 }
 
+REGION: Final = re.compile(r"(?:[a-z]{2}(?:-(?:gov|iso[a-z]?))?|eusc-[a-z]{2})-[a-z]+-[0-9]{1,2}")
+"""The form of a Region in any partition: eu-central-1, us-gov-west-1, cn-north-1, eusc-de-east-1, us-isob-east-1."""
 PARTITIONS: Final = (_AWS, *_BY_PREFIX.values())
 """Every partition."""
 
