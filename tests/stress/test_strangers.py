@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -50,12 +51,14 @@ def judge(replies: list[Reply]) -> None:
     assert answers[200, ""] > len(replies) / 2, answers
 
 
-def storm(port: int, count: int) -> None:
+def storm(port: int, count: int, addresses: int = 1) -> None:
     """So many connects as fast as they go, each left open for a moment and then dropped."""
     kept: deque[socket.socket] = deque()
-    for _ in range(count):
+    for number in range(count):
         sock = socket.socket()
         sock.setblocking(False)
+        if addresses > 1:
+            sock.bind((f"127.1.{number % addresses // 250}.{number % 250 + 1}", 0))
         sock.connect_ex(("127.0.0.1", port))
         kept.append(sock)
         if len(kept) > STORM_OPEN:
@@ -120,6 +123,30 @@ def test_a_storm_of_connects_costs_the_established_ones_no_request(serve: Serve,
         assert [caller.local_port for caller in callers] == ports, "no connection was made again"
     server.round_trip()
     assert ended(server, "authenticated") == 0
+
+
+@pytest.mark.parametrize("descriptors", [1024, 300])
+def test_new_connections_get_through_a_storm_from_many_addresses(serve: Serve, descriptors: int) -> None:
+    server = limited(serve, descriptors)
+    answers: Counter[str] = Counter()
+    over = threading.Event()
+
+    def attack() -> None:
+        while not over.is_set():
+            storm(server.port, STORM // 5, addresses=STORM)
+
+    with ThreadPoolExecutor(1) as attacker:
+        attacking = attacker.submit(attack)
+        for _ in range(10):
+            try:
+                with server.caller() as caller:
+                    answers[caller.encrypt(b"new").error] += 1
+            except OSError:
+                answers["no connection"] += 1
+        over.set()
+        attacking.result()
+    assert set(answers) <= {"", "no connection", *(name for _, name in SLOW)}, answers
+    assert answers[""] > answers.total() / 2, answers
 
 
 def test_a_limit_that_leaves_no_room_ends_the_start_with_what_is_needed(tmp_path: Path, tokens: Path) -> None:
