@@ -1,0 +1,1 @@
+"""What lasts: the audit log on disk."""
