@@ -7,7 +7,7 @@ seconds=${1:?usage: fuzz/run.sh SECONDS [TARGET ...]}
 shift
 targets=("$@")
 if [ ${#targets[@]} -eq 0 ]; then
-  targets=(path authorization encrypt decrypt get_key_metadata get_health_status configuration policies)
+  targets=(path authorization encrypt decrypt get_key_metadata get_health_status configuration policies note proof bundle)
 fi
 
 if ! cmp -s requirements/fuzz.txt .venv-fuzz/installed; then

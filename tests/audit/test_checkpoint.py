@@ -55,7 +55,7 @@ def test_the_empty_log_has_the_empty_root() -> None:
 
 def test_a_signed_checkpoint_opens_with_its_key() -> None:
     opened = open_checkpoint(SIGNED.encode(), [ecdsa("another-log").key, LOG.key])
-    assert (opened.checkpoint, opened.signed_by) == (CHECKPOINT, (str(LOG.key),))
+    assert (opened.checkpoint, opened.signed_by) == (CHECKPOINT, (LOG.key,))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_no_truncation_goes_unseen(length: int) -> None:
 def test_signatures_of_unknown_keys_are_passed_over() -> None:
     unknown = ed25519(number=9)
     note = sign_checkpoint(CHECKPOINT, (unknown.key, unknown.sign), (LOG.key, LOG.sign))
-    assert open_checkpoint(note.encode(), [LOG.key]).signed_by == (str(LOG.key),)
+    assert open_checkpoint(note.encode(), [LOG.key]).signed_by == (LOG.key,)
 
 
 def test_one_wrong_signature_of_a_known_key_spoils_the_note() -> None:

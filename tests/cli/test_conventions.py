@@ -49,7 +49,7 @@ def test_wrong_command_line_is_talk_with_a_hint(run: Run, arguments: tuple[str, 
     assert "hint: " in done.err
 
 
-@pytest.mark.parametrize("group", ["keystore", "credential", "key", "migrate", "authorization"])
+@pytest.mark.parametrize("group", ["keystore", "credential", "key", "migrate", "authorization", "audit"])
 def test_group_alone_shows_its_help(run: Run, group: str) -> None:
     assert "Commands:" in run(group, "--help").ok().out
 

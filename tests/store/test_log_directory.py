@@ -99,7 +99,7 @@ def test_a_new_key_signs_at_once_and_the_former_one_is_still_read(tmp_path: Path
     with pytest.raises(NotSigned), LogDirectory(tmp_path, [(new.key, new.sign)]):
         pass
     with LogDirectory(tmp_path, [(new.key, new.sign)], former_keys=[LOG.key]) as log:
-        assert log.checkpoint().signed_by == (str(new.key),)
+        assert log.checkpoint().signed_by == (new.key,)
     assert verified_size(tmp_path, new) == 1
 
 

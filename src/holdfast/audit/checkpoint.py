@@ -45,7 +45,7 @@ class SignedCheckpoint:
 
     checkpoint: Checkpoint
     note: Note
-    signed_by: tuple[str, ...]
+    signed_by: tuple[VerifierKey, ...]
     witnessed: dict[str, int]
 
 
@@ -75,7 +75,7 @@ def open_checkpoint(
     for key, signatures in made.items():
         for signature in signatures:
             key.verify(note.text, signature)
-    signed_by = tuple(str(key) for key in own if made[key])
+    signed_by = tuple(key for key in own if made[key])
     if not signed_by:
         raise NotSigned(f"no given key of the log {checkpoint.origin!r} signed the checkpoint")
     absent = [repr(key.name) for key in witnesses if not made[key]]

@@ -33,6 +33,7 @@ Sign = Callable[[bytes], bytes]
 _KEY_ID = re.compile(r"[0-9a-f]{8}")
 _ED25519_KEY_SIZE = 32
 _TIMESTAMP = struct.Struct(">Q")
+_LATEST = 253_402_300_799
 _P256_SIZE = 32
 
 
@@ -125,6 +126,8 @@ def cosigned_at(signature: Signature) -> int:
     if len(signature.value) < _TIMESTAMP.size:
         raise NotSigned(f"the cosignature of {signature.name!r} has no time")
     time: int = _TIMESTAMP.unpack_from(signature.value)[0]
+    if time > _LATEST:
+        raise NotSigned(f"the cosignature of {signature.name!r} is of a time after the year 9999")
     return time
 
 

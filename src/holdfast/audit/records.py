@@ -190,6 +190,11 @@ def segment_file(lines: Iterable[bytes]) -> bytes:
     return b"".join(line + b"\n" for line in lines)
 
 
+def segment_lines(raw: bytes) -> list[bytes]:
+    """The lines of a segment's file."""
+    return raw.removesuffix(b"\n").split(b"\n") if raw else []
+
+
 class Streams:
     """What the records of a log account for: which number of each stream is next."""
 

@@ -17,7 +17,7 @@ from holdfast.audit.checkpoint import SignedCheckpoint, open_checkpoint
 from holdfast.audit.faults import Finding, Kind, LogDamaged, Malformed
 from holdfast.audit.keys import VerifierKey
 from holdfast.audit.merkle import EMPTY_ROOT, leaf_hash, root_of
-from holdfast.audit.records import Lost, Pruned, Segment, Streams, decode, kind_of, segment_path
+from holdfast.audit.records import Lost, Pruned, Segment, Streams, decode, kind_of, segment_lines, segment_path
 from holdfast.audit.tiles import CHECKPOINT, WIDTH, Edge, Read, Tile, Tiles, bundle_path, tile_path
 
 MAX_FINDINGS = 100
@@ -249,7 +249,7 @@ class _Records:
             text = f"there is no file {path}, the segment of entry {index}"
             self._absent_segments.append(Finding(Kind.REMOVED, path, text, index))
             return
-        lines = raw.removesuffix(b"\n").split(b"\n") if raw else []
+        lines = segment_lines(raw)
         if sha256(raw).hexdigest() != record.sha256:
             self._wrong.append(
                 Finding(Kind.CHANGED, path, f"{path} is not the segment that entry {index} names", index)

@@ -6,6 +6,7 @@ from typer import Abort
 from typer.exceptions import TyperException
 
 from holdfast.admin import errors
+from holdfast.audit.faults import AuditFault
 from holdfast.catalog import errors as catalog
 from holdfast.config.errors import ConfigurationError
 from holdfast.ekm.faults import EkmFault, LoginRefused
@@ -30,6 +31,7 @@ class ExitCode(IntEnum):
     LOGIN_REFUSED = 12
     DENIED = 13
     INCOMPLETE = 14
+    EVIDENCE = 15
     INTERRUPTED = 130
     UNREAD = 141
 
@@ -50,6 +52,7 @@ MEANINGS = {
     ExitCode.LOGIN_REFUSED: "The HSM refused the PIN. Do not try again unattended: a token locks after a few tries.",
     ExitCode.DENIED: "Of `authorization`: the policies deny the request, or one that was not denied.",
     ExitCode.INCOMPLETE: "Of `migrate`: done, except for keys or key stores that were not taken over.",
+    ExitCode.EVIDENCE: "Of `audit`: the log or the proof is not what was signed, or no given key signed it.",
     ExitCode.INTERRUPTED: "Interrupted with Ctrl-C.",
     ExitCode.UNREAD: "The reader of the output has ended, as in `holdfast key list | true`.",
 }
@@ -74,6 +77,7 @@ _BY_TYPE: dict[type[BaseException], ExitCode] = {
     EkmFault: ExitCode.HSM,
     LoginRefused: ExitCode.LOGIN_REFUSED,
     XksError: ExitCode.CONFIGURATION,
+    AuditFault: ExitCode.EVIDENCE,
 }
 
 

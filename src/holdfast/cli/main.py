@@ -25,6 +25,7 @@ _MODULES = {
     "key": ("holdfast.cli.key", "External keys: create, register, list, show, disable, enable."),
     "catalog": ("holdfast.cli.catalog", "The catalog as a whole: show, accept, export, import."),
     "authorization": ("holdfast.cli.authorization", "Cedar policies: test, replay what they decide."),
+    "audit": ("holdfast.cli.audit", "The audit log: verify it, prove what it says."),
     "migrate": ("holdfast.cli.migrate", "Take over the setup of another XKS proxy."),
     "prove": ("holdfast.cli.prove", "Encrypt and decrypt once over the wire, as KMS does."),
     "check": ("holdfast.cli.check", "Check an XKS endpoint, as KMS would see it."),

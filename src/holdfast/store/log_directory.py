@@ -133,7 +133,7 @@ class LogDirectory:
         Raises LogUnusable, OSError, NotSigned for a signature that is wrong, and what the signers raise. After the
         last two nothing has changed, and it can be tried again.
         """
-        signers = {str(key) for key, _ in self._signers}
+        signers = {key for key, _ in self._signers}
         if self.signed.checkpoint.size < self.size or not signers <= set(self.signed.signed_by):
             with self._writing():
                 tiles = (*self._edge.full_tiles(), *self._edge.partial_tiles())

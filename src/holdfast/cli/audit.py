@@ -1,0 +1,238 @@
+"""`holdfast audit`: verify an audit log, and prove single records of it, from its files alone."""
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from holdfast.admin.errors import Conflict, Invalid, NotFound
+from holdfast.admin.files import PUBLIC_MODE, create_file
+from holdfast.audit.checkpoint import SignedCheckpoint, open_checkpoint
+from holdfast.audit.faults import Finding, LogDamaged, Malformed
+from holdfast.audit.keys import VerifierKey
+from holdfast.audit.note import MAX_NOTE
+from holdfast.audit.proof import Proof
+from holdfast.audit.records import Exhibit
+from holdfast.audit.search import SignedLog
+from holdfast.audit.verify import Verified, verify_log
+from holdfast.cli import output
+from holdfast.cli.exit_codes import ExitCode
+from holdfast.cli.options import JsonOption
+from holdfast.cli.tables import fields
+from holdfast.config.kinds import printable
+from holdfast.store.log_directory import directory_reader
+
+app = typer.Typer(help="The audit log: verify it, prove what it says.", no_args_is_help=True)
+
+_PLACE = re.compile(r"entry:(?P<index>[0-9]{1,18})(?::(?P<line>[0-9]{1,9}))?")
+
+LogArgument = Annotated[Path, typer.Argument(help="The directory of the log, or a copy of it.", show_default=False)]
+KeyOption = Annotated[
+    list[str],
+    typer.Option("--key", help="A verifier key of the log (NAME+ID+KEY), or a file with one. Repeatable."),
+]
+WitnessOption = Annotated[
+    list[str] | None,
+    typer.Option("--witness", help="A verifier key of a witness that must have cosigned. Repeatable."),
+]
+
+
+@app.callback()
+def audit() -> None:
+    """The audit log: verify it, prove what it says."""
+
+
+@app.command()
+def verify(
+    log: LogArgument,
+    *,
+    key: KeyOption,
+    witness: WitnessOption = None,
+    earlier: Annotated[
+        list[Path] | None, typer.Option(help="A checkpoint of the log that was kept elsewhere. Repeatable.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Verify a whole log against its checkpoint.
+
+    Every entry, tile and segment must be what was signed. Nothing but these files and the keys is used.
+    The exit code is 0 where all is as it was signed, else 15.
+    """
+    keys, witnesses = _keys(key), _keys(witness or [])
+    kept = [open_checkpoint(_content(path), keys) for path in earlier or []]
+    try:
+        verified = verify_log(_reader(log), keys, witnesses=witnesses, earlier=kept)
+    except LogDamaged as damage:
+        _tell_damage(damage.findings, as_json=as_json)
+        raise typer.Exit(ExitCode.EVIDENCE) from None
+    facts = _facts(verified)
+    if as_json:
+        output.json({"verified": True, **facts, "findings": []})
+        return
+    output.say("The log is what was signed.")
+    by = ", ".join(f"{printable(key.name)}+{key.key_id.hex()}" for key in verified.signed.signed_by)
+    witnessed = _witnessed(verified.signed) or None
+    fields({**facts, "signed_by": by, "witnessed": witnessed, "records": _counts(verified.records)})
+    if not kept:
+        output.say("Whether it was put back to an older state, only a checkpoint that you kept can tell (--earlier).")
+
+
+@app.command()
+def prove(
+    log: LogArgument,
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="The id of a change, a kmsRequestId, entry:INDEX, or entry:INDEX:LINE for an event of a segment.",
+            show_default=False,
+        ),
+    ],
+    *,
+    to: Annotated[Path | None, typer.Option("--output", help="The file to write. Default: standard output.")] = None,
+) -> None:
+    """Make a proof of one record.
+
+    Anybody can check it without the log: it is a C2SP .tlog-proof file, and quotes the record.
+    """
+    signed = SignedLog(_reader(log))
+    place = _PLACE.fullmatch(what)
+    if place is not None:
+        places = [(int(place["index"]), None if place["line"] is None else int(place["line"]))]
+    else:
+        places = list(signed.find(what))
+    if not places:
+        raise NotFound(
+            f"no change and no event of the {signed.size} signed entries is named {printable(what)}",
+            hint="What was written after the last checkpoint is found after the next. Is this the right node's log?",
+        )
+    if len(places) > 1:
+        several = ", ".join(f"entry:{index}" + ("" if line is None else f":{line}") for index, line in places)
+        raise Conflict(f"{len(places)} records are named so", hint=f"Name one of them by its place: {several}.")
+    try:
+        raw = signed.prove(*places[0]).encode()
+    except ValueError as error:
+        raise NotFound(str(error), hint="`holdfast audit verify` shows how many entries there are.") from None
+    if to is None:
+        output.data(raw.decode().removesuffix("\n"))
+    else:
+        create_file(to, raw, mode=PUBLIC_MODE)
+        output.say(f"{to} proves entry {places[0][0]} (of 0 to {signed.size - 1}).")
+
+
+@app.command("check-proof")
+def check_proof(
+    proof: Annotated[Path, typer.Argument(help="The .tlog-proof file.", show_default=False)],
+    *,
+    key: KeyOption,
+    witness: WitnessOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a proof, and show its record.
+
+    The exit code is 0 where it holds, else 15.
+    """
+    parsed = Proof.parse(_content(proof))
+    exhibit = Exhibit.parse(parsed.extra)
+    signed = parsed.check(exhibit.entry.encode(), _keys(key), witnesses=_keys(witness or []))
+    record = exhibit.record()
+    checkpoint = signed.checkpoint
+    shown = {
+        "log": checkpoint.origin,
+        "index": parsed.index,
+        "size": checkpoint.size,
+        "signed_by": list(map(str, signed.signed_by)),
+        "witnessed": _times(signed),
+        "record": msgspec.json.decode(exhibit.entry),
+        "event": None if exhibit.event is None else _json(exhibit.event),
+    }
+    if as_json:
+        output.json({"proven": True, **shown})
+        return
+    output.say(
+        f"Proven: entry {parsed.index} (of 0 to {checkpoint.size - 1}) of the log {printable(checkpoint.origin)}."
+    )
+    if signed.witnessed:
+        output.say(f"Cosigned by {_witnessed(signed)}.")
+    output.json(shown["record"] if exhibit.event is None else shown["event"])
+    if exhibit.event is not None:
+        output.say(f"It is event {exhibit.event_index} of the segment of {msgspec.to_builtins(record)['time']}.")
+
+
+def _keys(texts: Iterable[str]) -> list[VerifierKey]:
+    """The verifier keys that stand in the arguments, or in files that these name."""
+    keys = []
+    for text in texts:
+        lines = [text] if text.count("+") >= 2 else _content(Path(text)).decode(errors="replace").split()  # noqa: PLR2004 (NAME+ID+KEY)
+        try:
+            keys += [VerifierKey.parse(line) for line in lines]
+        except Malformed as error:
+            raise Invalid(
+                f"{printable(text)} is no verifier key: {error.message}",
+                hint="A verifier key looks like NAME+8 hexadecimal digits+Base64, or is such a line in a file.",
+            ) from None
+    return keys
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_NOTE + 1)
+    except OSError as error:
+        raise Invalid(f"{path} cannot be read: {error.strerror}", hint="Name a file that exists.") from None
+
+
+def _reader(log: Path) -> Any:
+    if not log.is_dir():
+        raise Invalid(f"{log} is no directory", hint="Name the directory that holds the file `checkpoint`.")
+    return directory_reader(log)
+
+
+def _facts(verified: Verified) -> dict[str, Any]:
+    checkpoint = verified.signed.checkpoint
+    return {
+        "log": printable(checkpoint.origin),
+        "entries": checkpoint.size,
+        "root": checkpoint.root.hex(),
+        "signed_by": list(map(str, verified.signed.signed_by)),
+        "witnessed": _times(verified.signed),
+        "records": dict(verified.records),
+        "events": verified.events,
+        "events_lost": verified.lost,
+        "streams_cut": verified.cut,
+        "pruned": verified.pruned,
+    }
+
+
+def _tell_damage(findings: tuple[Finding, ...], *, as_json: bool) -> None:
+    if as_json:
+        output.json({"verified": False, "findings": findings})
+        return
+    for finding in findings:
+        output.data(f"{finding.kind}: {finding.text}")
+    output.error(
+        "the log is not what was signed",
+        hint="Keep the files as they are, and verify a copy of the log that was made elsewhere.",
+    )
+
+
+def _times(signed: SignedCheckpoint) -> dict[str, datetime]:
+    return {name: datetime.fromtimestamp(seconds, UTC) for name, seconds in signed.witnessed.items()}
+
+
+def _witnessed(signed: SignedCheckpoint) -> str:
+    return ", ".join(f"{printable(name)} at {time:%Y-%m-%d %H:%M:%S} UTC" for name, time in _times(signed).items())
+
+
+def _counts(records: dict[str, int]) -> str:
+    return ", ".join(f"{count} {printable(kind)}" for kind, count in sorted(records.items())) or "none"
+
+
+def _json(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
