@@ -274,3 +274,20 @@ def test_what_no_record_says_was_pruned_may_not() -> None:
     files, segment = pruned_log(entries_below=256)
     del files[segment]
     assert places(files) == [(Kind.REMOVED, segment, 0)]
+    files, _ = pruned_log(entries_below=256)
+    edit(files, FIRST, lambda held: held[1:])
+    assert places(files) == [(Kind.REMOVED, FIRST, 0)]
+
+
+def test_more_segments_than_findings_may_be_pruned() -> None:
+    log = MemoryLog()
+    paths = [
+        segment_path(log.append_segment([b"%d" % number], first=number).sha256)
+        for number in range(1, MAX_FINDINGS + 50)
+    ]
+    log.append(encode(Pruned(time=NOW, actor=ALICE, segments_below=len(paths) - 1)))
+    for path in paths[:-1]:
+        del log.files[path]
+    assert verify_log(log.files.get, [LOG.key]).pruned == len(paths) - 1
+    del log.files[paths[-1]]
+    assert places(log.files) == [(Kind.REMOVED, paths[-1], len(paths) - 1)]

@@ -8,7 +8,7 @@ Only where the tree is right are the records judged: whether they are records, a
 their segments are what they commit to.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -188,7 +188,9 @@ class _Records:
         self._read = read
         self._streams = Streams()
         self._entries_below = self._segments_below = 0
-        self._absent_segments: list[Finding] = []
+        # Pruning deletes from the front, so that those which nothing explains are at the end.
+        self._absent_segments: deque[Finding] = deque(maxlen=MAX_FINDINGS)
+        self._absent = 0
         self._wrong: list[Finding] = []
         self.verified = verified
 
@@ -220,6 +222,7 @@ class _Records:
             and finding.index is not None
             and finding.path == bundle_path(finding.index // WIDTH)
             and finding.index + WIDTH <= self._entries_below
+            and self._read(finding.path) is None
         )
         self.verified.pruned += WIDTH if explained else 0
         return explained
@@ -227,7 +230,7 @@ class _Records:
     def findings(self) -> list[Finding]:
         """What is wrong with the records of a log whose tree is right."""
         kept = [absent for absent in self._absent_segments if (absent.index or 0) >= self._segments_below]
-        self.verified.pruned += len(self._absent_segments) - len(kept)
+        self.verified.pruned += self._absent - len(kept)
         return (self._wrong + kept)[:MAX_FINDINGS]
 
     def _account(self, index: int, record: Segment | Lost) -> None:
@@ -247,6 +250,7 @@ class _Records:
         raw = self._read(path)
         if raw is None:
             text = f"there is no file {path}, the segment of entry {index}"
+            self._absent += 1
             self._absent_segments.append(Finding(Kind.REMOVED, path, text, index))
             return
         lines = segment_lines(raw)
