@@ -1,4 +1,5 @@
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -176,3 +177,10 @@ def test_an_event_of_what_is_no_segment_is_malformed() -> None:
 def test_times_keep_their_moment() -> None:
     record = msgspec.structs.replace(LOST, time=datetime(2026, 1, 1, 0, 0, 0, 123456, tzinfo=UTC))
     assert decode(encode(record)) == record
+
+
+@pytest.mark.parametrize("kind", [Change, Segment, Lost, Pruned, Actor, Effect, Approval, Exhibit])
+def test_the_reference_has_each_field(kind: type[msgspec.Struct]) -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/audit-log.md").read_text()
+    assert [name for name in kind.__struct_fields__ if f"`{name}`" not in page] == []
+    assert kind.__struct_config__.tag is None or f"`{kind.__struct_config__.tag}`" in page
