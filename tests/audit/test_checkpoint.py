@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.audit.logs import LOG, ORIGIN, ecdsa, ed25519
 
@@ -14,6 +14,7 @@ SIGNED = sign_checkpoint(CHECKPOINT, (LOG.key, LOG.sign))
 WITNESS = ed25519("witness", kind=SignatureType.COSIGNATURE)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**19 - 1), st.binary(min_size=32, max_size=32))
 def test_a_checkpoint_reads_back(size: int, root: bytes) -> None:
     checkpoint = Checkpoint(ORIGIN, size, root)
@@ -74,6 +75,7 @@ def test_without_the_log_s_own_key_nothing_opens(keys: list[VerifierKey]) -> Non
         open_checkpoint(SIGNED.encode(), keys)
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(SIGNED.encode()) - 1), st.integers(1, 255))
 def test_no_changed_byte_goes_unseen(position: int, difference: int) -> None:
     raw = bytearray(SIGNED.encode())
@@ -82,6 +84,7 @@ def test_no_changed_byte_goes_unseen(position: int, difference: int) -> None:
         open_checkpoint(bytes(raw), [LOG.key])
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(SIGNED.encode()) - 1))
 def test_no_truncation_goes_unseen(length: int) -> None:
     with pytest.raises((Malformed, NotSigned)):

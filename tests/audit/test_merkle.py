@@ -2,7 +2,7 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.audit.faults import NotProven
@@ -71,6 +71,7 @@ def test_each_older_tree_is_proven(new: int) -> None:
         verify_consistency(old=old, new=new, proof=proof, old_root=root_of(tree[:old]), new_root=root_of(tree))
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_no_changed_inclusion_proof_holds(data: st.DataObject) -> None:
     """Another leaf, index, size, root, or a proof with a hash changed, removed, added or moved, is refused."""
@@ -97,6 +98,7 @@ def test_no_changed_inclusion_proof_holds(data: st.DataObject) -> None:
         verify_inclusion(**(right | wrong))
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_no_changed_consistency_proof_holds(data: st.DataObject) -> None:
     new = data.draw(st.integers(2, 70))

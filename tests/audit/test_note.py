@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.audit.logs import ORIGIN, ecdsa, ed25519
 
@@ -17,6 +17,7 @@ SIGNATURES = st.builds(Signature, NAMES, st.binary(min_size=4, max_size=4), st.b
 SIGNERS = [ecdsa(), ed25519()]
 
 
+@settings(deadline=None)
 @given(st.builds(Note, TEXTS, st.lists(SIGNATURES, min_size=1, max_size=5).map(tuple)))
 def test_a_note_reads_back(note: Note) -> None:
     assert Note.parse(note.encode()) == note

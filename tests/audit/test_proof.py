@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.audit.logs import LOG, MemoryLog, ecdsa, ed25519, entries
 
@@ -27,11 +27,13 @@ def test_the_proof_of_an_entry_holds_for_it_alone(index: int) -> None:
         proof.check(ENTRIES[index], [ecdsa(number=2).key])
 
 
+@settings(deadline=None)
 @given(st.builds(Proof, st.integers(0, 10**19 - 1), HASHES, st.binary(), st.binary()))
 def test_a_proof_reads_back(proof: Proof) -> None:
     assert Proof.parse(proof.encode()) == proof
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(PROOF.encode()) - 1), st.integers(1, 255))
 def test_a_changed_byte_is_seen_or_of_the_extra_data(position: int, difference: int) -> None:
     """The extra data is not signed: who uses it checks that it gives the entry."""

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.audit.logs import NOW
 
@@ -146,6 +146,7 @@ def test_a_stream_accounts_for_each_of_its_events(records: list[Segment | Lost],
     assert (found == []) if wrong is None else (len(found) == 1 and wrong in found[0])
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.data())
 def test_an_event_is_shown_without_the_others(count: int, data: st.DataObject) -> None:
     lines = [b'{"n":%d}' % n for n in range(count)]

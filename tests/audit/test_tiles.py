@@ -53,11 +53,13 @@ def test_256_entries_make_a_full_tile_and_a_hash_above_it() -> None:
     }
 
 
+@settings(deadline=None)
 @given(ENTRIES)
 def test_a_bundle_reads_back(values: list[bytes]) -> None:
     assert decode_bundle(encode_bundle(values)) == values
 
 
+@settings(deadline=None)
 @given(ENTRIES.filter(bool), st.data())
 def test_a_bundle_that_ends_inside_an_entry_is_malformed(values: list[bytes], data: st.DataObject) -> None:
     raw = encode_bundle(values)
