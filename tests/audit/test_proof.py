@@ -36,7 +36,7 @@ def test_a_proof_reads_back(proof: Proof) -> None:
 @settings(deadline=None)
 @given(st.integers(0, len(PROOF.encode()) - 1), st.integers(1, 255))
 def test_a_changed_byte_is_seen_or_of_the_extra_data(position: int, difference: int) -> None:
-    """The extra data is not signed: who uses it checks that it gives the entry."""
+    """The extra data is not signed: its user checks that it gives the entry."""
     raw = bytearray(PROOF.encode())
     raw[position] ^= difference
     try:

@@ -52,7 +52,7 @@ def test_a_record_reads_back(record: Change | Segment | Lost | Pruned) -> None:
 
 
 def test_a_change_as_it_stands_in_the_log() -> None:
-    """What the bytes of a leaf are never changes: who verifies later has them only."""
+    """The bytes of a leaf never change: a later verifier has nothing else."""
     assert encode(CHANGE).decode() == (
         '{"kind":"change","time":"2026-11-25T10:30:00Z","id":"c-17","action":"keystore.block","subject":"payments",'
         '"actor":{"name":"alice","known_by":"os-user","where":"node-1"},"plan":"' + "ab" * 32 + '",'

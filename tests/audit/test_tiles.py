@@ -113,7 +113,7 @@ def test_a_proof_from_tiles_holds(size: int, data: st.DataObject) -> None:
 
 
 def test_a_full_tile_stands_in_for_its_partial_version() -> None:
-    """A log may delete partial files once the full one exists; who holds an older checkpoint still reads."""
+    """A log may delete partial files once the full one exists; the holder of an older checkpoint still reads."""
     log = MemoryLog().append(*entries(100))
     root = log.edge.root()
     log.append(*entries(200, first=100))

@@ -45,7 +45,7 @@ def flip(raw: bytes, position: int) -> bytes:
 
 
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 257, SIZE])
-def test_a_log_that_nobody_touched_is_verified(size: int) -> None:
+def test_an_untouched_log_is_verified(size: int) -> None:
     verified = verify_log(MemoryLog().append(*entries(size)).files.get, [LOG.key])
     assert verified.signed.checkpoint.size == size
     assert verified.records.total() == size
@@ -144,7 +144,7 @@ def test_a_checkpoint_of_another_key() -> None:
 
 
 def test_a_history_that_was_written_again_and_signed_again_is_found_by_a_kept_checkpoint() -> None:
-    """Whoever holds the signing key can make another log; only what was kept elsewhere says so."""
+    """The holder of the signing key can make another log; only what was kept elsewhere shows it."""
     kept = open_checkpoint(fresh()[CHECKPOINT], [LOG.key])
     other = MemoryLog().append(*entries(SIZE, first=1)).files
     verify_log(other.get, [LOG.key])

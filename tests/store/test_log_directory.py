@@ -196,7 +196,7 @@ def _longer(directory: Path) -> None:
         (_longer, Kind.CHANGED),
     ],
 )
-def test_a_log_that_was_tampered_with_is_not_gone_on_with(
+def test_a_log_that_was_tampered_with_is_not_continued(
     tmp_path: Path, tamper: Callable[[Path], None], kind: Kind
 ) -> None:
     """Otherwise the next signature would cover what was changed. Older entries are `audit verify`'s to check."""
@@ -212,7 +212,7 @@ def test_a_log_that_was_tampered_with_is_not_gone_on_with(
 
 
 @pytest.mark.parametrize("behind", [0, 2, 400])
-def test_a_log_put_back_to_an_older_state_is_not_gone_on_with(tmp_path: Path, behind: int) -> None:
+def test_a_log_put_back_to_an_older_state_is_not_continued(tmp_path: Path, behind: int) -> None:
     """The newest checkpoint was kept elsewhere; `behind` entries were written after the one that is on disk."""
     log_path, copy = tmp_path / "log", tmp_path / "copy"
     with LogDirectory(log_path, SIGNERS) as log:

@@ -36,7 +36,7 @@ class Kind(StrEnum):
     ROLLED_BACK = "rolled back"
     """The log is smaller than, or another one than, a checkpoint of it that was kept elsewhere."""
     MALFORMED = "malformed"
-    """An entry that was signed, but is no record, or contradicts itself."""
+    """An entry that was signed, but is not a record, or contradicts itself."""
     GAP = "gap"
     """Sequence numbers of a stream of events that no record accounts for."""
 

@@ -93,7 +93,7 @@ def consistency_proof(old: int, new: int, node: Node) -> list[bytes]:
     if old == 0:
         return []
     turns, start = _walk(old - 1, new, lambda _, end: end == old)
-    # RFC 6962, section 2.1.2: who verifies knows the root of the old tree, but not the hash of a part of it.
+    # RFC 6962, section 2.1.2: the verifier knows the root of the old tree, but not the hashes of its parts.
     seed = [fold(subtrees(start, old, node))] if start else []
     return seed + _hashes(turns, node)
 

@@ -120,7 +120,7 @@ class Segment(Record, frozen=True, kw_only=True, omit_defaults=True, tag="segmen
 class Lost(Record, frozen=True, kw_only=True, omit_defaults=True, tag="lost"):
     """Events `first` to `last` of a stream that were never written to a segment, and why.
 
-    `last` is None where nobody knows how many they were, as after a worker was killed: it ends the stream.
+    `last` is None where their number is unknown, as after a worker was killed. Such a record ends the stream.
     """
 
     stream: str

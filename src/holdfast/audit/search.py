@@ -18,10 +18,10 @@ class _Event(msgspec.Struct):
 
 
 class SignedLog:
-    """A log as its checkpoint has it. Nothing is verified: whoever gets a proof does that."""
+    """A log as its checkpoint has it. Nothing is verified here: the reader of a proof does that."""
 
     def __init__(self, read: Read) -> None:
-        """Raises Malformed where there is no checkpoint or it is none."""
+        """Raises Malformed where the checkpoint is missing, or is not one."""
         raw = read(CHECKPOINT)
         if raw is None:
             raise Malformed("there is no log here: it has no checkpoint")
@@ -67,7 +67,7 @@ class SignedLog:
     def _events(self, segment: Segment, request_id: str) -> Iterator[int]:
         wanted = request_id.encode()
         for number, line in enumerate(self._lines(segment)):
-            with suppress(msgspec.DecodeError):  # a line that is no event is not the one
+            with suppress(msgspec.DecodeError):  # a line that is not an event cannot be the one
                 if wanted in line and msgspec.json.decode(line, type=_Event).kmsRequestId == request_id:
                     yield number
 

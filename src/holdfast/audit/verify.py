@@ -49,8 +49,9 @@ def verify_log(
 ) -> Verified:
     """Every entry, tile and segment of a log against its checkpoint, and the checkpoint against `earlier` ones.
 
-    `earlier`: checkpoints that were kept elsewhere. Without one, who can sign can have replaced the whole log, and
-    who cannot can have put an older state of it back. Raises LogDamaged, Malformed and NotSigned.
+    `earlier`: checkpoints that were kept elsewhere. Without them two attacks stay unseen: a person who can sign makes
+    another log, and a person who can write the files puts an older state of this one back. Raises LogDamaged,
+    Malformed and NotSigned.
     """
     raw = read(CHECKPOINT)
     if raw is None:

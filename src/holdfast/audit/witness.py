@@ -1,8 +1,8 @@
 """The witness protocol (C2SP tlog-witness), `add-checkpoint`: both sides of it, without HTTP and without a store.
 
 A log shows a witness its new checkpoint, with the proof that it begins with the one that the witness saw last. The
-witness remembers the new one, then cosigns it. So nobody can show two histories of a log to those who ask for the
-witness's cosignature.
+witness remembers the new one, then cosigns it. So a log cannot show two histories to
+readers who ask for the cosignature of the witness.
 """
 
 from collections.abc import Callable, Mapping, Sequence

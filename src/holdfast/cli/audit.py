@@ -78,7 +78,7 @@ def verify(
     witnessed = _witnessed(verified.signed) or None
     fields({**facts, "signed_by": by, "witnessed": witnessed, "records": _counts(verified.records)})
     if not kept:
-        output.say("Whether it was put back to an older state, only a checkpoint that you kept can tell (--earlier).")
+        output.say("Whether an older state was put back, a checkpoint that you kept shows: --earlier FILE.")
 
 
 @app.command()
@@ -96,7 +96,7 @@ def prove(
 ) -> None:
     """Make a proof of one record.
 
-    Anybody can check it without the log: it is a C2SP .tlog-proof file, and quotes the record.
+    It can be checked without the log: it is a C2SP .tlog-proof file, and quotes the record.
     """
     signed = SignedLog(_reader(log))
     place = _PLACE.fullmatch(what)
@@ -171,7 +171,7 @@ def _keys(texts: Iterable[str]) -> list[VerifierKey]:
             keys += [VerifierKey.parse(line) for line in lines]
         except Malformed as error:
             raise Invalid(
-                f"{printable(text)} is no verifier key: {error.message}",
+                f"{printable(text)} is not a verifier key: {error.message}",
                 hint="A verifier key looks like NAME+8 hexadecimal digits+Base64, or is such a line in a file.",
             ) from None
     return keys
@@ -187,7 +187,7 @@ def _content(path: Path) -> bytes:
 
 def _reader(log: Path) -> Any:
     if not log.is_dir():
-        raise Invalid(f"{log} is no directory", hint="Name the directory that holds the file `checkpoint`.")
+        raise Invalid(f"{log} is not a directory", hint="Name the directory that holds the file `checkpoint`.")
     return directory_reader(log)
 
 

@@ -77,7 +77,7 @@ class LogDirectory:
         """Open the log, or begin it by signing its empty tree. Its name is that of the first key.
 
         `former_keys` may have signed the last checkpoint. `kept` is the newest checkpoint known from elsewhere, such
-        as the database or a witness: without it, who can write the directory can put an older state of it back.
+        as the database or a witness: without it, an older copy of the directory that was put back is not noticed.
         Raises LogUnusable where another process has the log open; LogDamaged, Malformed or NotSigned where the
         directory does not hold what was signed; OSError; and what the signers raise.
         """
