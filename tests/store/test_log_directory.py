@@ -153,6 +153,15 @@ def test_after_a_failed_write_the_log_is_opened_again(tmp_path: Path, monkeypatc
         assert list(log.entries()) == list(entries(2))
 
 
+def test_an_entry_too_long_is_refused_and_spoils_nothing(tmp_path: Path) -> None:
+    with LogDirectory(tmp_path, SIGNERS) as log:
+        with pytest.raises(ValueError, match="65536"):
+            log.append([b"short", b"x" * 65536])
+        assert log.append(entries(2)) == 0
+        log.checkpoint()
+    assert verified_size(tmp_path) == 2
+
+
 def _full_disk(path: Path, _: bytes) -> None:
     raise OSError(28, "No space left on device", str(path))
 

@@ -121,9 +121,11 @@ class LogDirectory:
 
     def append(self, entries: Iterable[bytes]) -> int:
         """Log entries durably; returns the index of the first. Raises ValueError, LogUnusable and OSError."""
+        self._check_usable()
         first = self.size
+        bundles = self._edge.append(entries)  # raises ValueError before it takes anything
         with self._writing():
-            for path, bundle in self._edge.append(entries).items():
+            for path, bundle in bundles.items():
                 self._write({path: bundle})  # one by one: a bundle is only on disk where the one before it is
         return first
 
@@ -157,9 +159,8 @@ class LogDirectory:
     def _sign(self) -> SignedCheckpoint:
         checkpoint = Checkpoint(self._keys[0].name, self.size, self._edge.root())
         raw = sign_checkpoint(checkpoint, *self._signers).encode()
-        signed = open_checkpoint(
-            raw, [key for key, _ in self._signers]
-        )  # a wrong signature must not replace a right one
+        # A wrong signature must not replace a right one.
+        signed = open_checkpoint(raw, [key for key, _ in self._signers])
         with self._writing():
             self._write({CHECKPOINT: raw})
         return signed
@@ -215,10 +216,13 @@ class LogDirectory:
         except Malformed as error:
             raise LogDamaged(Finding(Kind.TRUNCATED, path, f"{path}: {error.message}")) from None
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _check_usable(self) -> None:
         if not self._usable:
             raise LogUnusable(f"the log in {self._directory} must be opened again: a write failed, or it was closed")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        self._check_usable()
         self._usable = False
         yield
         self._usable = True
