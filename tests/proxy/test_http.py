@@ -416,7 +416,7 @@ def test_one_address_whose_requests_are_all_being_answered_gets_no_further_conne
     with Wire(PATIENT, per_source=1) as wire:
         busy = wire.connect().send(REQUEST % b"/wait")
         wire.wait_for_requests(1)
-        assert wire.connect().closed()
+        assert wire.refuses()
         wire.open_gate()
         assert busy.answer().body == b"/wait"
         assert wire.counts == {("connections_refused", "source"): 1}

@@ -91,6 +91,13 @@ class Wire:
         self._clients.append(client)
         return client
 
+    def refuses(self) -> bool:
+        """Whether a new connection is closed at once. Its reset may come before `connect` returns."""
+        try:
+            return self.connect().closed()
+        except ConnectionResetError:
+            return True
+
     @contextmanager
     def stalled(self) -> Iterator[None]:
         """The event loop does nothing while the block runs."""
