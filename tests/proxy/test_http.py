@@ -396,6 +396,7 @@ def test_those_who_signed_a_request_are_the_last_to_make_room() -> None:
 def test_half_a_request_keeps_no_place_from_others() -> None:
     with Wire(PATIENT, max_connections=2) as wire:
         halves = [wire.connect().send(b"G") for _ in range(2)]
+        wire.wait_for_connections(2)
         assert wire.connect().send(REQUEST % b"/new").answer().body == b"/new"
         assert halves[0].closed()
 

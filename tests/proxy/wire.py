@@ -22,7 +22,7 @@ from holdfast.proxy.request import HttpRequest, Limits
 from holdfast.xks.encoding import decode_json_object
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
 LIMITS = Limits(max_headers=4096, max_body=8192, read_timeout=2.0, idle_timeout=2.0)
@@ -122,8 +122,15 @@ class Wire:
 
     def wait_for_requests(self, count: int) -> None:
         """Until so many requests have come through."""
+        self._wait_until(lambda: len(self.desk.seen) >= count)
+
+    def wait_for_connections(self, count: int) -> None:
+        """Until HTTP has begun on so many connections."""
+        self._wait_until(lambda: len(self.table) >= count)
+
+    def _wait_until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + TIMEOUT
-        while len(self.desk.seen) < count:
+        while not condition():
             assert time.monotonic() < deadline
             time.sleep(0.005)
 
