@@ -237,7 +237,7 @@ def test_the_command_warns_when_others_can_reach_it() -> None:
     [
         (["--listen", "nowhere"], "is not HOST:PORT"),
         (["--ca", "/nowhere.pem"], "is not a file"),
-        (["--route", "xks.example.com"], "is not HOST:PORT"),
+        (["--route", "xks.example.com"], "is not NAME=HOST:PORT"),
         (["--credentials", "/dev/null"], "has no profile"),
         (["--account", "me"], "is not an AWS account"),
         (["--vpc-service", "svc=xks.example.com@127.0.0.1:8443,me"], "is not an AWS account"),

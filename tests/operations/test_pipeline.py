@@ -180,7 +180,7 @@ def test_a_key_in_an_hsm_that_is_not_configured_is_internal(proxy: Proxy) -> Non
         reply = proxy.call(operation, {"plaintext": "", "encryptionAlgorithm": "AES_GCM"})
         assert (reply.error, reply.event.detail) == (
             "InternalException",
-            "the external key lies in an HSM that is not configured here",
+            "the external key is in an HSM that is not configured here",
         )
 
 

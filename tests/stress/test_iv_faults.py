@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.server.proxy_server import NotReady, ProxyServer
-from tests.stress.conftest import shim_of
+from tests.stress.conftest import shim_of, until_confirmed
 from tests.stress.load import EventsSince, callers_of_every_worker
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def test_an_unsafe_iv_stops_that_key_and_says_why_while_it_still_decrypts(
     serve: Serve, personality: Personality, fault: str, reason: str
 ) -> None:
     server = serve(personality, tls=False, hsm={"sessions": 1, "probe_interval_s": 60})
+    until_confirmed(server)  # the fault must meet the request, not the making of a canary
     switch = getattr(shim_of(server), fault)
     with server.caller() as caller:
         before = caller.encrypt(b"before")
