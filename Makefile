@@ -18,7 +18,7 @@ develop:
 	@scripts/bootstrap.sh develop
 
 .PHONY: quick
-quick: develop ## before each commit: the tests that need no running server (about a minute on 2 cores)
+quick: develop ## before each commit: the tests that need no running server (two to four minutes on 2 cores)
 	@scripts/test.sh quick
 
 .PHONY: test
