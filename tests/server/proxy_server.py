@@ -256,7 +256,9 @@ class ProxyServer:
         """The event log's lines so far. A line is written within some 20 ms after its answer."""
         if not self.events_file.exists():
             return []
-        return [msgspec.json.decode(line) for line in self.events_file.read_bytes().splitlines()]
+        # A line that is being written is not whole yet.
+        whole, _, _ = self.events_file.read_bytes().rpartition(b"\n")
+        return [msgspec.json.decode(line) for line in whole.splitlines()]
 
     def wait_for_events(self, count: int) -> list[dict[str, Any]]:
         """The event log once it has so many lines."""
