@@ -83,8 +83,10 @@ def test_a_migration_that_fails_leaves_nothing(url: str, tmp_path: Path, monkeyp
 
 def test_an_sqlite_catalog_is_its_owners_alone_and_in_wal_mode(tmp_path: Path) -> None:
     file = tmp_path / "new folder %" / "catalog.db"
-    catalog = Catalog.create_or_upgrade(f"sqlite:///{file}", tmp_path / "secrets", now=now)
-    with catalog._reading() as connection:
+    with (
+        closing(Catalog.create_or_upgrade(f"sqlite:///{file}", tmp_path / "secrets", now=now)) as catalog,
+        catalog._reading() as connection,
+    ):
         assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in file.parent.iterdir()} == {
             "catalog.db": 0o600,
             "catalog.db-wal": 0o600,
