@@ -139,6 +139,14 @@ def test_a_canary_is_not_made_before_its_encryption_is_counted(site: Site, serve
     served.hsm.stop()
 
 
+def test_a_canary_that_this_process_made_is_not_opened_once_more(served: Served, control: ShimControl) -> None:
+    eventually(lambda: _works(served.hsm, PLACE) and served.canaries != [])
+    ((_, canary),) = served.canaries
+    control.reset_counters()
+    call(served.hsm, seal(KeyLocator(LABEL, canary=canary)))
+    assert control.calls() == {"C_EncryptInit": 1, "C_Encrypt": 1}
+
+
 def test_a_damaged_canary_is_never_kept(served: Served, control: ShimControl) -> None:
     control.corrupt_output(True)
     with pytest.raises(EkmFault):

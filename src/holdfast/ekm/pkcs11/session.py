@@ -214,7 +214,8 @@ class Session:
                 self._require_confined(key, found)
         canary, settled = (None, True) if key == self._connection.health_key else self._confirm(key, found)
         if settled:
-            found.confirmed.add(key.canary)
+            # A canary that was just made has been opened too: it is not asked for when the catalog gives it back.
+            found.confirmed.update((key.canary, canary))
         handles.keep(KeyLocator(key.label, key.id, canary), found, version)
         return found
 
