@@ -8,6 +8,7 @@ import os
 import pickle
 import struct
 import threading
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -44,6 +45,8 @@ def test_an_interpreter_that_cannot_be_executed_is_named(tmp_path: Path, monkeyp
     context = multiprocessing.get_context("spawn")
     interpreter = tmp_path / "python"
     interpreter.write_text("#!/bin/sh\n")
+    # Python starts this process with the same interpreter, when it first needs it.
+    resource_tracker.ensure_running()
     monkeypatch.setattr(multiprocessing.spawn, "_python_exe", os.fsencode(interpreter))
     process = context.Process(target=print)
     process.start()
