@@ -300,7 +300,7 @@ class Disk:
         self._step()
 
     def sync(self, path: Path) -> None:
-        """In place of `_sync_directory`."""
+        """In place of `sync_directory`."""
         self._step()
         self._undo = [undo for undo in self._undo if undo[0].parent != path]
 
@@ -348,7 +348,7 @@ def test_a_power_loss_at_any_step_loses_and_invents_nothing(
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         directory, disk = Path(name), Disk()
         patch.setattr(log_directory, "_replace", disk.replace)
-        patch.setattr(log_directory, "_sync_directory", disk.sync)
+        patch.setattr(log_directory, "sync_directory", disk.sync)
         acknowledged: list[bytes] = []
         log = LogDirectory(directory, [(FAST.key, sign)])
         for attempt, (action, count, steps_left) in enumerate(steps):
@@ -385,7 +385,7 @@ def test_a_bundle_that_lost_the_one_before_it_is_not_taken_up_later(
     """A power loss at each step of an append over two bundles, with each of the two kept or lost."""
     disk, lost = Disk(), iter(undone)
     monkeypatch.setattr(log_directory, "_replace", disk.replace)
-    monkeypatch.setattr(log_directory, "_sync_directory", disk.sync)
+    monkeypatch.setattr(log_directory, "sync_directory", disk.sync)
     log = LogDirectory(tmp_path, SIGNERS)
     log.append(entries(100))
     disk.steps_left = steps_left

@@ -4,6 +4,7 @@ import os
 import secrets
 from pathlib import Path
 
+from holdfast import durable
 from holdfast.admin.errors import Conflict
 
 SECRET_MODE = 0o600
@@ -33,34 +34,16 @@ def create_file(path: Path, content: bytes, *, mode: int = SECRET_MODE) -> None:
         ) from None
     finally:
         temporary.unlink()
-    _sync_directory(path.parent)
+    durable.sync_directory(path.parent)
 
 
 def replace_file(path: Path, content: bytes, *, mode: int = SECRET_MODE) -> None:
     """Writes a file, or replaces it at once: a reader sees the old content or the new, never a part."""
     _written(path, content, mode).replace(path)
-    _sync_directory(path.parent)
+    durable.sync_directory(path.parent)
 
 
 def _written(path: Path, content: bytes, mode: int) -> Path:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            # The mode is set again because the umask may have taken bits from a public file.
-            os.fchmod(file.fileno(), mode)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    durable.create(temporary, content, mode=mode)
     return temporary
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,7 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from holdfast.catalog import schema
 from holdfast.catalog.errors import AlreadyExists, CatalogError, NoVersion, Refused, SchemaMismatch, Unavailable
-from holdfast.catalog.ownership import give_to_owner_of, make_directory
+from holdfast.durable import give_to_owner_of, make_directory
 
 _SQLITE_BUSY = 5.0
 """Seconds that SQLite waits for another process's write to end."""

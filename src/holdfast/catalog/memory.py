@@ -16,8 +16,8 @@ from pathlib import Path
 
 import msgspec
 
+from holdfast import durable
 from holdfast.catalog.errors import Unavailable
-from holdfast.catalog.ownership import give_to_owner_of, make_directory
 from holdfast.catalog.snapshot import ExternalKey, Keystore
 from holdfast.catalog.view import View
 from holdfast.xks.types import KeyStatus
@@ -155,7 +155,7 @@ class MemoryFile:
         Raises Unavailable.
         """
         try:
-            make_directory(self.path.parent)
+            durable.make_directory(self.path.parent)
             with _locked(self.path.parent) as locked:
                 if not locked or self.changed():
                     return False
@@ -171,12 +171,7 @@ class MemoryFile:
     def _replace(self, content: bytes) -> None:
         beside = self.path.with_name(f".{self.path.name}.new")
         beside.unlink(missing_ok=True)
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            give_to_owner_of(self.path.parent, file.fileno())
+        durable.create(beside, content, like=self.path.parent)
         beside.replace(self.path)
 
     def _look(self) -> tuple[int, int, int] | None:

@@ -1,10 +1,9 @@
 """The directory of secret access keys: one file per credential, named by its access key id, readable by its owner."""
 
-import os
 from pathlib import Path
 
+from holdfast import durable
 from holdfast.catalog.errors import Refused, SecretMissing
-from holdfast.catalog.ownership import give_to_owner_of, make_directory
 from holdfast.catalog.secret_reference import SecretReference, Source
 from holdfast.xks.errors import XksError
 from holdfast.xks.types import AccessKeyId, SecretAccessKey
@@ -29,16 +28,11 @@ class SecretFiles:
         """Write the secret durably: after this returns a power loss does not lose it. Raises SecretMissing."""
         path = self._path(access_key_id)
         try:
-            make_directory(self._directory)
+            durable.make_directory(self._directory)
             # What a crash left behind has no row in the catalog: that secret was never given to anyone.
             path.unlink(missing_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                give_to_owner_of(self._directory, file.fileno())
-                file.write(secret.reveal() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            self._sync_directory()
+            durable.create(path, secret.reveal() + b"\n", like=self._directory)
+            durable.sync_directory(self._directory)
         except OSError as error:
             raise SecretMissing(f"the secret file {path} cannot be written: {error.strerror}") from None
         return SecretReference(Source.FILE, access_key_id.value)
@@ -48,7 +42,7 @@ class SecretFiles:
         path = self._path(access_key_id)
         try:
             path.unlink(missing_ok=True)
-            self._sync_directory()
+            durable.sync_directory(self._directory)
         except FileNotFoundError:
             return  # the directory itself is gone
         except OSError as error:
@@ -83,13 +77,6 @@ class SecretFiles:
 
     def _path(self, access_key_id: AccessKeyId) -> Path:
         return self._directory / access_key_id.value
-
-    def _sync_directory(self) -> None:
-        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _plain(name: str) -> str:

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+from holdfast import durable
 from holdfast.audit.checkpoint import Checkpoint, SignedCheckpoint, open_checkpoint, sign_checkpoint
 from holdfast.audit.faults import AuditFault, Finding, Kind, LogDamaged, Malformed
 from holdfast.audit.keys import Sign, VerifierKey
@@ -38,6 +39,7 @@ from holdfast.audit.tiles import (
     is_full,
     partial_directory,
 )
+from holdfast.durable import sync_directory
 
 _DIRECTORY_MODE = 0o750
 _FILE_MODE = 0o640
@@ -86,7 +88,7 @@ class LogDirectory:
         self._keys = (*(key for key, _ in signers), *former_keys)
         self._read = directory_reader(directory)
         self._superseded: list[str] = []
-        _make_directory(directory)
+        durable.make_directory(directory, mode=_DIRECTORY_MODE)
         self._lock = _locked(directory / _LOCK)
         self._usable = True
         try:
@@ -231,11 +233,11 @@ class LogDirectory:
         """Write files so that a power loss leaves each whole or absent; all are durable at the end."""
         paths = {self._directory / path: content for path, content in files.items()}
         for directory in dict.fromkeys(path.parent for path in paths):
-            _make_directory(directory)
+            durable.make_directory(directory, mode=_DIRECTORY_MODE)
         for path, content in paths.items():
             _replace(path, content)
         for directory in dict.fromkeys(path.parent for path in paths):
-            _sync_directory(directory)
+            sync_directory(directory)
         self._superseded += [partial_directory(path) for path in files if is_full(path)]
 
     def _delete_superseded(self) -> None:
@@ -255,27 +257,8 @@ def _locked(path: Path) -> int:
     return descriptor
 
 
-def _make_directory(path: Path) -> None:
-    """Make a directory with its parents, durably."""
-    if not path.is_dir():
-        _make_directory(path.parent)
-        path.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
-        _sync_directory(path.parent)
-
-
 def _replace(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _FILE_MODE)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    temporary.unlink(missing_ok=True)  # what a crash has left
+    durable.create(temporary, content, mode=_FILE_MODE)
     temporary.replace(path)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
