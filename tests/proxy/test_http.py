@@ -437,6 +437,17 @@ def test_a_burst_is_accepted_in_a_few_turns_and_shared_with_the_other_workers(
         assert 200 / 32 <= len(turns) < 40
 
 
+def test_a_connection_that_loses_its_place_while_it_opens_is_not_counted() -> None:
+    with Wire(PATIENT, max_connections=3) as wire:
+        with wire.stalled():
+            # More than one turn accepts: the second turn ends what the first has begun.
+            clients = [wire.connect() for _ in range(100)]
+        assert sum(client.closed() for client in clients[:-3]) == 97
+        for client in clients:
+            client.close()
+        wire.wait_for_no_connections()
+
+
 def test_a_newcomer_waits_while_every_place_is_busy() -> None:
     with Wire(PATIENT, max_connections=1) as wire:
         busy = wire.connect().send(REQUEST % b"/wait")

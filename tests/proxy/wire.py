@@ -128,6 +128,10 @@ class Wire:
         """Until HTTP has begun on so many connections."""
         self._wait_until(lambda: len(self.table) >= count)
 
+    def wait_for_no_connections(self) -> None:
+        """Until every place is free."""
+        self._wait_until(lambda: len(self.table) + self.table.handshakes == 0)
+
     def _wait_until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + TIMEOUT
         while not condition():

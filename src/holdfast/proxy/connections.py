@@ -119,10 +119,13 @@ class ConnectionTable:
             self._emptied.set()
 
     def opened(self, connection: HttpConnection) -> None:
-        """HTTP begins: watch its timeouts."""
+        """HTTP begins: watch its timeouts. A connection whose place was taken away meanwhile ends."""
         place = connection.place
+        if place not in self._handshakes:
+            connection.abort()
+            return
         place.connection = connection
-        self._handshakes.pop(place, None)
+        del self._handshakes[place]
         self._unauthenticated[place] = None
         if self.draining:
             connection.drain()
