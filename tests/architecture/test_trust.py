@@ -8,9 +8,9 @@ import pytest
 from tests.server.certificates import Authority
 
 from holdfast.admin.wire import trusting, trusting_any
-from holdfast.check import wire
-from holdfast.kms import proxy_client
 from holdfast.trust import client_context
+from holdfast.witness.check import wire
+from holdfast.witness.kms import proxy_client
 
 CLIENTS: dict[str, Callable[[Path], ssl.SSLContext]] = {
     "trust": client_context,

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from tests.server.proxy_server import ACCESS_KEY_ID, HSM, PREFIX, SECRET_ACCESS_KEY, ProxyServer
 from tests.server.token import HEALTH_KEY
 
-from holdfast.check.endpoint import Endpoint, ProxyConfiguration
-from holdfast.check.session import Session, TestKeys, Trust
 from holdfast.ekm.pkcs11.inspect import Inspector
 from holdfast.ekm.settings import HsmSettings, TokenSelector
+from holdfast.witness.check.endpoint import Endpoint, ProxyConfiguration
+from holdfast.witness.check.session import Session, TestKeys, Trust
 
 if TYPE_CHECKING:
     from tests.shim.control import Personality

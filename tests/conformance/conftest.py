@@ -9,9 +9,9 @@ import pytest
 from tests.conformance.backends import Backend, server_of, session_with
 from tests.server.conftest import shim_library, tokens  # noqa: F401 (fixtures)
 
-from holdfast.check.checks import CATALOGUE
-from holdfast.check.finding import Result
-from holdfast.check.run import run
+from holdfast.witness.check.checks import CATALOGUE
+from holdfast.witness.check.finding import Result
+from holdfast.witness.check.run import run
 
 if TYPE_CHECKING:
     from pathlib import Path

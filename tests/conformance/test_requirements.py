@@ -34,8 +34,8 @@ def test_every_named_test_exists() -> None:
 
 
 def test_every_rule_that_the_spec_obliges_to_stands_in_the_table() -> None:
-    from holdfast.check.checks import CATALOGUE  # noqa: PLC0415 (this test alone looks at the levels)
-    from holdfast.check.finding import Level  # noqa: PLC0415
+    from holdfast.witness.check.checks import CATALOGUE  # noqa: PLC0415 (this test alone looks at the levels)
+    from holdfast.witness.check.finding import Level  # noqa: PLC0415
 
     named = {check for each in REQUIREMENTS for check in each.checks}
     binding = {check.id for check in CATALOGUE if check.level in (Level.MUST, Level.SHOULD)}

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.conformance.backends import BACKENDS, Backend
 
-from holdfast.check.checks import CATALOGUE
-from holdfast.check.finding import Verdict
+from holdfast.witness.check.checks import CATALOGUE
+from holdfast.witness.check.finding import Verdict
 
 if TYPE_CHECKING:
     from tests.conformance.conftest import Check

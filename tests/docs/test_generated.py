@@ -11,11 +11,11 @@ from tests.docs.pages import ROOT, text_of
 from tools.docs import GENERATED
 from tools.docs.__main__ import write
 
-from holdfast.check.checks import CATALOGUE
 from holdfast.cli.exit_codes import MEANINGS
 from holdfast.cli.main import app, load
 from holdfast.config.reference import TABLES
-from holdfast.xks.kms_errors import KMS_ERRORS, ConnectionErrorCode
+from holdfast.witness.check.checks import CATALOGUE
+from holdfast.witness.kms_errors import KMS_ERRORS, ConnectionErrorCode
 
 _REFERENCE = ROOT / "docs/reference"
 

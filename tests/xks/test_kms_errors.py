@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from holdfast.witness.kms_errors import KMS_ERRORS, RETRYABLE, Failure, KmsError, OperationGroup
 from holdfast.xks.errors import ErrorName
-from holdfast.xks.kms_errors import KMS_ERRORS, RETRYABLE, Failure, KmsError, OperationGroup
 
 if TYPE_CHECKING:
     from enum import StrEnum

@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from holdfast.check.checks import CATALOGUE, GROUPS
-from holdfast.check.explain import exceptions_text, title
-from holdfast.check.explanations import CONNECTION_ERRORS, FAILURES, REFUSALS
-from holdfast.xks.kms_errors import KMS_ERRORS
+from holdfast.witness.check.checks import CATALOGUE, GROUPS
+from holdfast.witness.explain import exceptions_text, title
+from holdfast.witness.explanations import CONNECTION_ERRORS, FAILURES, REFUSALS
+from holdfast.witness.kms_errors import KMS_ERRORS
 
 if TYPE_CHECKING:
-    from holdfast.check.finding import Check
+    from holdfast.witness.check.finding import Check
 
 _CHECKS_INTRODUCTION = (
     f"The {len(CATALOGUE)} checks of `holdfast check`, in the order in which they run. *MUST* and *KMS* (what KMS "

@@ -14,26 +14,26 @@ import typer
 from rich.console import Console
 
 from holdfast.admin.errors import Invalid, Prerequisite
-from holdfast.check.endpoint import Endpoint, ProxyConfiguration, UsageError
-from holdfast.check.finding import Finding, Verdict
-from holdfast.check.load.control import LoadRequest, refuse_strangers, run_load
-from holdfast.check.report.document import document
-from holdfast.check.report.html import html
-from holdfast.check.report.junit import junit
-from holdfast.check.report.terminal import show
-from holdfast.check.run import Fitness, run, select
-from holdfast.check.session import Session, TestKeys, Trust
-from holdfast.check.wire import WireError, tls_context
 from holdfast.cli import output
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.regions import aws_region
+from holdfast.witness.check.endpoint import Endpoint, ProxyConfiguration, UsageError
+from holdfast.witness.check.finding import Finding, Verdict
+from holdfast.witness.check.load.control import LoadRequest, refuse_strangers, run_load
+from holdfast.witness.check.report.document import document
+from holdfast.witness.check.report.html import html
+from holdfast.witness.check.report.junit import junit
+from holdfast.witness.check.report.terminal import show
+from holdfast.witness.check.run import Fitness, run, select
+from holdfast.witness.check.session import Session, TestKeys, Trust
+from holdfast.witness.check.wire import WireError, tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from holdfast.check.finding import Result
-    from holdfast.check.load.outcome import LoadOutcome
-    from holdfast.check.run import Report
+    from holdfast.witness.check.finding import Result
+    from holdfast.witness.check.load.outcome import LoadOutcome
+    from holdfast.witness.check.run import Report
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 

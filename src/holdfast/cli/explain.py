@@ -11,9 +11,9 @@ import typer
 from msgspec import to_builtins
 
 from holdfast.admin.errors import NotFound
-from holdfast.check.explain import Match, exceptions_text, explain
 from holdfast.cli import output
 from holdfast.cli.options import JsonOption  # noqa: TC001 (typer reads it at run time)
+from holdfast.witness.explain import Match, exceptions_text, explain
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 

@@ -17,7 +17,7 @@ import typer
 from holdfast.admin.errors import Invalid, Prerequisite
 from holdfast.cli.output import say, utc_now, warning
 from holdfast.cli.regions import aws_region
-from holdfast.kms.settings import Address, Settings, VpcEndpointService
+from holdfast.witness.kms.settings import Address, Settings, VpcEndpointService
 
 app = typer.Typer()
 
@@ -108,10 +108,10 @@ def kms(
 
 def _run(settings: Settings, seed: Path | None) -> None:
     try:
-        from holdfast.kms.callers import create_credentials, load_callers  # noqa: PLC0415 (the extra may not be installed)
-        from holdfast.kms.seed import SeedError, plant  # noqa: PLC0415 (the extra may not be installed)
-        from holdfast.kms.server import application, listening_socket, server  # noqa: PLC0415 (the extra may not be installed)
-        from holdfast.kms.state import State  # noqa: PLC0415 (the extra may not be installed)
+        from holdfast.witness.kms.callers import create_credentials, load_callers  # noqa: PLC0415 (the extra may not be installed)
+        from holdfast.witness.kms.seed import SeedError, plant  # noqa: PLC0415 (the extra may not be installed)
+        from holdfast.witness.kms.server import application, listening_socket, server  # noqa: PLC0415 (the extra may not be installed)
+        from holdfast.witness.kms.state import State  # noqa: PLC0415 (the extra may not be installed)
     except ImportError as error:
         raise _missing(error) from None
     if settings.ca is not None and not settings.ca.is_file():
