@@ -12,8 +12,8 @@ import msgspec
 from tests.server.token import HEALTH_KEY, LIBRARY, PIN, TOKEN, softhsm_environment
 
 from bench.load import AAD, DATA_KEY
-from holdfast.ekm.pkcs11 import constants as c
-from holdfast.ekm.pkcs11.cryptoki import Cryptoki, ffi
+from holdfast.hsm.pkcs11 import constants as c
+from holdfast.hsm.pkcs11.cryptoki import Cryptoki, ffi
 from holdfast.xks.aad import AadFraming, CiphertextMetadata, hsm_aad
 from holdfast.xks.secret import Secret
 

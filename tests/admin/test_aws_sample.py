@@ -6,7 +6,7 @@ import pytest
 
 from holdfast.admin.aws_sample import read_settings
 from holdfast.admin.errors import Invalid
-from holdfast.ekm.settings import IvMode
+from holdfast.hsm.settings import IvMode
 
 SECRET = "MarkedSecretAccessKeyOfTheSampleProxy0123456789"
 PIN = "marked-pin-8317"

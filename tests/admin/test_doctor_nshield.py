@@ -41,7 +41,7 @@ def without_the_short_key(server: ProxyServer) -> ProxyServer:
 def make_token(server: ProxyServer, label: str) -> None:
     """Another SoftHSM token, which the shim shows as an operator card set; in a process of its own."""
     script = (
-        "import sys\nfrom holdfast.ekm.pkcs11.initialise import initialise_token\n"
+        "import sys\nfrom holdfast.hsm.pkcs11.initialise import initialise_token\n"
         "from holdfast.xks.secret import Secret\n"
         "initialise_token(sys.argv[1], {}, label=sys.argv[2], so_pin=Secret(b'12345678'), pin=Secret(b'1234'))"
     )

@@ -26,8 +26,8 @@ from holdfast.admin.local_tls import LIFETIME, LocalTls, ensure_local_tls
 from holdfast.catalog.snapshot import Snapshot
 from holdfast.config.load import parse
 from holdfast.config.model import Configuration, Tls
-from holdfast.ekm.pkcs11.inspect import FoundKey
-from holdfast.ekm.port import KeyAttributes
+from holdfast.hsm.pkcs11.inspect import FoundKey
+from holdfast.hsm.port import KeyAttributes
 
 NOW = datetime.now(UTC)
 CONFINED = {"CKA_TOKEN": True, "CKA_SENSITIVE": True, "CKA_EXTRACTABLE": False, "CKA_NEVER_EXTRACTABLE": True}

@@ -16,8 +16,8 @@ from holdfast.admin.keys import hsm_settings
 from holdfast.admin.kms_connection import public_endpoint
 from holdfast.admin.setup import Setup, Wanted
 from holdfast.config.load import load
-from holdfast.ekm.pkcs11.initialise import initialise_token
-from holdfast.ekm.pkcs11.inspect import FoundKey, Inspector
+from holdfast.hsm.pkcs11.initialise import initialise_token
+from holdfast.hsm.pkcs11.inspect import FoundKey, Inspector
 from holdfast.xks.types import ExternalKeyId, UriPathPrefix
 
 WANTED = Wanted("demo", UriPathPrefix("/demo"), ExternalKeyId("demo-key"), 8443)

@@ -61,8 +61,8 @@ import sys
 from pathlib import Path
 from holdfast.admin.keys import hsm_settings
 from holdfast.config.load import parse
-from holdfast.ekm.pkcs11.cryptoki import ffi
-from holdfast.ekm.pkcs11.inspect import Inspector
+from holdfast.hsm.pkcs11.cryptoki import ffi
+from holdfast.hsm.pkcs11.inspect import Inspector
 
 path = Path(sys.argv[1])
 with Inspector(hsm_settings(parse(path.read_text(), path), None)) as inspector:

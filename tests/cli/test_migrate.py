@@ -20,14 +20,14 @@ from holdfast.admin.migration import selector_of
 from holdfast.catalog.snapshot import Takeover
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.config.load import load
-from holdfast.ekm.pkcs11.inspect import TokenDescription
-from holdfast.ekm.settings import TokenSelector
+from holdfast.hsm.pkcs11.inspect import TokenDescription
+from holdfast.hsm.settings import TokenSelector
 
 _MAKE = """
 import sys
-from holdfast.ekm.pkcs11.initialise import initialise_token
-from holdfast.ekm.pkcs11.inspect import Inspector
-from holdfast.ekm.settings import HsmSettings, TokenSelector
+from holdfast.hsm.pkcs11.initialise import initialise_token
+from holdfast.hsm.pkcs11.inspect import Inspector
+from holdfast.hsm.settings import HsmSettings, TokenSelector
 from holdfast.xks.secret import Secret
 library, pin = sys.argv[1], Secret(sys.argv[2].encode())
 initialise_token(library, {}, label="sample", so_pin=Secret(b"12345678"), pin=pin)

@@ -12,8 +12,8 @@ from holdfast.config.errors import ConfigurationError, Problem
 from holdfast.config.load import load, parse
 from holdfast.config.model import Address, Authorization, Configuration
 from holdfast.config.secrets import resolve
-from holdfast.ekm.pkcs11.profile import PROFILES
-from holdfast.ekm.settings import IvMode, LoginMode, TokenSelector
+from holdfast.hsm.pkcs11.profile import PROFILES
+from holdfast.hsm.settings import IvMode, LoginMode, TokenSelector
 
 FILE = Path("/etc/holdfast/holdfast.toml")
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))

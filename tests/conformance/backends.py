@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from tests.server.proxy_server import ACCESS_KEY_ID, HSM, PREFIX, SECRET_ACCESS_KEY, ProxyServer
 from tests.server.token import HEALTH_KEY
 
-from holdfast.ekm.pkcs11.inspect import Inspector
-from holdfast.ekm.settings import HsmSettings, TokenSelector
+from holdfast.hsm.pkcs11.inspect import Inspector
+from holdfast.hsm.settings import HsmSettings, TokenSelector
 from holdfast.witness.check.endpoint import Endpoint, ProxyConfiguration
 from holdfast.witness.check.session import Session, TestKeys, Trust
 

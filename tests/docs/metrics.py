@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from holdfast.ekm.port import HsmGauges
+from holdfast.hsm.port import HsmGauges
 from holdfast.operations.event import Event
 from holdfast.proxy.messages import HsmReport, KeyCount, Report, ThreadReport
 from holdfast.proxy.metrics import Fleet, FleetCollector

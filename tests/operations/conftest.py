@@ -13,8 +13,8 @@ from tests.operations.proxy import Proxy, keystore_of
 from tests.operations.software_hsm import SoftwareHsm, SoftwareKey
 from tests.server.token import HEALTH_KEY, LIBRARY, PIN, TOKEN, softhsm_environment
 
-from holdfast.ekm.pkcs11.backend import Pkcs11Hsm
-from holdfast.ekm.settings import HsmSettings, TokenSelector
+from holdfast.hsm.pkcs11.backend import Pkcs11Hsm
+from holdfast.hsm.settings import HsmSettings, TokenSelector
 from holdfast.xks.secret import Secret
 
 if TYPE_CHECKING:

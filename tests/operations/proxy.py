@@ -26,7 +26,7 @@ from holdfast.xks.types import (
 from holdfast.xks.uri import Target, request_path
 
 if TYPE_CHECKING:
-    from holdfast.ekm.port import Hsm
+    from holdfast.hsm.port import Hsm
     from holdfast.policy.policies import Policies
 
 PREFIX = "/test"

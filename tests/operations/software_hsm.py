@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from holdfast.ekm.faults import CiphertextRejected, KeyNotFound, KeyUsageRefused
-from holdfast.ekm.port import HsmGauges, HsmHealth, KeyAttributes, KeyLocator, KeySession, Sealed, Timing
+from holdfast.hsm.faults import CiphertextRejected, KeyNotFound, KeyUsageRefused
+from holdfast.hsm.port import HsmGauges, HsmHealth, KeyAttributes, KeyLocator, KeySession, Sealed, Timing
 from holdfast.xks.aad import AadFraming
 from holdfast.xks.types import HealthStatus
 

@@ -14,8 +14,8 @@ from holdfast.catalog.changes import _check_key
 from holdfast.catalog.counting import CountUnavailable, EncryptionLimitReached
 from holdfast.catalog.errors import CatalogError
 from holdfast.catalog.snapshot import Takeover
-from holdfast.ekm import faults
-from holdfast.ekm.faults import EkmFault, NativeCall
+from holdfast.hsm import faults
+from holdfast.hsm.faults import HsmFault, NativeCall
 from holdfast.operations.event import Event, RecordUnavailable
 from holdfast.operations.faults import _MESSAGES, NAMES, to_xks_error
 from holdfast.operations.request import Request
@@ -58,7 +58,7 @@ def _denied(proxy: Proxy) -> Any:
     return proxy.encrypt(b"")
 
 
-def _faulty(fault: EkmFault) -> Callable[[Proxy], Any]:
+def _faulty(fault: HsmFault) -> Callable[[Proxy], Any]:
     def call(proxy: Proxy) -> Any:
         proxy.hsm.fault = fault  # type: ignore[attr-defined]  # it is a SoftwareHsm here
         return proxy.encrypt(b"")
@@ -119,8 +119,8 @@ def _subclasses(kind: type[Exception]) -> Iterator[type[Exception]]:
 
 
 def test_every_fault_has_an_error_name_and_every_name_a_message() -> None:
-    """Also those of the PKCS#11 backend; a fault outside ekm/faults.py is named as what it is a kind of."""
-    kinds = [*_subclasses(EkmFault), EncryptionLimitReached, CountUnavailable, AccessDenied, RecordUnavailable]
+    """Also those of the PKCS#11 backend; a fault outside hsm/faults.py is named as what it is a kind of."""
+    kinds = [*_subclasses(HsmFault), EncryptionLimitReached, CountUnavailable, AccessDenied, RecordUnavailable]
     homes = {
         faults.__name__,
         CountUnavailable.__module__,
@@ -137,7 +137,7 @@ def test_a_fault_is_answered_with_its_name_and_logged_with_its_words(
     proxy: Proxy, hsm: SoftwareHsm, kind: type[Exception]
 ) -> None:
     fault = kind("the label 'secret-label' in slot 7")
-    if isinstance(fault, EkmFault):
+    if isinstance(fault, HsmFault):
         fault.cause = NativeCall("C_Encrypt", 0x30)
         hsm.fault = fault
     else:
@@ -146,7 +146,7 @@ def test_a_fault_is_answered_with_its_name_and_logged_with_its_words(
     assert reply.error == NAMES[kind]
     assert b"secret-label" not in reply.body
     assert reply.event.detail == "the label 'secret-label' in slot 7"
-    if isinstance(fault, EkmFault):
+    if isinstance(fault, HsmFault):
         assert (reply.event.function, reply.event.ckr) == ("C_Encrypt", 0x30)
 
 
@@ -159,7 +159,7 @@ def test_a_fault_narrower_than_those_known_is_named_as_what_it_is_a_kind_of(prox
 
 
 def test_a_fault_of_no_kind_is_internal(proxy: Proxy, hsm: SoftwareHsm) -> None:
-    hsm.fault = EkmFault("of no kind")
+    hsm.fault = HsmFault("of no kind")
     assert proxy.encrypt(b"").error == "InternalException"
 
 

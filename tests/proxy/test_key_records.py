@@ -13,12 +13,12 @@ from tests.catalog.samples import KEY, OTHER_KEY, PREFIX
 
 from holdfast.catalog.snapshot import ExternalKey, Keystore, Snapshot
 from holdfast.catalog.store import Catalog
-from holdfast.ekm.port import KeyLocator
+from holdfast.hsm.port import KeyLocator
 from holdfast.proxy.key_records import KeyRecords
 from holdfast.xks.types import UriPathPrefix
 
 if TYPE_CHECKING:
-    from holdfast.ekm.pkcs11.backend import Pkcs11Hsm
+    from holdfast.hsm.pkcs11.backend import Pkcs11Hsm
 
 FIRST, SECOND = KeyLocator("first"), KeyLocator("second")
 

@@ -7,9 +7,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.ekm.pkcs11 import constants as c
-from holdfast.ekm.pkcs11.cryptoki import Cryptoki
-from holdfast.ekm.pkcs11.initialise import initialise_token
+from holdfast.hsm.pkcs11 import constants as c
+from holdfast.hsm.pkcs11.cryptoki import Cryptoki
+from holdfast.hsm.pkcs11.initialise import initialise_token
 from holdfast.xks.secret import Secret
 
 LIBRARY = Path("/usr/lib/softhsm/libsofthsm2.so")

@@ -24,8 +24,8 @@ TIMEOUT = (503, "DependencyTimeoutException")
 
 _SCRIPT = """
 import sys
-from holdfast.ekm.pkcs11.inspect import Inspector
-from holdfast.ekm.settings import HsmSettings, TokenSelector
+from holdfast.hsm.pkcs11.inspect import Inspector
+from holdfast.hsm.settings import HsmSettings, TokenSelector
 from holdfast.xks.secret import Secret
 
 library, token, pin, action, label = sys.argv[1:]

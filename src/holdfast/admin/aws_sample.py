@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from holdfast.admin.errors import Invalid
-from holdfast.ekm.settings import IvMode
+from holdfast.hsm.settings import IvMode
 from holdfast.xks.aad import MAX_CIPHERTEXT_METADATA, is_foreign_metadata
 from holdfast.xks.encoding import decode_base64
 from holdfast.xks.errors import XksError

@@ -16,8 +16,8 @@ from holdfast.catalog.snapshot import Takeover
 from holdfast.catalog.store import Catalog
 from holdfast.config.model import Configuration
 from holdfast.config.secrets import resolve
-from holdfast.ekm.pkcs11.inspect import FoundKey, Inspector
-from holdfast.ekm.settings import HsmSettings
+from holdfast.hsm.pkcs11.inspect import FoundKey, Inspector
+from holdfast.hsm.settings import HsmSettings
 from holdfast.xks.types import ExternalKeyId
 
 CKA_ID_BYTES = 16
@@ -35,7 +35,7 @@ class NewKey:
 
 
 def create_key(catalog: Catalog, settings: HsmSettings, new: NewKey) -> FoundKey:
-    """Makes an AES-256 key in the HSM and registers it; or does neither. Raises EkmFault, CatalogError."""
+    """Makes an AES-256 key in the HSM and registers it; or does neither. Raises HsmFault, CatalogError."""
     _refuse_taken(catalog, new)
     with Inspector(settings) as inspector:
         if inspector.find_keys(new.label):
@@ -70,7 +70,7 @@ class Proof:
 
 
 def take_proof(inspector: Inspector, found: FoundKey) -> Proof:
-    """Seals a canary under the key: one encryption. Raises EkmFault."""
+    """Seals a canary under the key: one encryption. Raises HsmFault."""
     cka_id = found.id or None
     usable = {"ENCRYPT", "DECRYPT"} <= set(found.attributes.key_usage) and found.attributes.key_spec == KEY_SPEC
     canary = inspector.seal_canary(found) if usable else None
@@ -179,7 +179,7 @@ def find_binding(
 ) -> Binding:
     """The one object of the token that is the key of `row`, where `label` and `cka_id` say, or anywhere.
 
-    Raises HsmRefused, EkmFault.
+    Raises HsmRefused, HsmFault.
     """
     with Inspector(settings) as inspector:
         if row.canary is None and not without_proof:

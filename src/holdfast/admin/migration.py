@@ -21,9 +21,9 @@ from holdfast.catalog.snapshot import Takeover
 from holdfast.catalog.store import Catalog
 from holdfast.config.load import load, parse
 from holdfast.config.model import Configuration
-from holdfast.ekm.pkcs11.inspect import Inspector, TokenDescription
-from holdfast.ekm.pkcs11.profile import PROFILES
-from holdfast.ekm.settings import HsmSettings, TokenSelector
+from holdfast.hsm.pkcs11.inspect import Inspector, TokenDescription
+from holdfast.hsm.pkcs11.profile import PROFILES
+from holdfast.hsm.settings import HsmSettings, TokenSelector
 from holdfast.xks.secret import Secret
 from holdfast.xks.types import AccessKeyId, ExternalKeyId, SecretAccessKey, UriPathPrefix
 
@@ -358,7 +358,7 @@ def profile_of(settings: SampleSettings) -> str:
 
 
 def look_at_hsm(settings: SampleSettings, health_key: str, *, variables: Mapping[str, str]) -> HsmView:
-    """The token that proxy uses, which is the first, and its keys. Raises EkmFault, HsmRefused, Invalid.
+    """The token that proxy uses, which is the first, and its keys. Raises HsmFault, HsmRefused, Invalid.
 
     `variables` is the environment that proxy runs in: what the vendor's module reads of it is kept.
     """

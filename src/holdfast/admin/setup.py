@@ -23,7 +23,7 @@ from holdfast.admin.softhsm import HEALTH_KEY, TOKEN_LABEL, SoftHsm, find_librar
 from holdfast.admin.toml_text import toml_string
 from holdfast.catalog.store import Catalog
 from holdfast.config.load import load
-from holdfast.ekm.pkcs11.inspect import Inspector
+from holdfast.hsm.pkcs11.inspect import Inspector
 from holdfast.xks.types import ExternalKeyId, UriPathPrefix
 
 HSM_NAME = "softhsm"

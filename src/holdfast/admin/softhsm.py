@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 from holdfast.admin.errors import Invalid, Prerequisite
 from holdfast.admin.files import PUBLIC_MODE, create_file, private_directory, replace_file
 from holdfast.admin.issue import new_pin
-from holdfast.ekm.pkcs11.initialise import initialise_token
-from holdfast.ekm.settings import HsmSettings, TokenSelector
+from holdfast.hsm.pkcs11.initialise import initialise_token
+from holdfast.hsm.settings import HsmSettings, TokenSelector
 from holdfast.xks.secret import Secret
 
 TOKEN_LABEL = "holdfast"  # noqa: S105 (the name of a token, not a secret)

@@ -9,7 +9,7 @@ from holdfast.admin import errors
 from holdfast.audit.faults import AuditFault
 from holdfast.catalog import errors as catalog
 from holdfast.config.errors import ConfigurationError
-from holdfast.ekm.faults import EkmFault, LoginRefused
+from holdfast.hsm.faults import HsmFault, LoginRefused
 from holdfast.xks.errors import XksError
 
 
@@ -74,7 +74,7 @@ _BY_TYPE: dict[type[BaseException], ExitCode] = {
     catalog.AlreadyExists: ExitCode.CONFLICT,
     catalog.InUse: ExitCode.CONFLICT,
     ConfigurationError: ExitCode.CONFIGURATION,
-    EkmFault: ExitCode.HSM,
+    HsmFault: ExitCode.HSM,
     LoginRefused: ExitCode.LOGIN_REFUSED,
     XksError: ExitCode.CONFIGURATION,
     AuditFault: ExitCode.EVIDENCE,

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from holdfast.catalog.errors import CatalogError
 from holdfast.catalog.secret_reference import SecretReference, Source
 from holdfast.config.model import Address
-from holdfast.ekm.settings import TokenSelector
+from holdfast.hsm.settings import TokenSelector
 
 
 class Refused(Exception):

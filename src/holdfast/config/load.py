@@ -26,7 +26,7 @@ from holdfast.config.policies import parse_policies, read_policies
 from holdfast.config.reference import Absent, Key, Table
 from holdfast.config.safe_path import distrust_library
 from holdfast.config.text import read_text
-from holdfast.ekm.settings import HsmSettings, LoginMode
+from holdfast.hsm.settings import HsmSettings, LoginMode
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SYNTAX = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>[0-9]+), column (?P<column>[0-9]+)|end of document)\)")

@@ -9,7 +9,7 @@ from typing import Any
 
 from holdfast.catalog.counting import EncryptionLimits
 from holdfast.catalog.secret_reference import SecretReference
-from holdfast.ekm.settings import HsmSettings
+from holdfast.hsm.settings import HsmSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from enum import Enum
 from typing import Any
 
 from holdfast.config import kinds
-from holdfast.ekm.pkcs11.profile import PROFILES
-from holdfast.ekm.settings import IvMode, LoginMode
+from holdfast.hsm.pkcs11.profile import PROFILES
+from holdfast.hsm.settings import IvMode, LoginMode
 
 
 class Absent(Enum):

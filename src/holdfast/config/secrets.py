@@ -6,7 +6,7 @@ from holdfast.catalog.errors import SecretMissing
 from holdfast.config.errors import ConfigurationError, Problem
 from holdfast.config.model import HsmTable
 from holdfast.config.safe_path import distrust_library
-from holdfast.ekm.settings import HsmSettings
+from holdfast.hsm.settings import HsmSettings
 
 
 def resolve(table: HsmTable) -> HsmSettings:

@@ -1,7 +1,7 @@
 """Decrypt (spec, "Decrypt")."""
 
 from holdfast.catalog.snapshot import ExternalKey, Generation
-from holdfast.ekm.port import KeySession, Sealed
+from holdfast.hsm.port import KeySession, Sealed
 from holdfast.operations.authorization import authorize
 from holdfast.operations.request import Request, hsm_of, locator_of
 from holdfast.operations.services import Services
@@ -12,7 +12,7 @@ from holdfast.xks.types import Operation
 
 
 async def answer(request: Request, services: Services) -> bytes:
-    """The body of the Decrypt response. Raises XksError, AccessDenied and EkmFault."""
+    """The body of the Decrypt response. Raises XksError, AccessDenied and HsmFault."""
     message = DecryptRequest.parse(request.body)
     request.note(message.request_metadata)
     authorize(request, message.request_metadata, operation=Operation.DECRYPT, services=services)

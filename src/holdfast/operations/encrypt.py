@@ -1,7 +1,7 @@
 """Encrypt (spec, "Encrypt" and Appendix C)."""
 
-from holdfast.ekm.faults import CiphertextRejected, KeyStopped, KeyUsageRefused
-from holdfast.ekm.port import KeyLocator, KeySession, Sealed
+from holdfast.hsm.faults import CiphertextRejected, KeyStopped, KeyUsageRefused
+from holdfast.hsm.port import KeyLocator, KeySession, Sealed
 from holdfast.operations.authorization import authorize
 from holdfast.operations.request import Request, hsm_of, locator_of
 from holdfast.operations.services import Services

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from holdfast.ekm.port import Timing
+from holdfast.hsm.port import Timing
 from holdfast.xks.errors import ErrorName
 from holdfast.xks.messages import RequestMetadata
 from holdfast.xks.types import Operation

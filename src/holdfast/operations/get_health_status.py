@@ -1,7 +1,7 @@
 """GetHealthStatus (spec, "GetHealthStatus")."""
 
 from holdfast._version import __version__
-from holdfast.ekm.port import HsmHealth
+from holdfast.hsm.port import HsmHealth
 from holdfast.operations.request import Request
 from holdfast.operations.services import Services
 from holdfast.xks.messages import EkmFleetDetail, GetHealthStatusRequest, GetHealthStatusResponse

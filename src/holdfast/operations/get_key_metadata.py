@@ -1,6 +1,6 @@
 """GetKeyMetadata (spec, "GetKeyMetadata")."""
 
-from holdfast.ekm.port import KeyAttributes, KeySession
+from holdfast.hsm.port import KeyAttributes, KeySession
 from holdfast.operations.authorization import authorize
 from holdfast.operations.request import Request, hsm_of, locator_of
 from holdfast.operations.services import Services
@@ -12,7 +12,7 @@ MAX_KEY_USAGES = 10
 
 
 async def answer(request: Request, services: Services) -> bytes:
-    """The body of the GetKeyMetadata response. Raises XksError, AccessDenied and EkmFault.
+    """The body of the GetKeyMetadata response. Raises XksError, AccessDenied and HsmFault.
 
     A key of a blocked key store is DISABLED, like a disabled key: KMS cannot use it, and may ask why.
     """

@@ -6,7 +6,7 @@ Conformance runs against `Pipeline.handle` without sockets.
 import traceback
 from typing import NamedTuple
 
-from holdfast.ekm.faults import EkmFault
+from holdfast.hsm.faults import HsmFault
 from holdfast.operations import decrypt, encrypt, get_health_status, get_key_metadata
 from holdfast.operations.event import Event
 from holdfast.operations.faults import NAMES, to_xks_error
@@ -124,6 +124,6 @@ def method_refusal(event: Event) -> Response:
 
 def _fault_refusal(fault: Exception, event: Event) -> Response:
     event.detail = str(fault)
-    if isinstance(fault, EkmFault) and fault.cause is not None:
+    if isinstance(fault, HsmFault) and fault.cause is not None:
         event.function, event.ckr = fault.cause.function, fault.cause.ckr
     return refusal(to_xks_error(fault), event)

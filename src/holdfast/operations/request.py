@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from holdfast.catalog.snapshot import ExternalKey, Generation, Keystore
-from holdfast.ekm.port import Hsm, KeyLocator
+from holdfast.hsm.port import Hsm, KeyLocator
 from holdfast.operations.event import Event
 from holdfast.operations.services import Services
 from holdfast.xks.errors import ErrorName, XksError

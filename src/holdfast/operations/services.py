@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from holdfast.catalog.snapshot import Generation, Snapshot
-from holdfast.ekm.port import Hsm
+from holdfast.hsm.port import Hsm
 from holdfast.policy.policies import Policies
 
 

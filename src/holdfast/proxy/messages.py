@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from holdfast.ekm.port import KeyLocator
+from holdfast.hsm.port import KeyLocator
 from holdfast.proxy.tally import Row
 
 StoppedKeys = dict[KeyLocator, str]

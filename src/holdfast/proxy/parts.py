@@ -18,9 +18,9 @@ from holdfast.config.errors import ConfigurationError, Problem
 from holdfast.config.model import Configuration, Tls
 from holdfast.config.policies import parse_policies
 from holdfast.config.secrets import resolve
-from holdfast.ekm.faults import EkmFault, HsmUnavailable, ModuleFailed
-from holdfast.ekm.pkcs11 import ckr
-from holdfast.ekm.pkcs11.backend import Pkcs11Hsm
+from holdfast.hsm.faults import HsmFault, HsmUnavailable, ModuleFailed
+from holdfast.hsm.pkcs11 import ckr
+from holdfast.hsm.pkcs11.backend import Pkcs11Hsm
 from holdfast.operations.services import Services
 from holdfast.proxy.event_log import EventLog
 from holdfast.proxy.key_records import KeyRecords
@@ -57,7 +57,7 @@ class Parts:
     def build(cls, configuration: Configuration, *, turn_file: int, worker: int, proven: bool) -> "Parts":
         """Start everything that can be unfit to serve. `proven`: this configuration has been served.
 
-        Raises EkmFault, CatalogError, ConfigurationError, TlsUnusable, OSError; what was started is then stopped.
+        Raises HsmFault, CatalogError, ConfigurationError, TlsUnusable, OSError; what was started is then stopped.
         """
         with contextlib.ExitStack() as undo:
             tls, health_tls = _context(configuration.tls), _context(configuration.health_tls)
@@ -199,13 +199,13 @@ def _context(settings: Tls | None) -> ssl.SSLContext | None:
 
 
 def _start(hsms: Mapping[str, Pkcs11Hsm], *, proven: bool) -> None:
-    """Start the HSMs. Raises EkmFault if no HSM starts, or if the failure cannot clear by itself.
+    """Start the HSMs. Raises HsmFault if no HSM starts, or if the failure cannot clear by itself.
 
     When a worker is replaced, a lost HSM must not stop the keys of the others. In a new configuration a token that is
     not found is a mistake.
     """
     passing = (HsmUnavailable, ModuleFailed) if proven else (HsmUnavailable,)
-    lost: dict[str, EkmFault] = {}
+    lost: dict[str, HsmFault] = {}
     for name, hsm in hsms.items():
         waiting = Timer(
             _PATIENCE, say, ("notice", f"waiting for the HSM {name}: its library, token or login takes long")

@@ -17,7 +17,7 @@ import uvloop
 
 from holdfast.catalog.errors import CatalogError
 from holdfast.config.errors import ConfigurationError
-from holdfast.ekm.faults import EkmFault, LoginRefused
+from holdfast.hsm.faults import HsmFault, LoginRefused
 from holdfast.proxy.hardening import forbid_dumps
 from holdfast.proxy.messages import Drain, ExitReason, Failed, Ready, Refresh, RefreshTls, StopKeys
 from holdfast.proxy.parts import Parts
@@ -48,7 +48,7 @@ def run(start: WorkerStart) -> None:
         parts = Parts.build(
             start.configuration, turn_file=start.turn_file.descriptor, worker=start.number, proven=start.proven
         )
-    except (EkmFault, CatalogError, ConfigurationError, TlsUnusable, OSError) as error:
+    except (HsmFault, CatalogError, ConfigurationError, TlsUnusable, OSError) as error:
         start.control.send(Failed(_exit_reason_of(error), str(error)))
         sys.exit(1)
     parts.stop_keys(start.stopped)
@@ -75,7 +75,7 @@ def _exit_reason_of(error: Exception) -> ExitReason:
     match error:
         case LoginRefused():
             return ExitReason.LOGIN_REFUSED
-        case EkmFault():
+        case HsmFault():
             return ExitReason.HSM
         case CatalogError():
             return ExitReason.CATALOG

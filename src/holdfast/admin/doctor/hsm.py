@@ -10,13 +10,13 @@ from holdfast.catalog.reads import KeyRow
 from holdfast.config.errors import ConfigurationError
 from holdfast.config.model import HsmTable
 from holdfast.config.secrets import resolve
-from holdfast.ekm.faults import EkmFault, LoginRefused
-from holdfast.ekm.pkcs11 import ckr
-from holdfast.ekm.pkcs11.inspect import FoundKey, Inspector, MechanismDescription, TokenDescription
-from holdfast.ekm.pkcs11.iv import IvOutcome
-from holdfast.ekm.pkcs11.profile import Profile, profile_of
-from holdfast.ekm.port import KeyLocator
-from holdfast.ekm.settings import HsmSettings, LoginMode, TokenSelector
+from holdfast.hsm.faults import HsmFault, LoginRefused
+from holdfast.hsm.pkcs11 import ckr
+from holdfast.hsm.pkcs11.inspect import FoundKey, Inspector, MechanismDescription, TokenDescription
+from holdfast.hsm.pkcs11.iv import IvOutcome
+from holdfast.hsm.pkcs11.profile import Profile, profile_of
+from holdfast.hsm.port import KeyLocator
+from holdfast.hsm.settings import HsmSettings, LoginMode, TokenSelector
 
 _ON = frozenset({"1", "y", "yes", "true"})
 
@@ -38,7 +38,7 @@ def examine_hsm(table: HsmTable, keys: Sequence[KeyRow]) -> Iterator[Finding]:
     try:
         with Inspector(settings) as inspector:
             yield from _Examination(subject, settings, inspector, keys).findings()
-    except EkmFault as failure:
+    except HsmFault as failure:
         yield error(
             "module-failed",
             subject,
@@ -169,13 +169,13 @@ class _Examination:
             return
         try:
             logged_in = self._inspector.log_in()
-        except EkmFault as failure:
+        except HsmFault as failure:
             yield self._login_failed(token, failure)
             return
         said = "logged in with the configured PIN" if logged_in else "needs no login"
         yield ok("login", self._subject, said)
 
-    def _login_failed(self, token: TokenDescription, failure: EkmFault) -> Finding:
+    def _login_failed(self, token: TokenDescription, failure: HsmFault) -> Finding:
         if not token.login_required and self._profile.login is LoginMode.USER:
             return error(
                 "login-not-supported",
@@ -224,7 +224,7 @@ class _Examination:
     def _guarded(self, code: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
         try:
             yield from look()
-        except EkmFault as failure:
+        except HsmFault as failure:
             yield error(
                 code,
                 self._subject,
@@ -294,7 +294,7 @@ class _Examination:
             subject += f" generation {row.generation}"
         try:
             found = self._inspector.find_keys(row.label, row.cka_id)
-        except EkmFault as failure:
+        except HsmFault as failure:
             yield error(
                 "key-unreadable",
                 subject,
@@ -369,7 +369,7 @@ class _Examination:
             )
 
 
-def _advice(failure: EkmFault, otherwise: str) -> str:
+def _advice(failure: HsmFault, otherwise: str) -> str:
     return otherwise if failure.cause is None else ckr.advice(failure.cause.ckr)
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from holdfast.admin.doctor.finding import Finding, error, ok, warning
-from holdfast.ekm.pkcs11.handles import why_it_may_leave
-from holdfast.ekm.pkcs11.inspect import FoundKey
+from holdfast.hsm.pkcs11.handles import why_it_may_leave
+from holdfast.hsm.pkcs11.inspect import FoundKey
 
 KEY_SPEC = "AES_256"
 """Spec, "GetKeyMetadata": KMS creates a KMS key over this `keySpec` only."""
