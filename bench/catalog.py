@@ -17,10 +17,10 @@ from pathlib import Path
 from sqlalchemy import func, insert, select, text
 
 from holdfast.catalog import schema
-from holdfast.catalog.counting import EncryptionBudget, EncryptionLimits
 from holdfast.catalog.feed import CatalogFeed
 from holdfast.catalog.memory import MemoryFile
 from holdfast.catalog.store import Catalog
+from holdfast.keys.budget import EncryptionBudget, EncryptionLimits
 from holdfast.xks.types import ExternalKeyId, UriPathPrefix
 
 KEYSTORES = 100

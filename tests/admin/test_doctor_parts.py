@@ -19,15 +19,15 @@ from tests.policy.samples import CONFIGURATION, PERMIT
 from holdfast.admin.doctor.certificate import examine_certificate
 from holdfast.admin.doctor.clock import examine_clock, kernel_clock
 from holdfast.admin.doctor.files import examine_files
-from holdfast.admin.doctor.finding import Finding, Severity, worst
-from holdfast.admin.doctor.keys import examine_key, examine_matches
 from holdfast.admin.doctor.policies import examine_policies, examine_policy_names
 from holdfast.admin.local_tls import LIFETIME, LocalTls, ensure_local_tls
-from holdfast.catalog.snapshot import Snapshot
 from holdfast.config.load import parse
 from holdfast.config.model import Configuration, Tls
+from holdfast.finding import Finding, Severity, worst
 from holdfast.hsm.pkcs11.inspect import FoundKey
 from holdfast.hsm.port import KeyAttributes
+from holdfast.keys.fitness import examine_key, examine_matches
+from holdfast.keys.model import Snapshot
 
 NOW = datetime.now(UTC)
 CONFINED = {"CKA_TOKEN": True, "CKA_SENSITIVE": True, "CKA_EXTRACTABLE": False, "CKA_NEVER_EXTRACTABLE": True}

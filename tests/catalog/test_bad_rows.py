@@ -18,9 +18,9 @@ from tests.catalog.samples import ID, KEY, OTHER_ID, OTHER_SECRET, PREFIX, SECRE
 
 from holdfast.catalog import schema
 from holdfast.catalog.errors import CatalogError, NoVersion
-from holdfast.catalog.snapshot import Keystore, Snapshot
 from holdfast.catalog.store import Catalog
 from holdfast.catalog.view import States, View
+from holdfast.keys.model import Keystore, Snapshot
 from holdfast.xks.types import UriPathPrefix
 
 COLUMNS = [

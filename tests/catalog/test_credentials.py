@@ -9,10 +9,11 @@ from tests.catalog import children
 from tests.catalog.conftest import now
 from tests.catalog.samples import ID, OTHER_ID, OTHER_SECRET, PREFIX, SECRET
 
-from holdfast.catalog.errors import CatalogError, NotFound, Refused, SecretMissing, Unavailable
-from holdfast.catalog.secret_reference import SecretReference, Source
+from holdfast.catalog.errors import CatalogError, NotFound, Unavailable
 from holdfast.catalog.store import Catalog
 from holdfast.catalog.view import View
+from holdfast.secrets.errors import ReferenceRefused, SecretMissing
+from holdfast.secrets.reference import SecretReference, Source
 from holdfast.xks.types import AccessKeyId
 
 
@@ -173,7 +174,7 @@ def test_a_file_too_long_for_a_secret_is_not_read_whole(tmp_path: Path) -> None:
     "reference", ["", "file:", "env:", "env:A B", "credential:../etc/shadow", "credential:a/b", "http://x", "env:A\n"]
 )
 def test_a_malformed_reference_is_refused(reference: str) -> None:
-    with pytest.raises(CatalogError):
+    with pytest.raises(ReferenceRefused):
         SecretReference.parse(reference)
 
 
@@ -239,8 +240,8 @@ def test_who_writes_the_database_does_not_choose_the_secret(
 
 
 def test_a_reference_that_would_be_refused_is_not_made(main: Catalog) -> None:
-    with pytest.raises(Refused, match="like env:HOLDFAST_SECRET_PROD, or set `reference_prefix`"):
+    with pytest.raises(ReferenceRefused, match="like env:HOLDFAST_SECRET_PROD, or set `reference_prefix`"):
         main.reference_credential("main", ID, "env:PYTHON_SHA256")
-    with pytest.raises(Refused, match="like credential:holdfast-secret-prod"):
+    with pytest.raises(ReferenceRefused, match="like credential:holdfast-secret-prod"):
         main.reference_credential("main", ID, "credential:other")
     assert main.credentials(None) == []

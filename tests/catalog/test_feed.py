@@ -14,12 +14,12 @@ from tests.catalog.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PR
 
 from holdfast.catalog import feed as feed_module
 from holdfast.catalog import schema
-from holdfast.catalog.counting import FIRST_BLOCK, EncryptionBudget, EncryptionLimits
 from holdfast.catalog.errors import Unavailable
 from holdfast.catalog.feed import CatalogFeed
 from holdfast.catalog.memory import MemoryFile
-from holdfast.catalog.snapshot import ExternalKey
 from holdfast.catalog.store import Catalog
+from holdfast.keys.budget import FIRST_BLOCK, EncryptionBudget, EncryptionLimits
+from holdfast.keys.model import ExternalKey
 from holdfast.xks.types import KeyStatus, UriPathPrefix
 
 LIMITS = EncryptionLimits(2**30, 2**31, 2**32)

@@ -4,8 +4,8 @@ import pytest
 from tests.catalog.samples import KEY, PREFIX
 
 from holdfast.catalog.errors import NotFound, Refused
-from holdfast.catalog.snapshot import Generation
 from holdfast.catalog.store import Catalog
+from holdfast.keys.model import Generation
 
 
 @pytest.fixture

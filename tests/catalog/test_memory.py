@@ -12,9 +12,9 @@ from tests.catalog.test_feed import Running, seconds_until, started
 
 from holdfast.catalog.errors import Unavailable
 from holdfast.catalog.memory import Memory, MemoryFile
-from holdfast.catalog.snapshot import Keystore
 from holdfast.catalog.store import Catalog
 from holdfast.catalog.view import View
+from holdfast.keys.model import Keystore
 from holdfast.xks.types import KeyStatus
 
 

@@ -12,9 +12,9 @@ from tests.catalog.conftest import now
 from tests.catalog.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PREFIX, SECRET
 
 from holdfast.catalog.errors import AlreadyExists, InUse, Refused
-from holdfast.catalog.snapshot import Takeover
 from holdfast.catalog.store import Catalog
 from holdfast.catalog.transfer import Export
+from holdfast.keys.model import Takeover
 from holdfast.xks.types import KeyStatus, UriPathPrefix
 
 

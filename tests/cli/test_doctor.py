@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import Run
 
-from holdfast.admin.doctor.finding import Finding, Severity, error, ok, warning
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.config.reference import TABLES, Table
+from holdfast.finding import Finding, Severity, error, ok, warning
 
 FINDINGS = (
     ok("login", "hsm.main", "needs no login"),

@@ -17,11 +17,11 @@ from tools.docs.shapes import SHAPES
 
 from holdfast.admin.catalogs import open_catalog
 from holdfast.admin.migration import selector_of
-from holdfast.catalog.snapshot import Takeover
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.config.load import load
 from holdfast.hsm.pkcs11.inspect import TokenDescription
 from holdfast.hsm.settings import TokenSelector
+from holdfast.keys.model import Takeover
 
 _MAKE = """
 import sys

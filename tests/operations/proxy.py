@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from holdfast.catalog.snapshot import ExternalKey, Generation, Keystore, Snapshot, Takeover
+from holdfast.keys.model import ExternalKey, Generation, Keystore, Snapshot, Takeover
 from holdfast.operations.event import Event
 from holdfast.operations.pipeline import Pipeline
 from holdfast.operations.services import Services

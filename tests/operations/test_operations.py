@@ -12,8 +12,8 @@ import msgspec
 import pytest
 from tests.operations.proxy import METADATA, Proxy, external_key, plaintext_of
 
-from holdfast.catalog.snapshot import Takeover
 from holdfast.hsm.port import Sealed, Timing
+from holdfast.keys.model import Takeover
 from holdfast.operations import encrypt
 from holdfast.operations.request import locator_of
 from holdfast.xks.aad import AadFraming, CiphertextMetadata, ciphertext_data_integrity_value

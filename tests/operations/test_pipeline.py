@@ -11,11 +11,11 @@ import pytest
 from tests.operations.proxy import CREDENTIAL, HOST, METADATA, Proxy, external_key
 
 from holdfast.catalog.changes import _check_key
-from holdfast.catalog.counting import CountUnavailable, EncryptionLimitReached
 from holdfast.catalog.errors import CatalogError
-from holdfast.catalog.snapshot import Takeover
 from holdfast.hsm import faults
 from holdfast.hsm.faults import HsmFault, NativeCall
+from holdfast.keys.budget import CountUnavailable, EncryptionLimitReached
+from holdfast.keys.model import Takeover
 from holdfast.operations.event import Event, RecordUnavailable
 from holdfast.operations.faults import _MESSAGES, NAMES, to_xks_error
 from holdfast.operations.request import Request

@@ -11,9 +11,9 @@ import pytest
 from tests.catalog.conftest import now
 from tests.catalog.samples import KEY, OTHER_KEY, PREFIX
 
-from holdfast.catalog.snapshot import ExternalKey, Keystore, Snapshot
 from holdfast.catalog.store import Catalog
 from holdfast.hsm.port import KeyLocator
+from holdfast.keys.model import ExternalKey, Keystore, Snapshot
 from holdfast.proxy.key_records import KeyRecords
 from holdfast.xks.types import UriPathPrefix
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tests.shim.control import ShimControl
 
-    from holdfast.catalog.snapshot import Generation
+    from holdfast.keys.model import Generation
 
 __all__ = ["Serve", "serve", "shim_library", "tokens"]
 

@@ -11,19 +11,19 @@ from pathlib import Path, PurePath
 
 from holdfast.admin.aws_sample import SampleKeyStore, SampleSettings
 from holdfast.admin.catalogs import create_catalog, open_catalog
-from holdfast.admin.doctor.finding import Finding, Severity
 from holdfast.admin.errors import Conflict, HsmRefused, Invalid
 from holdfast.admin.files import PUBLIC_MODE, create_file, private_directory, replace_file
 from holdfast.admin.keys import NewKey, Proof, examine_found, register_proven, take_proof
 from holdfast.admin.plans import Plan
 from holdfast.admin.toml_text import toml_string
-from holdfast.catalog.snapshot import Takeover
 from holdfast.catalog.store import Catalog
 from holdfast.config.load import load, parse
 from holdfast.config.model import Configuration
+from holdfast.finding import Finding, Severity
 from holdfast.hsm.pkcs11.inspect import Inspector, TokenDescription
 from holdfast.hsm.pkcs11.profile import PROFILES
 from holdfast.hsm.settings import HsmSettings, TokenSelector
+from holdfast.keys.model import Takeover
 from holdfast.xks.secret import Secret
 from holdfast.xks.types import AccessKeyId, ExternalKeyId, SecretAccessKey, UriPathPrefix
 

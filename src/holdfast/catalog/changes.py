@@ -10,7 +10,7 @@ from holdfast.catalog.database import THIS_VERSION, Database
 from holdfast.catalog.errors import AlreadyExists, InUse, NotFound, NoVersion, Refused
 from holdfast.catalog.reads import keystore_id
 from holdfast.catalog.rows import KEYSTORE_NAME, MAX_LABEL
-from holdfast.catalog.snapshot import Takeover
+from holdfast.keys.model import Takeover
 from holdfast.xks.aad import MAX_CIPHERTEXT_METADATA, is_foreign_metadata
 from holdfast.xks.partition import REGION
 from holdfast.xks.types import ExternalKeyId, KeyStatus, UriPathPrefix

@@ -6,10 +6,11 @@ from sqlalchemy import Connection, insert, select, update
 
 from holdfast.catalog import schema
 from holdfast.catalog.database import THIS_VERSION, Database
-from holdfast.catalog.errors import AlreadyExists, NotFound, Refused, SecretMissing, Unavailable
+from holdfast.catalog.errors import AlreadyExists, NotFound, Refused, Unavailable
 from holdfast.catalog.reads import keystore_id
-from holdfast.catalog.secret_files import SecretFiles
-from holdfast.catalog.secret_reference import SecretReference, Source
+from holdfast.secrets.errors import SecretMissing
+from holdfast.secrets.files import SecretFiles
+from holdfast.secrets.reference import SecretReference, Source
 from holdfast.xks.types import AccessKeyId, SecretAccessKey
 
 

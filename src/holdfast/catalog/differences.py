@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from holdfast.catalog.snapshot import ExternalKey, Generation, Keystore
 from holdfast.catalog.view import Difference, View
+from holdfast.keys.model import ExternalKey, Generation, Keystore
 
 _MOST = 20
 """Lines per new version. More is a restored or another catalog: its first lines say so."""

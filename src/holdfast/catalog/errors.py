@@ -41,7 +41,3 @@ class NoVersion(Unavailable):
 
 class SchemaMismatch(CatalogError):
     """The tables are not those of this version of Holdfast."""
-
-
-class SecretMissing(CatalogError):
-    """A secret's file, environment variable or systemd credential is absent, unreadable or malformed."""

@@ -13,14 +13,14 @@ from threading import Event
 
 from msgspec import structs
 
-from holdfast.catalog.counting import EncryptionBudget
 from holdfast.catalog.differences import Notices
 from holdfast.catalog.errors import NoVersion
 from holdfast.catalog.memory import Memory, MemoryFile
-from holdfast.catalog.snapshot import Keystore, Snapshot
 from holdfast.catalog.store import Catalog
 from holdfast.catalog.view import States, View
 from holdfast.catalog.warnings import REPEAT, Warnings
+from holdfast.keys.budget import EncryptionBudget
+from holdfast.keys.model import Keystore, Snapshot
 from holdfast.threads import LivingThread
 
 POLL = 0.15

@@ -18,8 +18,8 @@ import msgspec
 
 from holdfast import durable
 from holdfast.catalog.errors import Unavailable
-from holdfast.catalog.snapshot import ExternalKey, Keystore
 from holdfast.catalog.view import View
+from holdfast.keys.model import ExternalKey, Keystore
 from holdfast.xks.types import KeyStatus
 
 

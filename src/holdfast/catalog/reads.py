@@ -11,7 +11,7 @@ from holdfast.catalog import rows, schema
 from holdfast.catalog.database import Database
 from holdfast.catalog.errors import NotFound
 from holdfast.catalog.rows import BadRow, raw
-from holdfast.catalog.snapshot import Takeover
+from holdfast.keys.model import Takeover
 from holdfast.xks.types import KeyStatus, UriPathPrefix
 
 NEVER = datetime.fromtimestamp(0, UTC)

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Row, Table, type_coerce
 from sqlalchemy.types import NullType
 
-from holdfast.catalog.snapshot import ExternalKey, Generation, Takeover
+from holdfast.keys.model import ExternalKey, Generation, Takeover
 from holdfast.xks.aad import MAX_CIPHERTEXT_METADATA
 from holdfast.xks.errors import XksError
 from holdfast.xks.types import AccessKeyId, ExternalKeyId, KeyStatus, UriPathPrefix

@@ -14,11 +14,11 @@ from holdfast.catalog.credentials import CredentialChanges
 from holdfast.catalog.database import engine_of, errors_in_words
 from holdfast.catalog.generations import GenerationChanges
 from holdfast.catalog.reads import Reads
-from holdfast.catalog.secret_files import REFERENCE_PREFIX, SecretFiles
-from holdfast.catalog.snapshot import Snapshot
 from holdfast.catalog.transfer import Transfer
 from holdfast.catalog.use import Use
 from holdfast.catalog.view import Difference, States, View, read_states
+from holdfast.keys.model import Snapshot
+from holdfast.secrets.files import REFERENCE_PREFIX, SecretFiles
 
 
 class Catalog(Reads, KeystoreChanges, KeyChanges, GenerationChanges, CredentialChanges, Use, Transfer):

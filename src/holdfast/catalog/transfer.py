@@ -9,9 +9,9 @@ from sqlalchemy import func, insert, select, update
 from holdfast.catalog import schema
 from holdfast.catalog.database import THIS_VERSION, Database
 from holdfast.catalog.errors import InUse, Refused
-from holdfast.catalog.secret_files import SecretFiles
 from holdfast.catalog.use import live_proxies
 from holdfast.catalog.view import View
+from holdfast.secrets.files import SecretFiles
 
 _FORMAT = "holdfast-catalog-1"
 

@@ -13,10 +13,11 @@ from sqlalchemy import Connection, Row, select, union
 
 from holdfast.catalog import rows, schema
 from holdfast.catalog.database import MAX_VERSION
-from holdfast.catalog.errors import CatalogError, NoVersion, Refused
+from holdfast.catalog.errors import NoVersion
 from holdfast.catalog.rows import BadRow, raw
-from holdfast.catalog.secret_reference import SecretReference
-from holdfast.catalog.snapshot import ExternalKey, Keystore
+from holdfast.keys.model import ExternalKey, Keystore
+from holdfast.secrets.errors import ReferenceRefused, SecretError
+from holdfast.secrets.reference import SecretReference
 from holdfast.xks.types import AccessKeyId, KeyStatus, SecretAccessKey
 
 ReadSecret = Callable[[AccessKeyId, SecretReference], SecretAccessKey]
@@ -248,9 +249,9 @@ class View:
                 place = (identity.value, text)
                 kept[place] = self._secrets.get(place) or read_secret(identity, reference)
                 secrets.setdefault(keystore, {})[identity.value] = kept[place]
-            except (BadRow, Refused) as reason:
+            except (BadRow, ReferenceRefused) as reason:
                 self._other_faults.append(f"{said}: {reason}")
-            except CatalogError as error:
+            except SecretError as error:
                 unreadable.append(f"{said} until its secret can be read: {error}")
                 self._unreadable_of[row.keystore_id] += 1
         self._secrets = kept  # a retired credential's secret is forgotten

@@ -10,6 +10,7 @@ from holdfast.audit.faults import AuditFault
 from holdfast.catalog import errors as catalog
 from holdfast.config.errors import ConfigurationError
 from holdfast.hsm.faults import HsmFault, LoginRefused
+from holdfast.secrets.errors import ReferenceRefused, SecretError
 from holdfast.xks.errors import XksError
 
 
@@ -70,6 +71,8 @@ _BY_TYPE: dict[type[BaseException], ExitCode] = {
     errors.Prerequisite: ExitCode.PREREQUISITE,
     catalog.CatalogError: ExitCode.CATALOG,
     catalog.Refused: ExitCode.CONFIGURATION,
+    SecretError: ExitCode.CATALOG,
+    ReferenceRefused: ExitCode.CONFIGURATION,
     catalog.NotFound: ExitCode.NOT_FOUND,
     catalog.AlreadyExists: ExitCode.CONFLICT,
     catalog.InUse: ExitCode.CONFLICT,

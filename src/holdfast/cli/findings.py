@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 import typer
 
-from holdfast.admin.doctor.finding import Finding, Severity, worst
 from holdfast.cli import output
 from holdfast.cli.exit_codes import ExitCode
+from holdfast.finding import Finding, Severity, worst
 
 _CODES = {Severity.WARNING: ExitCode.WARNINGS, Severity.ERROR: ExitCode.ERRORS}
 _COUNTED = {

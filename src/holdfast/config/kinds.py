@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
-from holdfast.catalog.errors import CatalogError
-from holdfast.catalog.secret_reference import SecretReference, Source
 from holdfast.config.model import Address
 from holdfast.hsm.settings import TokenSelector
+from holdfast.secrets.errors import ReferenceRefused
+from holdfast.secrets.reference import SecretReference, Source
 
 
 class Refused(Exception):
@@ -296,7 +296,7 @@ class Reference:
             raise Refused(f"must name its {name} in a string: {self._EXAMPLE}")
         try:
             return SecretReference.parse(f"{name}:{folder / chosen if name == Source.FILE else chosen}")
-        except CatalogError:
+        except ReferenceRefused:
             raise Refused(f"has a {name} whose name is malformed: {self._EXAMPLE}") from None
 
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from holdfast.catalog.counting import EncryptionLimits
 from holdfast.config import lines, reference
 from holdfast.config.errors import ConfigurationError, Problem
 from holdfast.config.kinds import Refused, printable
@@ -27,6 +26,7 @@ from holdfast.config.reference import Absent, Key, Table
 from holdfast.config.safe_path import distrust_library
 from holdfast.config.text import read_text
 from holdfast.hsm.settings import HsmSettings, LoginMode
+from holdfast.keys.budget import EncryptionLimits
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SYNTAX = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>[0-9]+), column (?P<column>[0-9]+)|end of document)\)")

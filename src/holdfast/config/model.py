@@ -7,9 +7,9 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
-from holdfast.catalog.counting import EncryptionLimits
-from holdfast.catalog.secret_reference import SecretReference
 from holdfast.hsm.settings import HsmSettings
+from holdfast.keys.budget import EncryptionLimits
+from holdfast.secrets.reference import SecretReference
 
 
 @dataclass(frozen=True, slots=True)

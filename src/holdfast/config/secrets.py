@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from holdfast.catalog.errors import SecretMissing
 from holdfast.config.errors import ConfigurationError, Problem
 from holdfast.config.model import HsmTable
 from holdfast.config.safe_path import distrust_library
 from holdfast.hsm.settings import HsmSettings
+from holdfast.secrets.errors import SecretMissing
 
 
 def resolve(table: HsmTable) -> HsmSettings:

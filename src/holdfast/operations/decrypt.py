@@ -1,7 +1,7 @@
 """Decrypt (spec, "Decrypt")."""
 
-from holdfast.catalog.snapshot import ExternalKey, Generation
 from holdfast.hsm.port import KeySession, Sealed
+from holdfast.keys.model import ExternalKey, Generation
 from holdfast.operations.authorization import authorize
 from holdfast.operations.request import Request, hsm_of, locator_of
 from holdfast.operations.services import Services

@@ -1,7 +1,7 @@
 """The one bridge between the faults of the layers below and the wire's error names."""
 
-from holdfast.catalog.counting import CountUnavailable, EncryptionLimitReached
 from holdfast.hsm import faults
+from holdfast.keys.budget import CountUnavailable, EncryptionLimitReached
 from holdfast.operations.event import RecordUnavailable
 from holdfast.policy.faults import AccessDenied
 from holdfast.xks.errors import ErrorName, XksError

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from holdfast.catalog.snapshot import ExternalKey, Generation, Keystore
 from holdfast.hsm.port import Hsm, KeyLocator
+from holdfast.keys.model import ExternalKey, Generation, Keystore
 from holdfast.operations.event import Event
 from holdfast.operations.services import Services
 from holdfast.xks.errors import ErrorName, XksError

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from holdfast.catalog.snapshot import Generation, Snapshot
 from holdfast.hsm.port import Hsm
+from holdfast.keys.model import Generation, Snapshot
 from holdfast.policy.policies import Policies
 
 
 class Budget(Protocol):
-    """Counts encryptions ahead of making them; `holdfast.catalog.counting.EncryptionBudget` is the real one."""
+    """Counts encryptions ahead of making them; `holdfast.keys.budget.EncryptionBudget` is the real one."""
 
     async def take(self, generation: Generation, *, deadline: float) -> None:
         """Count one encryption, before `deadline` on the clock. Raises EncryptionLimitReached or CountUnavailable."""

@@ -11,10 +11,10 @@ from threading import Lock
 from typing import NamedTuple
 
 from holdfast.catalog.errors import CatalogError
-from holdfast.catalog.snapshot import ExternalKey, Generation, Snapshot
 from holdfast.catalog.store import Catalog
 from holdfast.hsm.pkcs11.backend import Pkcs11Hsm
 from holdfast.hsm.port import CanaryKeeper, KeyLocator
+from holdfast.keys.model import ExternalKey, Generation, Snapshot
 from holdfast.threads import LivingThread
 
 _TURN = 0.5

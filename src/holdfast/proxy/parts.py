@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from functools import partial
 from threading import Timer
 
-from holdfast.catalog.counting import EncryptionBudget
 from holdfast.catalog.feed import CatalogFeed
 from holdfast.catalog.memory import MemoryFile
 from holdfast.catalog.store import Catalog
@@ -21,6 +20,7 @@ from holdfast.config.secrets import resolve
 from holdfast.hsm.faults import HsmFault, HsmUnavailable, ModuleFailed
 from holdfast.hsm.pkcs11 import ckr
 from holdfast.hsm.pkcs11.backend import Pkcs11Hsm
+from holdfast.keys.budget import EncryptionBudget
 from holdfast.operations.services import Services
 from holdfast.proxy.event_log import EventLog
 from holdfast.proxy.key_records import KeyRecords

@@ -11,9 +11,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.utils import CryptographyDeprecationWarning
 
-from holdfast.admin.doctor.finding import Finding, Severity, error, ok, warning
 from holdfast.certificate_rules import Breach, Rule, Weight, alternative_names, common_names, judge
 from holdfast.config.model import Tls
+from holdfast.finding import Finding, Severity, error, ok, warning
 from holdfast.trust import client_context
 
 _WHY = {

@@ -3,7 +3,7 @@
 import ctypes
 from collections.abc import Callable, Iterator
 
-from holdfast.admin.doctor.finding import Finding, note, ok, warning
+from holdfast.finding import Finding, note, ok, warning
 
 _STA_UNSYNC = 0x40
 _TIMEX_BYTES = 1024  # struct timex has 208 bytes on 64-bit Linux.

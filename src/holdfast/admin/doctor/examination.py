@@ -8,7 +8,6 @@ from holdfast.admin.catalogs import open_catalog
 from holdfast.admin.doctor.certificate import examine_certificate
 from holdfast.admin.doctor.clock import examine_clock
 from holdfast.admin.doctor.files import examine_files
-from holdfast.admin.doctor.finding import Finding, Severity, error, note, ok, warning
 from holdfast.admin.doctor.hsm import examine_hsm
 from holdfast.admin.doctor.policies import examine_policies, examine_policy_names
 from holdfast.admin.doctor.references import examine_hsm_files
@@ -18,6 +17,7 @@ from holdfast.catalog.memory import MemoryFile
 from holdfast.catalog.reads import KeyRow
 from holdfast.catalog.store import Catalog
 from holdfast.config.model import Configuration
+from holdfast.finding import Finding, Severity, error, note, ok, warning
 
 FULL_CREDENTIALS = 2
 """Spec, Appendix A: at least two simultaneous credentials, so that one can be replaced without an outage."""

@@ -12,10 +12,10 @@ from tempfile import TemporaryFile
 
 from sqlalchemy import make_url
 
-from holdfast.admin.doctor.finding import Finding, error, ok, warning
-from holdfast.catalog.secret_reference import Source
 from holdfast.config.model import Configuration
 from holdfast.config.safe_path import is_private_group
+from holdfast.finding import Finding, error, ok, warning
+from holdfast.secrets.reference import Source
 
 _LITTLE = 100 * 2**20
 """Bytes of free space below which doctor warns."""

@@ -4,12 +4,11 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from holdfast.admin.doctor.finding import Finding, Severity, error, note, ok, warning, worst
-from holdfast.admin.doctor.keys import examine_key, examine_matches
 from holdfast.catalog.reads import KeyRow
 from holdfast.config.errors import ConfigurationError
 from holdfast.config.model import HsmTable
 from holdfast.config.secrets import resolve
+from holdfast.finding import Finding, Severity, error, note, ok, warning, worst
 from holdfast.hsm.faults import HsmFault, LoginRefused
 from holdfast.hsm.pkcs11 import ckr
 from holdfast.hsm.pkcs11.inspect import FoundKey, Inspector, MechanismDescription, TokenDescription
@@ -17,6 +16,7 @@ from holdfast.hsm.pkcs11.iv import IvOutcome
 from holdfast.hsm.pkcs11.profile import Profile, profile_of
 from holdfast.hsm.port import KeyLocator
 from holdfast.hsm.settings import HsmSettings, LoginMode, TokenSelector
+from holdfast.keys.fitness import examine_key, examine_matches
 
 _ON = frozenset({"1", "y", "yes", "true"})
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from holdfast.admin.doctor.finding import Finding, error, ok, warning
-from holdfast.catalog.snapshot import Snapshot
 from holdfast.config.errors import ConfigurationError
 from holdfast.config.model import Authorization
 from holdfast.config.policies import parse_policies, read_policies
+from holdfast.finding import Finding, error, ok, warning
+from holdfast.keys.model import Snapshot
 
 
 def examine_policies(authorization: Authorization | None) -> Iterator[Finding]:

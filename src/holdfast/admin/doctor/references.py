@@ -6,12 +6,12 @@ from pathlib import Path
 
 from holdfast.admin.doctor.certificate import examine_certificate
 from holdfast.admin.doctor.files import examine_files
-from holdfast.admin.doctor.finding import Finding, error, note, ok
 from holdfast.admin.doctor.policies import examine_policies
-from holdfast.catalog.errors import SecretMissing
-from holdfast.catalog.secret_reference import Source
 from holdfast.config.model import Configuration, HsmTable
 from holdfast.config.safe_path import distrust_library
+from holdfast.finding import Finding, error, note, ok
+from holdfast.secrets.errors import SecretMissing
+from holdfast.secrets.reference import Source
 
 
 def examine_configuration(configuration: Configuration, *, now: Callable[[], datetime]) -> Iterator[Finding]:

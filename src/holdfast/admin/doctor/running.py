@@ -8,7 +8,6 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from holdfast.admin.doctor.finding import Finding, error, note, ok, warning
 from holdfast.admin.errors import AdminError, NotFound
 from holdfast.admin.kms_connection import KmsConnection, connection_of, credential_in_use, local_endpoint
 from holdfast.admin.wire import Wire, trusting_any
@@ -17,6 +16,7 @@ from holdfast.catalog.store import Catalog
 from holdfast.config.errors import ConfigurationError
 from holdfast.config.model import Configuration, Tls
 from holdfast.config.policies import parse_policies, read_policies
+from holdfast.finding import Finding, error, note, ok, warning
 from holdfast.policy.facts import Facts
 from holdfast.xks.errors import ErrorName
 from holdfast.xks.messages import GetKeyMetadataRequest, RequestMetadata

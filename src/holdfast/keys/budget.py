@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Protocol
 
-from holdfast.catalog.errors import CatalogError
-from holdfast.catalog.snapshot import Generation
+from holdfast.keys.model import Generation
 
 FIRST_BLOCK = 2**12
 LARGEST_BLOCK = 2**20
@@ -38,11 +37,11 @@ class EncryptionLimits:
     stop: int | None
 
 
-class EncryptionLimitReached(CatalogError):
+class EncryptionLimitReached(Exception):
     """The key has made as many encryptions as the configuration allows. It still decrypts."""
 
 
-class CountUnavailable(CatalogError):
+class CountUnavailable(Exception):
     """No reserved encryption is left and the catalog gave no more. Nothing is encrypted uncounted."""
 
 

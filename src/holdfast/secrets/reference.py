@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, Self
 
-from holdfast.catalog.errors import Refused, SecretMissing
+from holdfast.secrets.errors import ReferenceRefused, SecretMissing
 from holdfast.xks.secret import Secret
 
 MAX_SECRET = 65_536
@@ -32,13 +32,15 @@ class SecretReference:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From `file:PATH`, `env:NAME` or `credential:NAME`. Raises Refused."""
+        """From `file:PATH`, `env:NAME` or `credential:NAME`. Raises ReferenceRefused."""
         source, colon, name = text.partition(":")
         if not colon or source not in set(Source) or not name or "\x00" in name:
-            raise Refused("a secret's reference is file:PATH, env:NAME or credential:NAME")
+            raise ReferenceRefused("a secret's reference is file:PATH, env:NAME or credential:NAME")
         reference = cls(Source(source), name)
         if reference.source is not Source.FILE and not cls._NAME.fullmatch(name):
-            raise Refused(f"{text!r} is not a reference: a name has letters, digits, and _ . @ - after the first")
+            raise ReferenceRefused(
+                f"{text!r} is not a reference: a name has letters, digits, and _ . @ - after the first"
+            )
         return reference
 
     def __str__(self) -> str:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.catalog.counting import (
+from holdfast.catalog.errors import Unavailable
+from holdfast.keys.budget import (
     FIRST_BLOCK,
     LARGEST_BLOCK,
     LASTS,
@@ -17,8 +18,7 @@ from holdfast.catalog.counting import (
     EncryptionLimitReached,
     EncryptionLimits,
 )
-from holdfast.catalog.errors import Unavailable
-from holdfast.catalog.snapshot import Generation
+from holdfast.keys.model import Generation
 
 KEY = Generation(1, 1, "hsm", "label-1")
 OTHER = Generation(2, 1, "hsm", "label-2")

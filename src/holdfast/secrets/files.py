@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from holdfast import durable
-from holdfast.catalog.errors import Refused, SecretMissing
-from holdfast.catalog.secret_reference import SecretReference, Source
+from holdfast.secrets.errors import ReferenceRefused, SecretMissing
+from holdfast.secrets.reference import SecretReference, Source
 from holdfast.xks.errors import XksError
 from holdfast.xks.types import AccessKeyId, SecretAccessKey
 
@@ -49,7 +49,7 @@ class SecretFiles:
             raise SecretMissing(f"the secret file {path} cannot be removed: {error.strerror}") from None
 
     def read(self, access_key_id: AccessKeyId, reference: SecretReference) -> SecretAccessKey:
-        """The secret access key of a credential. Raises SecretMissing, also if it is malformed; Refused."""
+        """The secret access key of a credential. Raises SecretMissing, also if it is malformed; ReferenceRefused."""
         self.check(access_key_id, reference)
         if reference.source is Source.FILE:
             reference = SecretReference(Source.FILE, str(self._path(access_key_id)))
@@ -59,10 +59,10 @@ class SecretFiles:
             raise SecretMissing(f"{reference} holds no secret access key: {error.message}") from None
 
     def check(self, access_key_id: AccessKeyId, reference: SecretReference) -> None:
-        """Raises Refused for a reference that this credential may not have."""
+        """Raises ReferenceRefused for a reference that this credential may not have."""
         if reference.source is Source.FILE:
             if reference.name != access_key_id.value:
-                raise Refused(
+                raise ReferenceRefused(
                     f"its secret is said to be in {reference}, and a credential's file has its own name,"
                     f" file:{access_key_id}: retire it, and issue another one"
                 )
@@ -70,7 +70,7 @@ class SecretFiles:
             example = self._reference_prefix + "PROD"
             if reference.source is Source.CREDENTIAL:
                 example = example.lower().replace("_", "-")
-            raise Refused(
+            raise ReferenceRefused(
                 f"{reference} is not a name that a credential may refer to: give the secret a name like"
                 f" {reference.source}:{example}, or set `reference_prefix` in [catalog]"
             )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from holdfast.admin.doctor.finding import Finding, error, ok, warning
+from holdfast.finding import Finding, error, ok, warning
 from holdfast.hsm.pkcs11.handles import why_it_may_leave
 from holdfast.hsm.pkcs11.inspect import FoundKey
 

@@ -1,0 +1,1 @@
+"""Where secrets lie: references, and the files of secret access keys."""
