@@ -16,11 +16,11 @@ from pathlib import Path
 
 from sqlalchemy import func, insert, select, text
 
-from holdfast.catalog import schema
-from holdfast.catalog.feed import CatalogFeed
-from holdfast.catalog.memory import MemoryFile
-from holdfast.catalog.store import Catalog
 from holdfast.keys.budget import EncryptionBudget, EncryptionLimits
+from holdfast.store import schema
+from holdfast.store.feed import CatalogFeed
+from holdfast.store.memory import MemoryFile
+from holdfast.store.store import Catalog
 from holdfast.xks.types import ExternalKeyId, UriPathPrefix
 
 KEYSTORES = 100

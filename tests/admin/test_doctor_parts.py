@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-from tests.operations.proxy import keystore_of
 from tests.policy.samples import CONFIGURATION, PERMIT
+from tests.protocols.xks.proxy import keystore_of
 
 from holdfast.admin.doctor.certificate import examine_certificate
 from holdfast.admin.doctor.clock import examine_clock, kernel_clock

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from holdfast.admin.plans import Usage, block_plan, moment, retire_plan
-from holdfast.catalog.reads import CredentialRow, KeystoreRow
+from holdfast.store.reads import CredentialRow, KeystoreRow
 from holdfast.xks.types import UriPathPrefix
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

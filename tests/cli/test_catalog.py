@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import Run
 
-from holdfast.catalog.memory import Memory, MemoryFile
 from holdfast.cli.exit_codes import ExitCode
+from holdfast.store.memory import Memory, MemoryFile
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import Run
 
-from holdfast.catalog.errors import Unavailable
-from holdfast.catalog.store import Catalog
 from holdfast.cli.exit_codes import ExitCode
+from holdfast.store.errors import Unavailable
+from holdfast.store.store import Catalog
 
 
 @pytest.fixture

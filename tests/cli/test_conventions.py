@@ -162,7 +162,7 @@ def test_defect_is_reported_as_one(run: Run, monkeypatch: pytest.MonkeyPatch, ca
     def broken(_: object) -> None:
         raise RuntimeError("unexpected")
 
-    monkeypatch.setattr("holdfast.catalog.store.Catalog.keystores", broken)
+    monkeypatch.setattr("holdfast.store.store.Catalog.keystores", broken)
     done = run("keystore", "list", "--config", catalog_only)
     assert done.code == ExitCode.FAILED
     assert "defect of Holdfast" in done.err
@@ -316,7 +316,7 @@ def test_a_block_that_cannot_be_written_names_the_other_way_to_stop(
 ) -> None:
     """Break-glass must work when the catalog does not: here another process holds its lock."""
     run("keystore", "create", "prod", "--config", catalog_only).ok()
-    monkeypatch.setattr("holdfast.catalog.database._SQLITE_BUSY", 0.05)
+    monkeypatch.setattr("holdfast.store.database._SQLITE_BUSY", 0.05)
     with closing(sqlite3.connect(catalog_only.with_name("catalog.db"))) as other:
         other.execute("BEGIN IMMEDIATE")
         done = run("keystore", "block", "prod", "--yes", "--config", catalog_only)

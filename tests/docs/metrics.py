@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 
 from holdfast.hsm.port import HsmGauges
-from holdfast.operations.event import Event
+from holdfast.protocols.xks.event import Event
 from holdfast.proxy.messages import HsmReport, KeyCount, Report, ThreadReport
 from holdfast.proxy.metrics import Fleet, FleetCollector
 from holdfast.proxy.tally import Tally

@@ -9,7 +9,7 @@ from tests.docs.metrics import families
 from tests.docs.pages import ROOT, code_words, rows
 
 from holdfast.hsm.port import HsmGauges
-from holdfast.operations.event import Event
+from holdfast.protocols.xks.event import Event
 from holdfast.proxy import event_log
 from holdfast.xks.errors import ErrorName
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.catalog.errors import Unavailable
 from holdfast.keys.budget import (
     FIRST_BLOCK,
     LARGEST_BLOCK,
@@ -19,6 +18,7 @@ from holdfast.keys.budget import (
     EncryptionLimits,
 )
 from holdfast.keys.model import Generation
+from holdfast.store.errors import Unavailable
 
 KEY = Generation(1, 1, "hsm", "label-1")
 OTHER = Generation(2, 1, "hsm", "label-2")

@@ -7,8 +7,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from holdfast.operations.event import Event
-from holdfast.operations.pipeline import Response, refusal
+from holdfast.protocols.xks.event import Event
+from holdfast.protocols.xks.pipeline import Response, refusal
 from holdfast.proxy.connections import Place
 from holdfast.proxy.http import HttpConnection
 from holdfast.proxy.request import HttpRequest, Limits

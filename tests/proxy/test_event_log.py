@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from holdfast.hsm.pkcs11 import ckr
-from holdfast.operations.event import Event, RecordUnavailable
+from holdfast.protocols.xks.event import Event, RecordUnavailable
 from holdfast.proxy import event_log
 from holdfast.proxy.event_log import CAPACITY, REFUSALS_AT_ONCE, EventLog, Record, ascii_only, decision
 from holdfast.proxy.log_sink import LogSink, NotWritten

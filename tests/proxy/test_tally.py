@@ -7,7 +7,7 @@ from dataclasses import replace
 from prometheus_client import CollectorRegistry, generate_latest
 
 from holdfast.hsm.port import KeyLocator
-from holdfast.operations.event import Event
+from holdfast.protocols.xks.event import Event
 from holdfast.proxy.messages import HsmReport, KeyCount, Report, StoppedKeys
 from holdfast.proxy.metrics import Fleet, FleetCollector
 from holdfast.proxy.tally import EDGES, STAGES, Tally

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Self
 
 import uvloop
 
-from holdfast.operations.event import Event
-from holdfast.operations.pipeline import Response, refusal
+from holdfast.protocols.xks.event import Event
+from holdfast.protocols.xks.pipeline import Response, refusal
 from holdfast.proxy.connections import ConnectionTable
 from holdfast.proxy.http import HttpConnection
 from holdfast.proxy.listener import Listener

@@ -20,7 +20,7 @@ from tests.server.client import Caller, trusting
 from tests.server.token import HEALTH_KEY, KEYS, LIBRARY, PIN, TOKEN, softhsm_environment, write_configuration
 from tests.shim.control import ShimControl, environment
 
-from holdfast.catalog.store import Catalog
+from holdfast.store.store import Catalog
 from holdfast.xks.sigv4 import Credential
 from holdfast.xks.types import AccessKeyId, ExternalKeyId, SecretAccessKey, UriPathPrefix
 

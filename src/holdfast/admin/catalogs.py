@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from holdfast.catalog.store import Catalog
 from holdfast.config.model import Configuration
+from holdfast.store.store import Catalog
 
 
 def create_catalog(configuration: Configuration, *, now: Callable[[], datetime]) -> Catalog:

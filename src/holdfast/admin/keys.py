@@ -7,10 +7,6 @@ from dataclasses import dataclass
 
 from holdfast.admin.errors import Conflict, HsmRefused, NotFound
 from holdfast.admin.lookup import find_key, find_keystore
-from holdfast.catalog.errors import CatalogError
-from holdfast.catalog.errors import NotFound as NotFoundInCatalog
-from holdfast.catalog.reads import KeyRow
-from holdfast.catalog.store import Catalog
 from holdfast.config.model import Configuration
 from holdfast.config.secrets import resolve
 from holdfast.finding import Finding, Severity, worst
@@ -18,6 +14,10 @@ from holdfast.hsm.pkcs11.inspect import FoundKey, Inspector
 from holdfast.hsm.settings import HsmSettings
 from holdfast.keys.fitness import KEY_SPEC, examine_key, examine_matches
 from holdfast.keys.model import Takeover
+from holdfast.store.errors import CatalogError
+from holdfast.store.errors import NotFound as NotFoundInCatalog
+from holdfast.store.reads import KeyRow
+from holdfast.store.store import Catalog
 from holdfast.xks.types import ExternalKeyId
 
 CKA_ID_BYTES = 16

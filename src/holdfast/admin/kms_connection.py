@@ -12,8 +12,8 @@ import msgspec
 from holdfast.admin.errors import Invalid, NotFound
 from holdfast.admin.files import replace_file
 from holdfast.admin.lookup import find_keystore
-from holdfast.catalog.store import Catalog
 from holdfast.config.model import Configuration
+from holdfast.store.store import Catalog
 from holdfast.xks.sigv4 import SERVICE
 from holdfast.xks.types import AccessKeyId, ExternalKeyId, Operation, SecretAccessKey, UriPathPrefix
 from holdfast.xks.uri import Target, request_path

@@ -1,8 +1,8 @@
 """Finds a keystore, credential or key by its name, or says which ones there are."""
 
 from holdfast.admin.errors import NotFound
-from holdfast.catalog.reads import CredentialRow, KeyRow, KeystoreRow
-from holdfast.catalog.store import Catalog
+from holdfast.store.reads import CredentialRow, KeyRow, KeystoreRow
+from holdfast.store.store import Catalog
 
 
 def find_keystore(catalog: Catalog, name: str) -> KeystoreRow:

@@ -16,7 +16,6 @@ from holdfast.admin.files import PUBLIC_MODE, create_file, private_directory, re
 from holdfast.admin.keys import NewKey, Proof, examine_found, register_proven, take_proof
 from holdfast.admin.plans import Plan
 from holdfast.admin.toml_text import toml_string
-from holdfast.catalog.store import Catalog
 from holdfast.config.load import load, parse
 from holdfast.config.model import Configuration
 from holdfast.finding import Finding, Severity
@@ -24,6 +23,7 @@ from holdfast.hsm.pkcs11.inspect import Inspector, TokenDescription
 from holdfast.hsm.pkcs11.profile import PROFILES
 from holdfast.hsm.settings import HsmSettings, TokenSelector
 from holdfast.keys.model import Takeover
+from holdfast.store.store import Catalog
 from holdfast.xks.secret import Secret
 from holdfast.xks.types import AccessKeyId, ExternalKeyId, SecretAccessKey, UriPathPrefix
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from holdfast.catalog.reads import CredentialRow, KeyRow, KeystoreRow
+from holdfast.store.reads import CredentialRow, KeyRow, KeystoreRow
 
 RECENTLY = timedelta(days=1)
 """A credential used within this time is taken to be in use."""

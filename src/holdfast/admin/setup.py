@@ -21,9 +21,9 @@ from holdfast.admin.local_tls import LocalTls, ensure_local_tls
 from holdfast.admin.lookup import find_keystore
 from holdfast.admin.softhsm import HEALTH_KEY, TOKEN_LABEL, SoftHsm, find_library
 from holdfast.admin.toml_text import toml_string
-from holdfast.catalog.store import Catalog
 from holdfast.config.load import load
 from holdfast.hsm.pkcs11.inspect import Inspector
+from holdfast.store.store import Catalog
 from holdfast.xks.types import ExternalKeyId, UriPathPrefix
 
 HSM_NAME = "softhsm"

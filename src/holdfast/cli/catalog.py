@@ -11,14 +11,14 @@ import typer
 from holdfast.admin.errors import Invalid
 from holdfast.admin.files import create_file
 from holdfast.admin.plans import Plan
-from holdfast.catalog.errors import Unavailable
-from holdfast.catalog.memory import Memory, MemoryFile
-from holdfast.catalog.transfer import Export
-from holdfast.catalog.view import View
 from holdfast.cli import output
 from holdfast.cli.confirm import confirm
 from holdfast.cli.options import ConfigOption, JsonOption, YesOption, installation
 from holdfast.cli.tables import fields
+from holdfast.store.errors import Unavailable
+from holdfast.store.memory import Memory, MemoryFile
+from holdfast.store.transfer import Export
+from holdfast.store.view import View
 
 _ATTEMPTS = 100
 _PAUSE = 0.05

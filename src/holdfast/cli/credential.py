@@ -10,11 +10,11 @@ from holdfast.admin.files import create_file
 from holdfast.admin.issue import new_credential
 from holdfast.admin.lookup import find_credential
 from holdfast.admin.plans import Usage, moment, retire_plan
-from holdfast.catalog.reads import CredentialRow
 from holdfast.cli import output
 from holdfast.cli.confirm import confirm
 from holdfast.cli.options import ConfigOption, Installation, JsonOption, YesOption, installation
 from holdfast.cli.tables import table
+from holdfast.store.reads import CredentialRow
 from holdfast.xks.types import AccessKeyId
 
 app = typer.Typer(help="Proxy authentication credentials of a keystore.", no_args_is_help=True)

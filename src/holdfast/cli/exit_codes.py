@@ -7,10 +7,10 @@ from typer.exceptions import TyperException
 
 from holdfast.admin import errors
 from holdfast.audit.faults import AuditFault
-from holdfast.catalog import errors as catalog
 from holdfast.config.errors import ConfigurationError
 from holdfast.hsm.faults import HsmFault, LoginRefused
 from holdfast.secrets.errors import ReferenceRefused, SecretError
+from holdfast.store import errors as catalog
 from holdfast.xks.errors import XksError
 
 

@@ -9,9 +9,9 @@ import typer
 
 from holdfast.admin.catalogs import create_catalog
 from holdfast.admin.setup import Setup, Wanted
-from holdfast.catalog.changes import require_keystore_name
 from holdfast.cli import output
 from holdfast.cli.options import ConfigOption, JsonOption, read_configuration
+from holdfast.store.changes import require_keystore_name
 from holdfast.xks.types import ExternalKeyId, UriPathPrefix
 
 app = typer.Typer()

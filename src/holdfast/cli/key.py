@@ -16,12 +16,12 @@ from holdfast.admin.plans import (
     share_plan,
     unregister_plan,
 )
-from holdfast.catalog.reads import KeyRow
 from holdfast.cli import output
 from holdfast.cli.confirm import confirm, say_not_confirmed
 from holdfast.cli.options import ConfigOption, Installation, JsonOption, YesOption, installation
 from holdfast.cli.tables import fields, table
 from holdfast.keys.model import Takeover
+from holdfast.store.reads import KeyRow
 from holdfast.xks.types import ExternalKeyId, KeyStatus
 
 app = typer.Typer(help="External keys: AES-256 keys inside an HSM.", no_args_is_help=True)

@@ -12,12 +12,12 @@ import typer
 
 from holdfast.admin.catalogs import create_catalog, open_catalog
 from holdfast.admin.errors import Invalid
-from holdfast.catalog.errors import NoVersion
-from holdfast.catalog.store import Catalog
 from holdfast.cli.output import say, utc_now
 from holdfast.config.load import parse
 from holdfast.config.model import Configuration
 from holdfast.config.text import read_text
+from holdfast.store.errors import NoVersion
+from holdfast.store.store import Catalog
 
 DEFAULT_PLACE = Path("/etc/holdfast/holdfast.toml")
 """The configuration when neither --config nor HOLDFAST_CONFIG names one; never one of the working directory."""

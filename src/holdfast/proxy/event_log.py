@@ -22,7 +22,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from holdfast.operations.event import Event, RecordUnavailable
+from holdfast.protocols.xks.event import Event, RecordUnavailable
 from holdfast.proxy.log_sink import NotWritten
 from holdfast.threads import LivingThread
 from holdfast.xks.errors import ErrorName

@@ -7,8 +7,8 @@ from http import HTTPStatus
 
 import msgspec
 
-from holdfast.operations.event import Event
-from holdfast.operations.pipeline import Headers, Pipeline, Response, method_refusal, refusal
+from holdfast.protocols.xks.event import Event
+from holdfast.protocols.xks.pipeline import Headers, Pipeline, Response, method_refusal, refusal
 from holdfast.proxy.overload import Admission
 from holdfast.proxy.request import HttpRequest
 from holdfast.xks.errors import ErrorName, XksError

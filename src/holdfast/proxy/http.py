@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import httptools
 
-from holdfast.operations.pipeline import Response
+from holdfast.protocols.xks.pipeline import Response
 from holdfast.proxy.head import read_head
 from holdfast.proxy.request import Handler, HttpRequest, Limits
 from holdfast.proxy.responses import CONTINUE, to_bytes

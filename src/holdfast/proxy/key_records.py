@@ -10,11 +10,11 @@ from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import NamedTuple
 
-from holdfast.catalog.errors import CatalogError
-from holdfast.catalog.store import Catalog
 from holdfast.hsm.pkcs11.backend import Pkcs11Hsm
 from holdfast.hsm.port import CanaryKeeper, KeyLocator
 from holdfast.keys.model import ExternalKey, Generation, Snapshot
+from holdfast.store.errors import CatalogError
+from holdfast.store.store import Catalog
 from holdfast.threads import LivingThread
 
 _TURN = 0.5

@@ -12,7 +12,7 @@ from contextlib import suppress
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from holdfast.config.model import Address
-from holdfast.operations.pipeline import Response
+from holdfast.protocols.xks.pipeline import Response
 from holdfast.proxy.connections import ConnectionTable, Place
 from holdfast.proxy.http import HttpConnection
 from holdfast.proxy.listener import Listener

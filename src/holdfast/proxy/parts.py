@@ -10,9 +10,6 @@ from datetime import UTC, datetime
 from functools import partial
 from threading import Timer
 
-from holdfast.catalog.feed import CatalogFeed
-from holdfast.catalog.memory import MemoryFile
-from holdfast.catalog.store import Catalog
 from holdfast.config.errors import ConfigurationError, Problem
 from holdfast.config.model import Configuration, Tls
 from holdfast.config.policies import parse_policies
@@ -21,7 +18,7 @@ from holdfast.hsm.faults import HsmFault, HsmUnavailable, ModuleFailed
 from holdfast.hsm.pkcs11 import ckr
 from holdfast.hsm.pkcs11.backend import Pkcs11Hsm
 from holdfast.keys.budget import EncryptionBudget
-from holdfast.operations.services import Services
+from holdfast.protocols.xks.services import Services
 from holdfast.proxy.event_log import EventLog
 from holdfast.proxy.key_records import KeyRecords
 from holdfast.proxy.log_sink import LogSink
@@ -30,6 +27,9 @@ from holdfast.proxy.notify import say
 from holdfast.proxy.overload import Admission
 from holdfast.proxy.tally import Tally
 from holdfast.proxy.tls import TlsUnusable, build_context
+from holdfast.store.feed import CatalogFeed
+from holdfast.store.memory import MemoryFile
+from holdfast.store.store import Catalog
 from holdfast.threads import LivingThread
 
 _PATIENCE = 1.0

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from holdfast.operations.pipeline import Headers, Response
+from holdfast.protocols.xks.pipeline import Headers, Response
 from holdfast.xks.errors import XksError
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from holdfast.operations.event import Event
-from holdfast.operations.get_health_status import current_status
-from holdfast.operations.pipeline import Pipeline
+from holdfast.protocols.xks.event import Event
+from holdfast.protocols.xks.get_health_status import current_status
+from holdfast.protocols.xks.pipeline import Pipeline
 from holdfast.proxy import descriptors
 from holdfast.proxy.connections import ConnectionTable, Place
 from holdfast.proxy.event_log import Record

@@ -4,7 +4,7 @@ from bisect import bisect_left
 
 import msgspec
 
-from holdfast.operations.event import Event
+from holdfast.protocols.xks.event import Event
 
 EDGES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0)
 """Seconds. 0.25 is where KMS gives up, 0.2 the default deadline."""

@@ -15,7 +15,6 @@ from contextlib import suppress
 
 import uvloop
 
-from holdfast.catalog.errors import CatalogError
 from holdfast.config.errors import ConfigurationError
 from holdfast.hsm.faults import HsmFault, LoginRefused
 from holdfast.proxy.hardening import forbid_dumps
@@ -25,6 +24,7 @@ from holdfast.proxy.reporter import Reporter
 from holdfast.proxy.server import Server
 from holdfast.proxy.start import WorkerStart
 from holdfast.proxy.tls import TICKET_LIFE, TlsUnusable
+from holdfast.store.errors import CatalogError
 
 _TICK = 0.1
 """Seconds between two looks at how late the event loop is."""

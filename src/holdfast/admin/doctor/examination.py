@@ -12,12 +12,12 @@ from holdfast.admin.doctor.hsm import examine_hsm
 from holdfast.admin.doctor.policies import examine_policies, examine_policy_names
 from holdfast.admin.doctor.references import examine_hsm_files
 from holdfast.admin.doctor.running import RunningProxy
-from holdfast.catalog.errors import CatalogError
-from holdfast.catalog.memory import MemoryFile
-from holdfast.catalog.reads import KeyRow
-from holdfast.catalog.store import Catalog
 from holdfast.config.model import Configuration
 from holdfast.finding import Finding, Severity, error, note, ok, warning
+from holdfast.store.errors import CatalogError
+from holdfast.store.memory import MemoryFile
+from holdfast.store.reads import KeyRow
+from holdfast.store.store import Catalog
 
 FULL_CREDENTIALS = 2
 """Spec, Appendix A: at least two simultaneous credentials, so that one can be replaced without an outage."""

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from holdfast.catalog.reads import KeyRow
 from holdfast.config.errors import ConfigurationError
 from holdfast.config.model import HsmTable
 from holdfast.config.secrets import resolve
@@ -17,6 +16,7 @@ from holdfast.hsm.pkcs11.profile import Profile, profile_of
 from holdfast.hsm.port import KeyLocator
 from holdfast.hsm.settings import HsmSettings, LoginMode, TokenSelector
 from holdfast.keys.fitness import examine_key, examine_matches
+from holdfast.store.reads import KeyRow
 
 _ON = frozenset({"1", "y", "yes", "true"})
 

@@ -11,13 +11,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from holdfast.admin.errors import AdminError, NotFound
 from holdfast.admin.kms_connection import KmsConnection, connection_of, credential_in_use, local_endpoint
 from holdfast.admin.wire import Wire, trusting_any
-from holdfast.catalog.reads import KeyRow
-from holdfast.catalog.store import Catalog
 from holdfast.config.errors import ConfigurationError
 from holdfast.config.model import Configuration, Tls
 from holdfast.config.policies import parse_policies, read_policies
 from holdfast.finding import Finding, error, note, ok, warning
 from holdfast.policy.facts import Facts
+from holdfast.store.reads import KeyRow
+from holdfast.store.store import Catalog
 from holdfast.xks.errors import ErrorName
 from holdfast.xks.messages import GetKeyMetadataRequest, RequestMetadata
 from holdfast.xks.types import ExternalKeyId, Operation

@@ -1,1 +1,0 @@
-"""What an operator manages: keystores, credentials, external keys and their generations, blocks."""

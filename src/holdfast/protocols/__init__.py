@@ -1,0 +1,1 @@
+"""The protocols by which clouds ask for cryptography, without HTTP."""

@@ -1,0 +1,129 @@
+"""One request from raw bytes to response: path, method, key store, SigV4, then the operation.
+
+Conformance runs against `Pipeline.handle` without sockets.
+"""
+
+import traceback
+from typing import NamedTuple
+
+from holdfast.hsm.faults import HsmFault
+from holdfast.protocols.xks import decrypt, encrypt, get_health_status, get_key_metadata
+from holdfast.protocols.xks.event import Event
+from holdfast.protocols.xks.faults import NAMES, to_xks_error
+from holdfast.protocols.xks.request import Request
+from holdfast.protocols.xks.services import Services
+from holdfast.xks import sigv4
+from holdfast.xks.errors import ErrorName, XksError
+from holdfast.xks.messages import ErrorResponse
+from holdfast.xks.types import Operation
+from holdfast.xks.uri import parse_path
+
+Headers = list[tuple[bytes, bytes]]
+
+_JSON: Headers = [(b"content-type", b"application/json")]
+_OPERATIONS = {
+    Operation.ENCRYPT: encrypt.answer,
+    Operation.DECRYPT: decrypt.answer,
+    Operation.GET_KEY_METADATA: get_key_metadata.answer,
+    Operation.GET_HEALTH_STATUS: get_health_status.answer,
+}
+
+
+class Response(NamedTuple):
+    """Status, headers (lower-case names, without content-length) and body."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Pipeline:
+    """The XKS Proxy API over one set of services."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def handle(  # noqa: PLR0913 (a request has these parts; grouping them would copy each one)
+        self, method: str, target: bytes, *, headers: Headers, body: bytes, arrived: float, event: Event
+    ) -> Response:
+        """The response to one request; never raises. `target` is the raw request target with its query.
+
+        `arrived` is when the request's first byte was read, on the services' clock: the deadline counts from
+        there. `event` is filled in for the log.
+        """
+        event.bytes_in = len(body)
+        try:
+            response = await self._answer(method, target, headers=headers, body=body, arrived=arrived, event=event)
+        except XksError as error:
+            response = refusal(error, event)
+        except tuple(NAMES) as fault:
+            response = _fault_refusal(fault, event)
+        except Exception as error:  # noqa: BLE001 (the last line of defence: a bug must answer InternalException)
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            # The exception's own words may hold input.
+            event.detail = f"{type(error).__name__} at {frame.filename}:{frame.lineno}"
+            response = refusal(XksError(ErrorName.INTERNAL, "unexpected failure in the proxy"), event)
+        event.status = response.status
+        event.bytes_out = len(response.body)
+        event.total = self._services.clock() - arrived
+        return response
+
+    async def _answer(  # noqa: PLR0913 (as handle)
+        self, method: str, target: bytes, *, headers: Headers, body: bytes, arrived: float, event: Event
+    ) -> Response:
+        path, question_mark, _ = target.partition(b"?")
+        named = parse_path(path)
+        event.operation = named.operation
+        event.external_key_id = None if named.external_key_id is None else named.external_key_id.value
+        keystore = self._services.snapshot().keystores.get(named.prefix)
+        if keystore is None:
+            raise XksError(ErrorName.INVALID_URI_PATH, "no key store has this path prefix")
+        event.keystore = keystore.name
+        if method != "POST":
+            return method_refusal(event)
+        if question_mark:
+            raise XksError(ErrorName.AUTHENTICATION_FAILED, "a signed request has no query string")
+        now = self._services.now()
+        started = self._services.clock()
+        try:
+            access_key_id = sigv4.verify(
+                method,
+                path,
+                headers=headers,
+                body=body,
+                credentials=keystore.credentials,
+                region=keystore.region,
+                now=now,
+            )
+        finally:
+            event.authentication = self._services.clock() - started
+        event.access_key_id = access_key_id.value
+        self._services.credential_used(access_key_id.value, now)
+        if named.external_key_id is not None:
+            self._services.require_record()
+        request = Request(
+            keystore, named.external_key_id, body, deadline=arrived + self._services.deadline, event=event
+        )
+        return Response(200, _JSON, await _OPERATIONS[named.operation](request, self._services))
+
+
+def refusal(error: XksError, event: Event) -> Response:
+    """The response for an error, noted in the event; also for what the server refuses before the pipeline."""
+    event.error = error.name
+    if event.detail is None:
+        event.detail = error.message
+    body = ErrorResponse(error.name, error.message).to_json()
+    return Response(error.name.status, _JSON, body)
+
+
+def method_refusal(event: Event) -> Response:
+    """405 with Allow, for any method but POST, noted in the event."""
+    event.detail = "the API's operations are called with POST only"
+    return Response(405, [(b"allow", b"POST")], b"")
+
+
+def _fault_refusal(fault: Exception, event: Event) -> Response:
+    event.detail = str(fault)
+    if isinstance(fault, HsmFault) and fault.cause is not None:
+        event.function, event.ckr = fault.cause.function, fault.cause.ckr
+    return refusal(to_xks_error(fault), event)

@@ -1,0 +1,64 @@
+"""A request that has been authenticated and not yet parsed."""
+
+from dataclasses import dataclass, field
+
+from holdfast.hsm.port import Hsm, KeyLocator
+from holdfast.keys.model import ExternalKey, Generation, Keystore
+from holdfast.protocols.xks.event import Event
+from holdfast.protocols.xks.services import Services
+from holdfast.xks.errors import ErrorName, XksError
+from holdfast.xks.messages import RequestMetadata
+from holdfast.xks.types import ExternalKeyId, KeyStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`external_key_id` is None for GetHealthStatus only; `deadline` is absolute, on the services' clock.
+
+    The body may hold a plaintext, so it is not printed.
+    """
+
+    keystore: Keystore
+    external_key_id: ExternalKeyId | None
+    body: bytes = field(repr=False)
+    deadline: float
+    event: Event
+
+    def note(self, metadata: RequestMetadata) -> None:
+        """Put the parsed `requestMetadata` into the event (spec, "Logging")."""
+        self.event.metadata = metadata
+
+    def key(self) -> ExternalKey:
+        """The key that the path names. Raises XksError(KEY_NOT_FOUND, INTERNAL) without asking the HSM."""
+        key = self.keystore.keys.get(str(self.external_key_id))
+        if key is None:
+            if str(self.external_key_id) in self.keystore.faulty:
+                raise XksError(ErrorName.INTERNAL, "the catalog's row of this external key is wrong")
+            raise XksError(ErrorName.KEY_NOT_FOUND, "this key store has no such external key")
+        return key
+
+    def enabled_key(self) -> ExternalKey:
+        """The key, if it may be used. Raises XksError(KEY_NOT_FOUND or INVALID_STATE)."""
+        self.require_unblocked()
+        key = self.key()
+        if key.status is not KeyStatus.ENABLED:
+            raise XksError(ErrorName.INVALID_STATE, "the external key is disabled")
+        return key
+
+    def require_unblocked(self) -> None:
+        """Raises XksError(INVALID_STATE) while an operator blocks the key store."""
+        if self.keystore.blocked:
+            raise XksError(ErrorName.INVALID_STATE, "the external key store is blocked")
+
+
+def hsm_of(generation: Generation, services: Services) -> Hsm:
+    """The HSM that holds the key. Raises XksError(INTERNAL) if the configuration does not have it."""
+    hsm = services.hsms.get(generation.hsm)
+    if hsm is None:
+        raise XksError(ErrorName.INTERNAL, "the external key is in an HSM that is not configured here")
+    return hsm
+
+
+def locator_of(generation: Generation) -> KeyLocator:
+    """How the HSM finds the key, and how the key proves itself."""
+    return KeyLocator(generation.label, generation.cka_id, generation.canary)

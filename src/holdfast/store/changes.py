@@ -1,0 +1,301 @@
+"""What an operator changes: keystores, keys, blocks. Each change and its new version are one transaction."""
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
+
+from holdfast.keys.model import Takeover
+from holdfast.store import schema
+from holdfast.store.database import THIS_VERSION, Database
+from holdfast.store.errors import AlreadyExists, InUse, NotFound, NoVersion, Refused
+from holdfast.store.reads import keystore_id
+from holdfast.store.rows import KEYSTORE_NAME, MAX_LABEL
+from holdfast.xks.aad import MAX_CIPHERTEXT_METADATA, is_foreign_metadata
+from holdfast.xks.partition import REGION
+from holdfast.xks.types import ExternalKeyId, KeyStatus, UriPathPrefix
+
+_MOST_ENCRYPTIONS = 2**32
+
+
+def require_keystore_name(name: str) -> None:
+    """Raises Refused for an invalid name. Every valid name, prefixed with a slash, is also a valid path prefix."""
+    if not KEYSTORE_NAME.fullmatch(name):
+        raise Refused(f"{name!r} is not a keystore name: use 1 to 63 of a-z 0-9 -, not beginning with -")
+
+
+class KeystoreChanges(Database):
+    """Changes to keystores. They raise CatalogError and then have changed nothing."""
+
+    def create_keystore(self, name: str, prefix: UriPathPrefix, *, region: str | None = None) -> None:
+        """A keystore without keys and credentials. Raises AlreadyExists for a name or prefix that is taken."""
+        require_keystore_name(name)
+        require_region(region)
+        table = schema.keystores
+        with self._changing() as connection:
+            if connection.execute(select(table.c.id).where(table.c.name == name)).first():
+                raise AlreadyExists(f"there is a keystore {name!r} already")
+            _check_prefix_free(connection, prefix, except_for=None)
+            connection.execute(
+                insert(table).values(
+                    name=name,
+                    prefix=prefix.value,
+                    region=region,
+                    blocked=False,
+                    created_at=self._now(),
+                    changed=THIS_VERSION,
+                )
+            )
+
+    def set_blocked(self, *names: str, blocked: bool) -> None:
+        """Block or unblock keystores, all in one transaction.
+
+        While blocked a keystore answers nothing but GetKeyMetadata, with DISABLED. A block is possible without a new
+        version: proxies read the blocks at each look.
+        """
+        try:
+            with self._changing() as connection:
+                _set_blocked(connection, names, blocked=blocked)
+        except NoVersion:
+            if not blocked:
+                raise
+            with self._writing() as connection:
+                _set_blocked(connection, names, blocked=True)
+
+    def change_keystore(self, name: str, *, prefix: UriPathPrefix | None = None, region: str | None = None) -> None:
+        """Move a keystore to another path prefix, or restrict it to callers that sign for a region ("": any).
+
+        KMS must know the prefix: `XksProxyUriPath` of the key store. None leaves it as it is.
+        """
+        values: dict[str, object] = {}
+        if region is not None:
+            require_region(region or None)
+            values["region"] = region or None
+        with self._changing() as connection:
+            if prefix is not None:
+                _check_prefix_free(connection, prefix, except_for=name)
+                values["prefix"] = prefix.value
+            _update_keystore(connection, name, **values)
+
+    def require_empty(self, name: str) -> None:
+        """Raises InUse for a keystore with keys or live credentials, NotFound."""
+        with self._reading() as connection:
+            _require_empty(connection, name)
+
+    def remove_keystore(self, name: str) -> None:
+        """Remove a keystore that has no keys and no live credentials; its retired ones go too. Raises InUse."""
+        with self._changing() as connection:
+            identity = _require_empty(connection, name)
+            connection.execute(update(schema.catalog).values(removed=schema.catalog.c.version))
+            connection.execute(delete(schema.credentials).where(schema.credentials.c.keystore_id == identity))
+            connection.execute(delete(schema.keystores).where(schema.keystores.c.id == identity))
+
+
+class KeyChanges(Database):
+    """Changes to external keys. They raise CatalogError and then have changed nothing."""
+
+    def register_key(  # noqa: PLR0913 (what a key is: where it lies, by which name, and whose it was)
+        self,
+        keystore: str,
+        external_key_id: ExternalKeyId,
+        *,
+        hsm: str,
+        label: str,
+        cka_id: bytes | None = None,
+        takeover: Takeover | None = None,
+        token_serial: str | None = None,
+        prior_encryptions: int = 0,
+        share_with: Collection[str] = (),
+    ) -> None:
+        """An enabled external key with generation 1, the HSM's key `label` (and `cka_id`). The HSM is not asked.
+
+        Spec, "API operations": each KMS key has a different external key. So one HSM key serves one external key
+        of a keystore. In other keystores it may serve too, as the spec allows two accounts to do, if these are named
+        in `share_with`; the encryptions of all then count as one. `prior_encryptions` were made before, elsewhere.
+        """
+        _check_key(hsm, label, cka_id, takeover)
+        if not 0 <= prior_encryptions <= _MOST_ENCRYPTIONS:
+            raise Refused(f"prior encryptions are a number from 0 to 2^32 ({_MOST_ENCRYPTIONS})")
+        same = same_hsm_key(hsm, label, cka_id, token_serial)
+        with self._changing() as connection:
+            identity = keystore_id(connection, keystore)
+            _check_key_free(connection, identity, keystore, external_key_id)
+            _check_hsm_key_free(connection, keystore, same, f"the key {label!r} of the HSM {hsm!r}", share_with)
+            key_id = connection.execute(
+                insert(schema.external_keys)
+                .values(
+                    keystore_id=identity,
+                    external_key_id=external_key_id.value,
+                    status=KeyStatus.ENABLED.value,
+                    takeover=takeover is not None,
+                    takeover_metadata=None if takeover is None else takeover.ciphertext_metadata,
+                    created_at=self._now(),
+                    changed=THIS_VERSION,
+                )
+                .returning(schema.external_keys.c.id)
+            ).scalar_one()
+            connection.execute(
+                insert(schema.key_generations).values(
+                    key_id=key_id,
+                    number=1,
+                    hsm=hsm,
+                    label=label,
+                    cka_id=cka_id,
+                    encryptions_reserved=prior_encryptions,
+                    token_serial=token_serial,
+                    created_at=self._now(),
+                    changed=THIS_VERSION,
+                )
+            )
+
+    def unregister_key(self, keystore: str, external_key_id: ExternalKeyId) -> None:
+        """Forget a disabled external key and its counts. The HSM keeps its key. Raises NotFound, InUse."""
+        table = schema.external_keys
+        with self._changing() as connection:
+            row = connection.execute(
+                select(table.c.id, table.c.status)
+                .where(table.c.keystore_id == keystore_id(connection, keystore))
+                .where(table.c.external_key_id == external_key_id.value)
+            ).first()
+            if row is None:
+                raise _no_key(keystore, external_key_id)
+            if row.status == KeyStatus.ENABLED:
+                raise InUse(
+                    f"the key {external_key_id} is enabled: only a disabled key is unregistered."
+                    f" `holdfast key disable {keystore} {external_key_id}` shows whether it is still in use"
+                )
+            generations = schema.key_generations
+            connection.execute(update(schema.catalog).values(removed=schema.catalog.c.version))
+            connection.execute(delete(generations).where(generations.c.key_id == row.id))
+            connection.execute(delete(table).where(table.c.id == row.id))
+
+    def set_key_status(self, keystore: str, external_key_id: ExternalKeyId, status: KeyStatus) -> None:
+        """Enable or disable an external key. Raises NotFound."""
+        table = schema.external_keys
+        with self._changing() as connection:
+            changed = connection.execute(
+                update(table)
+                .where(table.c.keystore_id == keystore_id(connection, keystore))
+                .where(table.c.external_key_id == external_key_id.value)
+                .values(status=status.value, changed=THIS_VERSION)
+            )
+            if not changed.rowcount:
+                raise _no_key(keystore, external_key_id)
+
+
+def _no_key(keystore: str, external_key_id: ExternalKeyId) -> NotFound:
+    return NotFound(
+        f"the keystore {keystore!r} has no key {external_key_id}: `holdfast key list {keystore}` shows what it has"
+    )
+
+
+def same_hsm_key(hsm: str, label: str, cka_id: bytes | None, token_serial: str | None) -> Any:
+    """The condition on `key_generations` for rows that may mean this key of the HSM.
+
+    A row without a CKA_ID is found by its label alone, so it means every key of that label. One token may have
+    several names in the configuration: its serial number decides, where it is known.
+    """
+    table = schema.key_generations
+    token = table.c.hsm == hsm
+    if token_serial is not None:
+        token |= table.c.token_serial == token_serial
+    same = token & (table.c.label == label)
+    return same if cka_id is None else same & or_(table.c.cka_id.is_(None), table.c.cka_id == cka_id)
+
+
+def require_region(region: str | None) -> None:
+    """Raises Refused for what does not have the form of an AWS region's name; None is any region."""
+    if region is not None and not REGION.fullmatch(region):
+        raise Refused(f"{region!r} is not the name of an AWS region: names look like eu-central-1, us-gov-west-1")
+
+
+def _check_prefix_free(connection: Connection, prefix: UriPathPrefix, *, except_for: str | None) -> None:
+    table = schema.keystores
+    owner = connection.execute(select(table.c.name).where(table.c.prefix == prefix.value)).scalar_one_or_none()
+    if owner is not None and owner != except_for:
+        shown = f"path prefix {prefix.value!r}" if prefix.value else "empty path prefix"
+        raise AlreadyExists(f"the {shown} belongs to the keystore {owner!r}: choose another one")
+
+
+def _update_keystore(connection: Connection, name: str, **values: object) -> None:
+    identity = keystore_id(connection, name)
+    connection.execute(
+        update(schema.keystores).where(schema.keystores.c.id == identity).values(changed=THIS_VERSION, **values)
+    )
+
+
+def _set_blocked(connection: Connection, names: Collection[str], *, blocked: bool) -> None:
+    for name in names:
+        identity = keystore_id(connection, name)
+        connection.execute(
+            update(schema.keystores)
+            .where(schema.keystores.c.id == identity)
+            .values(changed=func.coalesce(THIS_VERSION, 0), blocked=blocked)
+        )
+
+
+def _require_empty(connection: Connection, name: str) -> int:
+    identity = keystore_id(connection, name)
+    keys = _count(connection, schema.external_keys, schema.external_keys.c.keystore_id == identity)
+    live = _count(
+        connection,
+        schema.credentials,
+        (schema.credentials.c.keystore_id == identity) & schema.credentials.c.retired_at.is_(None),
+    )
+    if keys or live:
+        raise InUse(
+            f"the keystore {name!r} is not empty (keys: {keys}, live credentials: {live}): only an empty one is"
+            " deleted (`holdfast key unregister`, `holdfast credential retire`). To stop it at once, block it"
+        )
+    return identity
+
+
+def _count(connection: Connection, table: Any, condition: Any) -> int:
+    return connection.execute(select(func.count()).select_from(table).where(condition)).scalar_one()
+
+
+def _check_key(hsm: str, label: str, cka_id: bytes | None, takeover: Takeover | None) -> None:
+    if not hsm:
+        raise Refused("a key is kept in an HSM: name one of the configuration's [hsm.NAME] tables")
+    if not label or len(label) > MAX_LABEL or "\x00" in label:
+        raise Refused(f"a key's label (CKA_LABEL) has 1 to {MAX_LABEL} characters, and no NUL")
+    if cka_id == b"":
+        raise Refused("an empty CKA_ID finds nothing: leave it out, and the key is found by its label")
+    metadata = None if takeover is None else takeover.ciphertext_metadata
+    if metadata is not None and len(metadata) > MAX_CIPHERTEXT_METADATA:
+        raise Refused(f"ciphertext metadata has at most {MAX_CIPHERTEXT_METADATA} bytes")
+    if metadata is not None and not is_foreign_metadata(metadata):
+        raise Refused(
+            "the ciphertext metadata of AWS's sample looks like Holdfast's own: the two proxies' ciphertexts could"
+            " not be distinguished"
+        )
+
+
+def _check_key_free(connection: Connection, identity: int, keystore: str, external_key_id: ExternalKeyId) -> None:
+    table = schema.external_keys
+    found = select(table.c.id).where(
+        table.c.keystore_id == identity, table.c.external_key_id == external_key_id.value
+    )
+    if connection.execute(found).first():
+        raise AlreadyExists(f"the keystore {keystore!r} has a key {external_key_id} already")
+
+
+def _check_hsm_key_free(
+    connection: Connection, keystore: str, same: Any, said: str, share_with: Collection[str]
+) -> None:
+    key, owner = schema.external_keys, schema.keystores
+    found = connection.execute(
+        select(owner.c.name, key.c.external_key_id).join_from(owner, key).join(schema.key_generations).where(same)
+    ).all()
+    for row in found:
+        if row.name == keystore:
+            raise AlreadyExists(
+                f"{said} serves the external key {row.external_key_id} of this keystore already: each KMS key needs"
+                " an HSM key of its own. If the label is used twice on the token, name the key by its CKA_ID"
+            )
+    others = sorted({row.name for row in found} - set(share_with))
+    if others:
+        raise AlreadyExists(
+            f"{said} serves the keystore {others[0]!r} already: a caller of one of the two can decrypt what"
+            f" was encrypted for the other. Choose another key, or if this is meant, add --share-with {others[0]}"
+        )

@@ -1,0 +1,200 @@
+"""What this machine remembers of the catalog: a database that goes back in time does not undo a stop.
+
+A restored backup, a failover to a replica that lags, or a person with a database client can bring back an older
+catalog: an unblocked keystore, an enabled key, a credential that was retired. So each machine keeps a small file with
+the highest version it has seen and what stood still at that version. A catalog that is older, or that allows more
+without a new version, is doubted: what stands still on either side stands still, until a person accepts the catalog
+(`holdfast catalog accept`).
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from holdfast import durable
+from holdfast.keys.model import ExternalKey, Keystore
+from holdfast.store.errors import Unavailable
+from holdfast.store.view import View
+from holdfast.xks.types import KeyStatus
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """What stood still at a version, by names. `doubt` says why the catalog is not believed; None: it is.
+
+    `disabled` has `KEYSTORE/KEY`, `stopped` has `KEYSTORE/KEY/GENERATION` with the reason; `credentials` are the live
+    ones.
+    """
+
+    version: int
+    doubt: str | None
+    blocked: frozenset[str]
+    disabled: frozenset[str]
+    stopped: dict[str, str]
+    credentials: frozenset[str]
+
+    @classmethod
+    def of(cls, view: View) -> "Memory":
+        """What stands still in the catalog as it was read."""
+        names = {identity: keystore.name for identity, keystore in view.keystores.items()}
+        return cls(
+            version=view.version,
+            doubt=None,
+            blocked=frozenset(keystore.name for keystore in view.keystores.values() if keystore.blocked),
+            disabled=frozenset(f"{names[row]}/{key}" for row, key in view.disabled if row in names),
+            stopped={
+                f"{names[row]}/{key}/{number}": reason
+                for (row, key), generations in view.stopped.items()
+                if row in names
+                for number, reason in generations.items()
+            },
+            credentials=view.live,
+        )
+
+    def doubt_of(self, found: "Memory") -> str | None:
+        """Why the catalog as found now contradicts what is remembered here; None: it does not."""
+        if found.version != self.version:
+            return self.older(found.version)
+        looser = [line for line in self.looser(found) if not line.startswith("credential")]
+        return f"{looser[0]}, and its version is {found.version} as before" if looser else None
+
+    def older(self, version: int) -> str | None:
+        """Says that a version is older than this, if it is."""
+        return f"its version went back from {self.version} to {version}" if version < self.version else None
+
+    def looser(self, found: "Memory") -> list[str]:
+        """What the catalog as found now allows, and this does not: a line each."""
+        return [
+            *(f"keystore {name}: blocked -> open" for name in sorted(self.blocked - found.blocked)),
+            *(f"key {name}: disabled -> enabled" for name in sorted(self.disabled - found.disabled)),
+            *(f"key {name}: stopped -> in use" for name in sorted(self.stopped.keys() - found.stopped)),
+            *(f"credential {name}: refused -> live" for name in sorted(found.credentials - self.credentials)),
+        ]
+
+    def with_stricter(self, found: "Memory", doubt: str) -> "Memory":
+        """What stands still on either side; credentials live only on both."""
+        return Memory(
+            version=max(self.version, found.version),
+            doubt=doubt,
+            blocked=self.blocked | found.blocked,
+            disabled=self.disabled | found.disabled,
+            stopped=found.stopped | self.stopped,
+            credentials=self.credentials & found.credentials,
+        )
+
+    def applied_to(self, keystores: Mapping[int, Keystore]) -> dict[int, Keystore]:
+        """The keystores with everything standing still that is remembered to."""
+        wanted: dict[str, dict[str, dict[int, str]]] = {}
+        for name in self.disabled:
+            keystore, _, key = name.partition("/")
+            wanted.setdefault(keystore, {}).setdefault(key, {})
+        for name, reason in self.stopped.items():
+            keystore, _, rest = name.partition("/")
+            key, _, number = rest.rpartition("/")
+            if number.isdecimal():
+                wanted.setdefault(keystore, {}).setdefault(key, {})[int(number)] = reason
+        return {
+            identity: replace(
+                keystore,
+                blocked=keystore.blocked or keystore.name in self.blocked,
+                credentials={
+                    name: secret for name, secret in keystore.credentials.items() if name in self.credentials
+                },
+                keys=self._keys(keystore, wanted.get(keystore.name, {})),
+            )
+            for identity, keystore in keystores.items()
+        }
+
+    def _keys(self, keystore: Keystore, wanted: Mapping[str, Mapping[int, str]]) -> Mapping[str, ExternalKey]:
+        keys = dict(keystore.keys)
+        for name, stopped in wanted.items():
+            key = keys.get(name)
+            if key is not None:
+                own = {
+                    number: replace(one, stopped=one.stopped or stopped.get(number))
+                    for number, one in key.generations.items()
+                }
+                disabled = f"{keystore.name}/{name}" in self.disabled
+                status = KeyStatus.DISABLED if disabled else key.status
+                keys[name] = replace(key, status=status, generations=own, current=own[key.current.number])
+        return keys
+
+
+class MemoryFile:
+    """The file of one machine. Its workers share it; each write replaces it whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stamp: tuple[int, int, int] | None = None
+
+    def read(self) -> Memory | None:
+        """What is remembered; None where there is no file yet. Raises Unavailable."""
+        self._stamp = self._look()
+        try:
+            return _DECODER.decode(self.path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise Unavailable(f"{self.path} cannot be read: {error.strerror}") from None
+        except (msgspec.DecodeError, ValueError) as error:
+            raise Unavailable(
+                f"{self.path} is damaged ({error}): `holdfast catalog accept` writes another one"
+            ) from None
+
+    def changed(self) -> bool:
+        """Whether another process has written it since it was last read or written here."""
+        return self._look() != self._stamp
+
+    def write(self, memory: Memory) -> bool:
+        """Keep this instead; False: another process writes or has written meanwhile; read that first.
+
+        Raises Unavailable.
+        """
+        try:
+            durable.make_directory(self.path.parent)
+            with _locked(self.path.parent) as locked:
+                if not locked or self.changed():
+                    return False
+                self._replace(msgspec.json.format(msgspec.json.encode(memory, order="sorted")) + b"\n")
+                self._stamp = self._look()
+        except OSError as error:
+            raise Unavailable(
+                f"{self.path} cannot be written ({error.strerror}): after a restart this machine would not notice"
+                " an older catalog; `state` in [catalog] names another file"
+            ) from None
+        return True
+
+    def _replace(self, content: bytes) -> None:
+        beside = self.path.with_name(f".{self.path.name}.new")
+        beside.unlink(missing_ok=True)
+        durable.create(beside, content, like=self.path.parent)
+        beside.replace(self.path)
+
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[bool]:
+    """Whether the lock was free: whoever can read the directory could keep it, and nothing must wait for that."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+_DECODER = msgspec.json.Decoder(Memory)

@@ -1,0 +1,179 @@
+"""What the CLI lists: keystores, credentials and keys as rows, in the order they were made."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Column, Connection, Row, Select, select
+
+from holdfast.keys.model import Takeover
+from holdfast.store import rows, schema
+from holdfast.store.database import Database
+from holdfast.store.errors import NotFound
+from holdfast.store.rows import BadRow, raw
+from holdfast.xks.types import KeyStatus, UriPathPrefix
+
+NEVER = datetime.fromtimestamp(0, UTC)
+"""Shown for a time that is missing in the catalog or not a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeystoreRow:
+    """A keystore. `region`: the only one its callers may sign for, None for any."""
+
+    name: str
+    prefix: UriPathPrefix
+    region: str | None
+    blocked: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialRow:
+    """A credential without its secret. `retired_at` None: it is live. `last_used_at` lags by seconds."""
+
+    access_key_id: str
+    keystore: str
+    secret_ref: str
+    created_at: datetime
+    last_used_at: datetime | None
+    retired_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """One generation of an external key. `encryptions_reserved`: at most so many encryptions were made under it.
+
+    `canary`: it can be proven to be the same key. `stopped`: why it may not be used; None: it may.
+    """
+
+    keystore: str
+    external_key_id: str
+    status: KeyStatus
+    generation_id: int
+    generation: int
+    hsm: str
+    label: str
+    cka_id: bytes | None
+    takeover: Takeover | None
+    encryptions_reserved: int
+    created_at: datetime
+    token_serial: str | None
+    canary: bytes | None
+    stopped: str | None
+
+
+class Reads(Database):
+    """Lists. They raise Unavailable, and NotFound for a keystore that is not there.
+
+    Rows that are wrong (`Snapshot.bad_rows` names them) are left out, apart from keystores: a keystore is blocked by
+    its name whatever else is wrong with its row.
+    """
+
+    def keystores(self) -> list[KeystoreRow]:
+        """Every keystore."""
+        table = schema.keystores
+        query = select(*raw(table, "name", "prefix", "region", "blocked", "created_at")).order_by(table.c.id)
+        with self._reading() as connection:
+            found = connection.execute(query).all()
+        return [
+            KeystoreRow(
+                row.name,
+                UriPathPrefix(row.prefix if isinstance(row.prefix, str) else rows.shown(row.prefix)),
+                row.region if row.region is None or isinstance(row.region, str) else rows.shown(row.region),
+                not rows.is_false(row.blocked),
+                rows.moment(row.created_at) or NEVER,
+            )
+            for row in found
+            if isinstance(row.name, str)
+        ]
+
+    def credentials(self, keystore: str | None) -> list[CredentialRow]:
+        """The credentials of one keystore, or of all; retired ones too."""
+        table = schema.credentials
+        query = (
+            select(
+                *raw(table, "access_key_id", "keystore_id", "secret_ref", "created_at", "last_used_at", "retired_at"),
+                *raw(schema.keystores, "name"),
+            )
+            .join_from(table, schema.keystores)
+            .order_by(table.c.created_at, table.c.access_key_id)
+        )
+        return [
+            made for row in self._of(keystore, query, table.c.keystore_id) if (made := _credential(row)) is not None
+        ]
+
+    def keys(self, keystore: str | None) -> list[KeyRow]:
+        """The keys of one keystore, or of all; one row per generation."""
+        key, generation = schema.external_keys, schema.key_generations
+        query = (
+            select(
+                *raw(schema.keystores, "name"),
+                *raw(key, "external_key_id", "status", "takeover", "takeover_metadata"),
+                *raw(generation, *rows.GENERATION, "created_at"),
+            )
+            .join_from(schema.keystores, key)
+            .join(generation)
+            .order_by(generation.c.id)
+        )
+        return [made for row in self._of(keystore, query, key.c.keystore_id) if (made := _key(row)) is not None]
+
+    def _of(self, keystore: str | None, query: Select[Any], column: Column[Any]) -> Sequence[Row[Any]]:
+        with self._reading() as connection:
+            if keystore is not None:
+                query = query.where(column == keystore_id(connection, keystore))
+            return connection.execute(query).all()
+
+
+def _credential(row: Row[Any]) -> CredentialRow | None:
+    try:
+        identity, _, secret_ref = rows.credential(row)
+    except BadRow:
+        return None
+    return CredentialRow(
+        access_key_id=identity.value,
+        keystore=rows.plain(row.name),
+        secret_ref=secret_ref,
+        created_at=rows.moment(row.created_at) or NEVER,
+        last_used_at=rows.moment(row.last_used_at),
+        retired_at=None if row.retired_at is None else rows.moment(row.retired_at) or NEVER,
+    )
+
+
+def _key(row: Row[Any]) -> KeyRow | None:
+    try:
+        generation = rows.generation([getattr(row, name) for name in rows.GENERATION])
+        return KeyRow(
+            keystore=rows.plain(row.name),
+            external_key_id=rows.external_key_id(row).value,
+            status=rows.key_status(row),
+            generation_id=generation.id,
+            generation=generation.number,
+            hsm=generation.hsm,
+            label=generation.label,
+            cka_id=generation.cka_id,
+            takeover=rows.takeover(row),
+            encryptions_reserved=rows.count(row.encryptions_reserved),
+            created_at=rows.moment(row.created_at) or NEVER,
+            token_serial=generation.token_serial,
+            canary=generation.canary,
+            stopped=generation.stopped,
+        )
+    except BadRow:
+        return None
+
+
+def keystore_id(connection: Connection, name: str) -> int:
+    """A keystore's row. Raises NotFound."""
+    table = schema.keystores
+    found: int | None = connection.execute(select(table.c.id).where(table.c.name == name)).scalar_one_or_none()
+    if found is None:
+        names = [rows.plain(known) for known in connection.execute(select(*raw(table, "name"))).scalars()]
+        known = (
+            f"there are {', '.join(sorted(names))}"
+            if names
+            else "there is none: make one with `holdfast keystore create`"
+        )
+        raise NotFound(f"there is no keystore {name!r}; {known}")
+    return found

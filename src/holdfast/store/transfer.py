@@ -1,0 +1,185 @@
+"""The whole catalog as one document, to move it between SQLite and PostgreSQL. It holds no secrets."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import func, insert, select, update
+
+from holdfast.secrets.files import SecretFiles
+from holdfast.store import schema
+from holdfast.store.database import THIS_VERSION, Database
+from holdfast.store.errors import InUse, Refused
+from holdfast.store.use import live_proxies
+from holdfast.store.view import View
+
+_FORMAT = "holdfast-catalog-1"
+
+
+class ExportedCredential(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A row of `credentials`."""
+
+    access_key_id: str
+    secret_ref: str
+    created_at: datetime
+    last_used_at: datetime | None
+    retired_at: datetime | None
+
+
+class ExportedGeneration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A row of `key_generations`."""
+
+    number: int
+    hsm: str
+    label: str
+    cka_id: bytes | None
+    encryptions_reserved: int
+    created_at: datetime
+    canary: bytes | None
+    stopped_at: datetime | None
+    stopped_reason: str | None
+    token_serial: str | None
+
+
+class ExportedKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A row of `external_keys`."""
+
+    external_key_id: str
+    status: str
+    takeover: bool
+    takeover_metadata: bytes | None
+    created_at: datetime
+    generations: list[ExportedGeneration]
+
+
+class ExportedKeystore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A row of `keystores`, and everything that belongs to it."""
+
+    name: str
+    prefix: str
+    region: str | None
+    blocked: bool
+    created_at: datetime
+    credentials: list[ExportedCredential]
+    keys: list[ExportedKey]
+
+
+class Export(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A catalog as of one version. `running`: proxies that were seen within the last minute."""
+
+    format: str
+    version: int
+    exported_at: datetime
+    running: int
+    keystores: list[ExportedKeystore]
+
+    def to_json(self) -> bytes:
+        """Indented JSON; octets are Base64."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+    @classmethod
+    def parse(cls, document: bytes) -> "Export":
+        """Raises Refused."""
+        try:
+            export = msgspec.json.decode(document, type=cls)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise Refused(f"this is not what `holdfast catalog export` writes: {error}") from None
+        if export.format != _FORMAT:
+            raise Refused(f"the export has the format {export.format!r}, and this Holdfast reads {_FORMAT!r}")
+        return export
+
+
+class Transfer(Database):
+    """Writes a catalog out and reads it in. They raise CatalogError and then have changed nothing."""
+
+    _secrets: SecretFiles
+
+    def export(self) -> Export:
+        """Everything but secrets and the list of proxies, as of one moment. Raises Refused if a row is wrong."""
+        with self._reading() as connection:
+            view = View()
+            view.refresh(connection, self._secrets.read)
+            _refuse_bad_rows(view)
+            rows = {
+                table.name: connection.execute(select(table)).mappings().all()
+                for table in (schema.keystores, schema.credentials, schema.external_keys, schema.key_generations)
+            }
+            running = connection.execute(select(func.count()).select_from(schema.proxies)).scalar_one()
+            running = live_proxies(connection, self._now()) if running else 0
+        generations = _grouped(rows["key_generations"], "key_id", ExportedGeneration)
+        keys: dict[int, list[ExportedKey]] = {}
+        for row in rows["external_keys"]:
+            key = _made(ExportedKey, row, generations=generations.get(row["id"], []))
+            keys.setdefault(row["keystore_id"], []).append(key)
+        credentials = _grouped(rows["credentials"], "keystore_id", ExportedCredential)
+        return Export(
+            format=_FORMAT,
+            version=view.version,
+            exported_at=self._now(),
+            running=running,
+            keystores=[
+                _made(
+                    ExportedKeystore,
+                    row,
+                    credentials=credentials.get(row["id"], []),
+                    keys=keys.get(row["id"], []),
+                )
+                for row in rows["keystores"]
+            ],
+        )
+
+    def import_(self, export: Export) -> int:
+        """Fill an empty catalog; its version, which is above the exported one. Raises InUse, Refused.
+
+        So a machine that has seen the catalog at the exported version takes this one for newer.
+        """
+        with self._changing() as connection:
+            if connection.execute(select(schema.keystores.c.id).limit(1)).first() is not None:
+                raise InUse("there are keystores in this catalog: an export is read into an empty one only")
+            version: int = connection.execute(select(schema.catalog.c.version)).scalar_one()
+            version = max(version, export.version + 1)
+            connection.execute(update(schema.catalog).values(version=version, removed=version))
+            for keystore in export.keystores:
+                keystore_id = connection.execute(
+                    insert(schema.keystores).values(**_values(keystore)).returning(schema.keystores.c.id)
+                ).scalar_one()
+                for credential in keystore.credentials:
+                    connection.execute(
+                        insert(schema.credentials).values(keystore_id=keystore_id, **_values(credential))
+                    )
+                for key in keystore.keys:
+                    key_id = connection.execute(
+                        insert(schema.external_keys)
+                        .values(keystore_id=keystore_id, **_values(key))
+                        .returning(schema.external_keys.c.id)
+                    ).scalar_one()
+                    for generation in key.generations:
+                        connection.execute(
+                            insert(schema.key_generations).values(key_id=key_id, **_values(generation))
+                        )
+            view = View()
+            view.refresh(connection, self._secrets.read)
+            _refuse_bad_rows(view)
+        return version
+
+
+def _refuse_bad_rows(view: View) -> None:
+    if view.bad_rows:
+        raise Refused(f"a row is wrong, so nothing was done: {view.bad_rows[0]}")
+
+
+def _made(kind: Any, row: Any, **more: object) -> Any:
+    return kind(**{name: row[name] for name in kind.__struct_fields__ if name not in more}, **more)
+
+
+def _grouped(rows: Any, column: str, kind: Any) -> dict[int, list[Any]]:
+    groups: dict[int, list[Any]] = {}
+    for row in rows:
+        groups.setdefault(row[column], []).append(_made(kind, row))
+    return groups
+
+
+def _values(part: msgspec.Struct) -> dict[str, Any]:
+    lists = ("credentials", "keys", "generations")
+    values = {name: getattr(part, name) for name in part.__struct_fields__ if name not in lists}
+    return values | {"changed": THIS_VERSION}
