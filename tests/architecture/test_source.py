@@ -77,7 +77,9 @@ def test_a_pure_layer_is_pure(layer: str, allowed: set[str]) -> None:
 
 def test_without_policies_nobody_pays_for_their_engine() -> None:
     """Neither a worker nor a command loads cedarpy until there is a policy file."""
-    loaded = _loaded_by(["holdfast.proxy.worker", "holdfast.proxy.supervisor", "holdfast.cli.keystore"])
+    loaded = _loaded_by(
+        ["holdfast.gateway.worker.worker", "holdfast.gateway.supervisor.supervisor", "holdfast.cli.keystore"]
+    )
     assert "holdfast.policy.policies" in loaded
     assert "cedarpy" not in loaded
 

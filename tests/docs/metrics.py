@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, fields
 
+from holdfast.gateway.observe.messages import HsmReport, KeyCount, Report, ThreadReport
+from holdfast.gateway.observe.metrics import Fleet, FleetCollector
+from holdfast.gateway.observe.tally import Tally
 from holdfast.hsm.port import HsmGauges
 from holdfast.protocols.xks.event import Event
-from holdfast.proxy.messages import HsmReport, KeyCount, Report, ThreadReport
-from holdfast.proxy.metrics import Fleet, FleetCollector
-from holdfast.proxy.tally import Tally
 
 _SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 

@@ -8,9 +8,9 @@ import msgspec
 from tests.docs.metrics import families
 from tests.docs.pages import ROOT, code_words, rows
 
+from holdfast.gateway.observe import event_log
 from holdfast.hsm.port import HsmGauges
 from holdfast.protocols.xks.event import Event
-from holdfast.proxy import event_log
 from holdfast.xks.errors import ErrorName
 
 _METRICS = ROOT / "docs/reference/metrics.md"

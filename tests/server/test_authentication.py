@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.proxy.wire import Client
+from tests.gateway.wire import Client
 from tests.server.client import trusting
 from tests.server.proxy_server import ACCESS_KEY_ID, CREDENTIAL, SECRET_ACCESS_KEY, ProxyServer
 

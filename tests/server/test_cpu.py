@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast.proxy.start import cpu_of
-from holdfast.proxy.worker import bind_to_cpu
+from holdfast.gateway.worker.start import cpu_of
+from holdfast.gateway.worker.worker import bind_to_cpu
 
 if TYPE_CHECKING:
     from tests.server.conftest import Serve

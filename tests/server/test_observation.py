@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.proxy.wire import Client
+from tests.gateway.wire import Client
 from tests.server.client import METADATA, trusting
 from tests.server.proxy_server import ACCESS_KEY_ID, SECRET_ACCESS_KEY, ProxyServer
 from tests.server.token import PIN

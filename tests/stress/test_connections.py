@@ -12,7 +12,7 @@ from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.proxy.wire import Client
+from tests.gateway.wire import Client
 from tests.server.client import trusting
 from tests.server.proxy_server import ProxyServer
 from tests.stress.conftest import encrypts, shim_of

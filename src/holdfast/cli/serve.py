@@ -5,8 +5,8 @@ import typer
 from holdfast.admin.doctor.files import exposed_secrets
 from holdfast.cli.options import ConfigOption, configuration_path
 from holdfast.config.load import load
-from holdfast.proxy.notify import say
-from holdfast.proxy.supervisor import serve as run
+from holdfast.gateway.observe.notify import say
+from holdfast.gateway.supervisor.supervisor import serve as run
 
 app = typer.Typer()
 

@@ -1,0 +1,383 @@
+"""/metrics for Prometheus: what the workers report, added up by the supervisor.
+
+A worker's counters travel with its reports; those of a worker that has gone stay in the sums. So no request
+pays for Prometheus, and no file outlives a worker.
+"""
+
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from holdfast._version import __version__
+from holdfast.config.model import Configuration
+from holdfast.gateway.observe.messages import HsmReport, Report, StoppedKeys
+from holdfast.gateway.observe.tally import EDGES, STAGES, Row, merge
+from holdfast.xks.types import HealthStatus
+
+
+@dataclass(slots=True)
+class Fleet:
+    """What is known of all workers. The supervisor writes it, a scrape reads it: under `lock`."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    reports: dict[int, Report] = field(default_factory=dict)
+    retired: dict[tuple[str, str, str], Row] = field(default_factory=dict)
+    retired_lines_lost: int = 0
+    retired_counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    retired_messages_lost: int = 0
+    retired_left_out: int = 0
+    retired_thread_failures: Counter[str] = field(default_factory=Counter)
+    workers_ready: int = 0
+    workers_wanted: int = 0
+    replaced: int = 0
+    supervisor_failures: int = 0
+    messages_lost: int = 0
+    policy_digest: str = ""
+    reloads: dict[str, int] = field(default_factory=lambda: {"applied": 0, "refused": 0})
+    certificate_expires: float | None = None
+    encryption_limits: dict[str, int] = field(default_factory=dict)
+    orphaned: dict[str, StoppedKeys] = field(default_factory=dict)
+    """Stops of workers that have gone and may not have written them to the catalog."""
+
+    def note(self, number: int, report: Report) -> tuple[list[str], dict[str, StoppedKeys]]:
+        """Take a worker's report; the alarms that no other worker has reported, and the keys to stop everywhere."""
+        with self.lock:
+            known = self._alarms()
+            stopped = self.unrecorded()
+            self.reports[number] = report
+            for hsm in report.hsms:
+                for key in (*hsm.stopped, *hsm.recorded):
+                    self.orphaned.get(hsm.name, {}).pop(key, None)
+            fresh = [alarm for alarm in self._alarms() if alarm not in known]
+            return fresh, {
+                hsm.name: new
+                for hsm in report.hsms
+                if (new := {k: why for k, why in hsm.stopped.items() if k not in stopped.get(hsm.name, {})})
+            }
+
+    def unrecorded(self) -> dict[str, StoppedKeys]:
+        """The keys that workers have stopped and that the catalog may not know of yet, by HSM."""
+        return _by_hsm([*self._hsm_reports("stopped"), *self.orphaned.items()])
+
+    def stopped(self) -> dict[str, StoppedKeys]:
+        """The keys that do not encrypt any more, by HSM."""
+        return _by_hsm([*self._hsm_reports("stopped"), *self._hsm_reports("recorded"), *self.orphaned.items()])
+
+    def untrusted(self) -> dict[str, StoppedKeys]:
+        """The keys that are refused because they did not prove themselves, by HSM."""
+        return _by_hsm(self._hsm_reports("untrusted"))
+
+    def _hsm_reports(self, kind: str) -> list[tuple[str, StoppedKeys]]:
+        return [(hsm.name, getattr(hsm, kind)) for report in self.reports.values() for hsm in report.hsms]
+
+    def _alarms(self) -> dict[str, None]:
+        """Every sentence that is true of some worker now, in order."""
+        stops = [
+            f"ALARM: no worker encrypts with the key {key.label!r} in the HSM {name} any more: {reason}"
+            for name, keys in self.stopped().items()
+            for key, reason in keys.items()
+        ]
+        reported = [alarm for report in self.reports.values() for hsm in report.hsms for alarm in hsm.alarms]
+        return dict.fromkeys([*stops, *reported])
+
+    def note_limits(self, configuration: Configuration) -> None:
+        """Show the limits and the policies of this configuration."""
+        self.policy_digest = "" if configuration.authorization is None else configuration.authorization.digest
+        limits = configuration.encryption_limits
+        named = {"warn": limits.warn, "alarm": limits.alarm, "stop": limits.stop}
+        self.encryption_limits = {name: count for name, count in named.items() if count is not None}
+
+    def retire(self, number: int) -> None:
+        """Keep the counts of a worker that has gone, forget its gauges."""
+        with self.lock:
+            report = self.reports.pop(number, None)
+            if report is not None:
+                self._keep_stops(report)
+                merge(self.retired, report.rows)
+                self.retired_lines_lost += report.event_lines_lost
+                self.retired_counts.update(report.counts)
+                self.retired_messages_lost += report.messages_lost
+                self.retired_left_out += report.refusals_left_out
+                self.retired_thread_failures.update({thread.name: thread.failures for thread in report.threads})
+
+    def _keep_stops(self, report: Report) -> None:
+        others = self.stopped()
+        for hsm in report.hsms:
+            for key, reason in hsm.stopped.items():
+                if key not in others.get(hsm.name, {}):
+                    self.orphaned.setdefault(hsm.name, {})[key] = reason
+
+
+def _by_hsm(parts: Iterable[tuple[str, StoppedKeys]]) -> dict[str, StoppedKeys]:
+    sums: dict[str, StoppedKeys] = {}
+    for name, keys in parts:
+        sums.setdefault(name, {}).update(keys)
+    return sums
+
+
+class FleetCollector(Collector):
+    """Makes Prometheus's metrics of a Fleet. `now` is seconds since 1970."""
+
+    def __init__(self, fleet: Fleet, *, now: Callable[[], float]) -> None:
+        self._fleet = fleet
+        self._now = now
+
+    def collect(self) -> Iterable[Metric]:
+        """Every metric, as of the last reports."""
+        fleet = self._fleet
+        with fleet.lock:
+            reports = list(fleet.reports.values())
+            rows: dict[tuple[str, str, str], Row] = {}
+            merge(rows, list(fleet.retired.values()))
+            for report in reports:
+                merge(rows, report.rows)
+            return [
+                *_requests(rows.values()),
+                *_hsms([hsm for report in reports for hsm in report.hsms], fleet),
+                *_keys(reports, fleet),
+                *self._process(reports),
+            ]
+
+    def _process(self, reports: list[Report]) -> Iterator[Metric]:
+        fleet = self._fleet
+        yield _gauge("holdfast_connections", "Open connections.", sum(r.connections for r in reports))
+        yield _gauge(
+            "holdfast_connections_authenticated",
+            "Connections that have signed a request.",
+            sum(r.authenticated for r in reports),
+        )
+        yield _gauge(
+            "holdfast_connection_places",
+            "Connections to the main port that all workers together have room for.",
+            sum(r.places for r in reports),
+        )
+        yield _gauge(
+            "holdfast_handshakes_pending", "TLS handshakes that are not finished.", sum(r.handshakes for r in reports)
+        )
+        yield from _counts(reports, fleet.retired_counts)
+        yield _gauge("holdfast_requests_in_flight", "Requests being answered.", sum(r.in_flight for r in reports))
+        yield _gauge(
+            "holdfast_catalog_age_seconds",
+            "Time since the catalog last confirmed what the most outdated worker serves.",
+            max((r.catalog_age for r in reports), default=0.0),
+        )
+        yield _gauge("holdfast_workers_ready", "Workers that answer requests.", fleet.workers_ready)
+        yield _gauge("holdfast_workers_wanted", "Workers that the configuration asks for.", fleet.workers_wanted)
+        lost = fleet.retired_lines_lost + sum(r.event_lines_lost for r in reports)
+        yield CounterMetricFamily(
+            "holdfast_event_lines_lost", "Event log lines that could not be written.", value=lost
+        )
+        yield CounterMetricFamily(
+            "holdfast_event_refusals_left_out",
+            "Refusals before authentication that were counted and have no event line.",
+            value=fleet.retired_left_out + sum(r.refusals_left_out for r in reports),
+        )
+        yield _gauge(
+            "holdfast_event_log_failing",
+            "Workers that cannot write their event log at present.",
+            sum(r.event_log_fails for r in reports),
+        )
+        yield CounterMetricFamily(
+            "holdfast_workers_replaced", "Workers that died or hung and were replaced.", value=fleet.replaced
+        )
+        yield CounterMetricFamily(
+            "holdfast_messages_lost",
+            "Messages that could not be written to standard error.",
+            value=fleet.messages_lost + fleet.retired_messages_lost + sum(r.messages_lost for r in reports),
+        )
+        yield CounterMetricFamily(
+            "holdfast_supervisor_failures",
+            "Steps of the supervisor that failed and were tried again.",
+            value=fleet.supervisor_failures,
+        )
+        yield from _threads(reports, fleet.retired_thread_failures)
+        reloads = CounterMetricFamily(
+            "holdfast_configuration_reloads", "Configurations loaded while running.", labels=["result"]
+        )
+        for result, count in fleet.reloads.items():
+            reloads.add_metric([result], count)
+        yield reloads
+        if fleet.certificate_expires is not None:
+            yield _gauge(
+                "holdfast_certificate_days_left",
+                "Days until the server certificate expires; negative: since it has.",
+                (fleet.certificate_expires - self._now()) / 86400,
+            )
+        policies = GaugeMetricFamily(
+            "holdfast_policies",
+            "1: policies are in force, with the start of their file's SHA-256; 0: there are none.",
+            labels=["sha256"],
+        )
+        policies.add_metric([fleet.policy_digest], bool(fleet.policy_digest))
+        yield policies
+        build = GaugeMetricFamily("holdfast_build_info", "The version that runs.", labels=["version"])
+        build.add_metric([__version__], 1)
+        yield build
+
+
+def page_of(fleet: Fleet, *, now: Callable[[], float]) -> Callable[[], bytes]:
+    """Makes the text of /metrics."""
+    registry = CollectorRegistry()
+    registry.register(FleetCollector(fleet, now=now))
+    return partial(generate_latest, registry)
+
+
+_COUNTERS = {
+    "handshakes_failed": ("TLS handshakes that failed, by reason.", "reason"),
+    "connections_refused": ("Connections that were refused when they were accepted, by reason.", "reason"),
+    "connections_ended": ("Connections that were ended to make room for others, by what they were.", "state"),
+}
+
+
+def _counts(reports: list[Report], retired: Mapping[tuple[str, str], int]) -> Iterator[Metric]:
+    totals = Counter(retired)
+    for report in reports:
+        totals.update(report.counts)
+    for name, (text, label) in _COUNTERS.items():
+        family = CounterMetricFamily(f"holdfast_{name}", text, labels=[label])
+        for (counted, value), count in totals.items():
+            if counted == name:
+                family.add_metric([value], count)
+        yield family
+
+
+def _threads(reports: list[Report], retired_failures: Mapping[str, int]) -> Iterator[Metric]:
+    failures = Counter(retired_failures)
+    unwell: Counter[str] = Counter()
+    for report in reports:
+        for thread in report.threads:
+            failures[thread.name] += thread.failures
+            unwell[thread.name] += not thread.well
+    down = GaugeMetricFamily(
+        "holdfast_threads_unwell", "Workers in which this thread has ended or keeps failing.", labels=["thread"]
+    )
+    restarts = CounterMetricFamily(
+        "holdfast_thread_failures", "Times that a thread failed and was restarted.", labels=["thread"]
+    )
+    for name, count in unwell.items():
+        down.add_metric([name], count)
+    for name, count in failures.items():
+        restarts.add_metric([name], count)
+    yield down
+    yield restarts
+
+
+def _requests(rows: Iterable[Row]) -> Iterator[Metric]:
+    labels = ["keystore", "operation"]
+    requests = CounterMetricFamily(
+        "holdfast_requests", "Requests by error name; empty: answered.", labels=[*labels, "error_name"]
+    )
+    bytes_in = CounterMetricFamily("holdfast_request_bytes", "Bytes of request bodies.", labels=labels)
+    bytes_out = CounterMetricFamily("holdfast_response_bytes", "Bytes of response bodies.", labels=labels)
+    latency = HistogramMetricFamily(
+        "holdfast_request_seconds",
+        "Time from a request's first byte to its answer, and its parts. KMS gives up at 0.25.",
+        labels=[*labels, "stage"],
+    )
+    sums: dict[tuple[str, str, str], Row] = {}
+    for row in rows:
+        requests.add_metric([row.keystore, row.operation, row.error_name], row.requests)
+        merge(sums, [Row(row.keystore, row.operation, "", row.buckets, row.seconds, 0, row.bytes_in, row.bytes_out)])
+    for row in sums.values():
+        where = [row.keystore, row.operation]
+        bytes_in.add_metric(where, row.bytes_in)
+        bytes_out.add_metric(where, row.bytes_out)
+        for stage, counts, seconds in zip(STAGES, row.buckets, row.seconds, strict=True):
+            cumulative = zip([*map(str, EDGES), "+Inf"], accumulate(counts), strict=True)
+            latency.add_metric([*where, stage], [(edge, float(count)) for edge, count in cumulative], seconds)
+    return iter((requests, bytes_in, bytes_out, latency))
+
+
+def _hsms(reports: list[HsmReport], fleet: Fleet) -> Iterator[Metric]:
+    workers = GaugeMetricFamily(
+        "holdfast_hsm_workers", "Workers by what their probe last found of the HSM.", labels=["hsm", "status"]
+    )
+    found: defaultdict[tuple[str, str], int] = defaultdict(int)
+    sums: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for report in reports:
+        for status in HealthStatus:
+            found[report.name, status] += status == report.status
+        for name, number in report.gauges.items():
+            sums[name, report.name] += number
+    for (hsm, value), count in found.items():
+        workers.add_metric([hsm, value], count)
+    yield workers
+    unsafe = GaugeMetricFamily(
+        "holdfast_hsm_unsafe_keys", "Keys that encrypt no more, because an IV was unsafe.", labels=["hsm"]
+    )
+    refused = GaugeMetricFamily(
+        "holdfast_hsm_untrusted_keys",
+        "Keys that are refused: not the registered ones, or they may leave the HSM.",
+        labels=["hsm"],
+    )
+    stopped, untrusted = fleet.stopped(), fleet.untrusted()
+    for name in {hsm for hsm, _ in found} | stopped.keys():
+        unsafe.add_metric([name], len(stopped.get(name, {})))
+        refused.add_metric([name], len(untrusted.get(name, {})))
+    yield unsafe
+    yield refused
+    gauges: dict[str, GaugeMetricFamily] = {}
+    for (name, hsm), number in sums.items():
+        family = gauges.get(name)
+        if family is None:
+            family = gauges[name] = GaugeMetricFamily(
+                f"holdfast_hsm_{name}", f"{name.replace('_', ' ').capitalize()}, over all workers.", labels=["hsm"]
+            )
+        family.add_metric([hsm], number)
+    yield from gauges.values()
+
+
+def _keys(reports: list[Report], fleet: Fleet) -> Iterator[Metric]:
+    encryptions = GaugeMetricFamily(
+        "holdfast_key_encryptions",
+        "Encryptions reserved under a key generation by every proxy; NIST SP 800-38D allows 2^32.",
+        labels=["keystore", "external_key_id", "generation"],
+    )
+    highest: dict[tuple[str, str, str], int] = {}
+    used: dict[str, float] = {}
+    for report in reports:
+        for key in report.encryptions or ():
+            where = (key.keystore, key.external_key_id, str(key.generation))
+            highest[where] = max(highest.get(where, 0), key.encryptions)
+        for access_key_id, at in report.credentials_used.items():
+            used[access_key_id] = max(used.get(access_key_id, 0.0), at)
+    for where, count in highest.items():
+        encryptions.add_metric(list(where), count)
+    yield encryptions
+    limits = GaugeMetricFamily(
+        "holdfast_key_encryption_limit", "Configured limits of encryptions per key generation.", labels=["limit"]
+    )
+    for name, count in fleet.encryption_limits.items():
+        limits.add_metric([name], count)
+    yield limits
+    last_use = GaugeMetricFamily(
+        "holdfast_credential_last_use_timestamp_seconds",
+        "When a credential last signed a request since the proxy started.",
+        labels=["access_key_id"],
+    )
+    for access_key_id, at in used.items():
+        last_use.add_metric([access_key_id], at)
+    yield last_use
+    unreadable = GaugeMetricFamily(
+        "holdfast_credentials_unreadable",
+        "Live credentials whose secret cannot be read on this host: what they sign is refused.",
+        labels=["keystore"],
+    )
+    worst: dict[str, int] = {}
+    for report in reports:
+        for keystore, count in report.credentials_unreadable.items():
+            worst[keystore] = max(worst.get(keystore, 0), count)
+    for keystore, count in worst.items():
+        unreadable.add_metric([keystore], count)
+    yield unreadable
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)

@@ -1,0 +1,1 @@
+"""The parent process: ports, workers, configuration, metrics."""

@@ -1,0 +1,235 @@
+"""What a worker is made of, apart from its event loop: HSMs, catalog, budget, event log."""
+
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from threading import Timer
+
+from holdfast.config.errors import ConfigurationError, Problem
+from holdfast.config.model import Configuration, Tls
+from holdfast.config.policies import parse_policies
+from holdfast.config.secrets import resolve
+from holdfast.gateway.http.tls import TlsUnusable, build_context
+from holdfast.gateway.observe.event_log import EventLog
+from holdfast.gateway.observe.log_sink import LogSink
+from holdfast.gateway.observe.messages import StoppedKeys
+from holdfast.gateway.observe.notify import say
+from holdfast.gateway.observe.tally import Tally
+from holdfast.gateway.worker.admission import Admission
+from holdfast.gateway.worker.key_records import KeyRecords
+from holdfast.hsm.faults import HsmFault, HsmUnavailable, ModuleFailed
+from holdfast.hsm.pkcs11 import ckr
+from holdfast.hsm.pkcs11.backend import Pkcs11Hsm
+from holdfast.keys.budget import EncryptionBudget
+from holdfast.protocols.xks.services import Services
+from holdfast.store.feed import CatalogFeed
+from holdfast.store.memory import MemoryFile
+from holdfast.store.store import Catalog
+from holdfast.threads import LivingThread
+
+_PATIENCE = 1.0
+"""Seconds for an HSM to start before the operator hears that it is waited for."""
+
+
+@dataclass(slots=True)
+class Parts:
+    """Built before the event loop runs, closed after it has ended. `tls`, `health_tls`: what new connections get."""
+
+    configuration: Configuration
+    hsms: Mapping[str, Pkcs11Hsm]
+    feed: CatalogFeed
+    budget: EncryptionBudget
+    services: Services
+    event_log: EventLog
+    admission: Admission
+    tls: ssl.SSLContext | None
+    health_tls: ssl.SSLContext | None
+    key_records: KeyRecords
+    tally: Tally = field(default_factory=Tally)
+    credentials_used: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def build(cls, configuration: Configuration, *, turn_file: int, worker: int, proven: bool) -> "Parts":
+        """Start everything that can be unfit to serve. `proven`: this configuration has been served.
+
+        Raises HsmFault, CatalogError, ConfigurationError, TlsUnusable, OSError; what was started is then stopped.
+        """
+        with contextlib.ExitStack() as undo:
+            tls, health_tls = _context(configuration.tls), _context(configuration.health_tls)
+            authorization = configuration.authorization
+            policies = None if authorization is None else parse_policies(authorization)
+            sink = _open_sink(configuration, turn_file)
+            catalog = Catalog.open(
+                configuration.catalog.url,
+                configuration.catalog.secrets,
+                reference_prefix=configuration.catalog.reference_prefix,
+                now=_utc_now,
+            )
+            key_records = KeyRecords(
+                catalog,
+                lambda: feed.snapshot,
+                stop=configuration.encryption_limits.stop,
+                on_notice=partial(say, "notice"),
+                on_warning=partial(say, "warning"),
+            )
+            hsms = {
+                name: Pkcs11Hsm(
+                    resolve(table),
+                    canaries=key_records.keeper(name),
+                    key_stopped=partial(key_records.key_stopped, name),
+                )
+                for name, table in configuration.hsms.items()
+            }
+            for hsm in hsms.values():
+                undo.callback(hsm.stop)
+            _start(hsms, proven=proven)
+            budget = EncryptionBudget(
+                catalog, configuration.encryption_limits, monotonic=time.monotonic, on_warning=partial(say, "warning")
+            )
+            feed = CatalogFeed(
+                catalog,
+                budget,
+                proxy_id=_proxy_id(configuration),
+                stale_limit=configuration.catalog.stale_limit,
+                state=MemoryFile(configuration.catalog.state),
+                monotonic=time.monotonic,
+                on_warning=partial(say, "warning"),
+                on_notice=partial(say, "notice"),
+            )
+            feed.start()
+            key_records.start(hsms)
+            undo.pop_all()
+        event_log = EventLog(
+            sink,
+            ckr_name=ckr.name,
+            worker=worker,
+            on_warning=partial(say, "warning"),
+            required=configuration.log.required,
+            policy_digest=None if authorization is None else authorization.digest,
+        )
+        event_log.start()
+        credentials_used: dict[str, float] = {}
+
+        def credential_used(access_key_id: str, at: datetime) -> None:
+            feed.used(access_key_id, at)
+            credentials_used[access_key_id] = at.timestamp()
+
+        services = Services(
+            snapshot=lambda: feed.snapshot,
+            hsms=hsms,
+            budget=budget,
+            credential_used=credential_used,
+            clock=time.monotonic,
+            now=_utc_now,
+            deadline=configuration.server.deadline,
+            policies=policies,
+            require_record=event_log.require if configuration.log.required else lambda: None,
+        )
+        admission = Admission(configuration.server.deadline, clock=time.monotonic)
+        return cls(
+            configuration,
+            hsms,
+            feed,
+            budget,
+            services,
+            event_log,
+            admission,
+            tls,
+            health_tls,
+            key_records,
+            credentials_used=credentials_used,
+        )
+
+    @property
+    def threads(self) -> tuple[LivingThread, ...]:
+        """Those without which the worker cannot serve for long."""
+        return *self.feed.threads, self.event_log.thread, self.key_records.thread
+
+    def refresh_tls(self) -> None:
+        """New connections get the certificate as it is on disk now; an unusable one is reported and ignored."""
+        try:
+            self.tls = _context(self.configuration.tls)
+            self.health_tls = _context(self.configuration.health_tls)
+        except TlsUnusable as error:
+            say("warning", f"the new TLS files are not used: {error}")
+
+    def stop_keys(self, stopped: Mapping[str, StoppedKeys]) -> None:
+        """Encrypt no more with keys that other workers have stopped."""
+        for name, keys in stopped.items():
+            for key, reason in keys.items():
+                if name in self.hsms:
+                    self.hsms[name].stop_key(key, reason)
+                    # The worker that saw it may be gone before it could write.
+                    self.key_records.key_stopped(name, key, reason)
+
+    def reload_keys(self) -> None:
+        """Let the HSMs see keys that were made after the start."""
+        for hsm in self.hsms.values():
+            hsm.reload_keys()
+
+    def close(self) -> None:
+        """Stop in the order in which requests use the parts."""
+        for hsm in self.hsms.values():
+            hsm.stop()
+        self.key_records.stop()
+        self.feed.stop()
+        self.event_log.close()
+
+
+def _open_sink(configuration: Configuration, turn_file: int) -> LogSink:
+    """Raises ConfigurationError."""
+    try:
+        return LogSink(configuration.log.events, turn_file=turn_file)
+    except OSError as error:
+        text = (
+            f"`events` in [log]: {configuration.log.events} cannot be opened to append to it: {error.strerror}; "
+            "its directory must exist, and the service's user must be able to write there"
+        )
+        raise ConfigurationError(str(configuration.path), (Problem(None, text),)) from None
+
+
+def _context(settings: Tls | None) -> ssl.SSLContext | None:
+    """Raises TlsUnusable."""
+    return None if settings is None else build_context(settings, now=_utc_now)
+
+
+def _start(hsms: Mapping[str, Pkcs11Hsm], *, proven: bool) -> None:
+    """Start the HSMs. Raises HsmFault if no HSM starts, or if the failure cannot clear by itself.
+
+    When a worker is replaced, a lost HSM must not stop the keys of the others. In a new configuration a token that is
+    not found is a mistake.
+    """
+    passing = (HsmUnavailable, ModuleFailed) if proven else (HsmUnavailable,)
+    lost: dict[str, HsmFault] = {}
+    for name, hsm in hsms.items():
+        waiting = Timer(
+            _PATIENCE, say, ("notice", f"waiting for the HSM {name}: its library, token or login takes long")
+        )
+        waiting.daemon = True
+        waiting.start()
+        try:
+            hsm.start()
+        except passing as fault:
+            lost[name] = fault
+            if len(lost) == len(hsms):
+                raise
+        finally:
+            waiting.cancel()
+    for name, reason in lost.items():
+        say("warning", f"the HSM {name} is lost, and its keys fail until it is back: {reason.message}")
+        hsms[name].start_when_back(reason)
+
+
+def _proxy_id(configuration: Configuration) -> str:
+    """One proxy of the fleet: all workers of this host and address count as one."""
+    listen = configuration.server.listen
+    return f"{socket.gethostname()}:{listen.port}"
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
