@@ -11,7 +11,7 @@ pytest=("${TEST_PYTHON:-.venv/bin/python}" -m pytest --numprocesses auto --maxpr
 if [[ ${1:-} == quick ]]; then
   shift
   exec "${pytest[@]}" -m "not server" \
-    tests/{admin,architecture,cli,config,docs,hsm,keys,gateway,policy,protocols,store,witness/check,xks} "$@"
+    tests/{architecture,cli,config,control,docs,doctor,hsm,keys,gateway,policy,protocols,setup,store,witness/check,xks} "$@"
 fi
 
 "${pytest[@]}" "$@"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.server.certificates import Authority
 
-from holdfast.admin.wire import trusting, trusting_any
+from holdfast.doctor.wire import trusting, trusting_any
 from holdfast.trust import client_context
 from holdfast.witness.check import wire
 from holdfast.witness.kms import proxy_client

@@ -13,10 +13,10 @@ import pytest
 from tests.cli.conftest import Run
 
 from holdfast._version import __version__
-from holdfast.admin import errors
 from holdfast.cli.exit_codes import MEANINGS, ExitCode, exit_code_of
 from holdfast.cli.output import say
 from holdfast.cli.tables import table
+from holdfast.control import errors
 
 HEAVY = ("sqlalchemy", "cffi", "cryptography", "rich", "alembic", "uvicorn", "cedarpy")
 

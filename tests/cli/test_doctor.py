@@ -80,7 +80,7 @@ def test_a_part_that_fails_is_a_finding_and_the_others_are_still_looked_at(
         yield ok("first", "files", "something")
         raise PermissionError(13, "Permission denied", "/var/lib/holdfast/secrets")
 
-    monkeypatch.setattr("holdfast.admin.doctor.examination.examine_certificate", unreadable)
+    monkeypatch.setattr("holdfast.doctor.examination.examine_certificate", unreadable)
     findings = run("doctor", "--json", "--config", catalog_only).json["findings"]
     (stopped,) = [finding for finding in findings if finding["code"] == "part-stopped"]
     assert stopped["what"].endswith("/var/lib/holdfast/secrets: Permission denied")

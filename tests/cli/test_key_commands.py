@@ -59,7 +59,7 @@ def hsm_operator(config: Path, work: str) -> None:
     script = f"""
 import sys
 from pathlib import Path
-from holdfast.admin.keys import hsm_settings
+from holdfast.control.keys import hsm_settings
 from holdfast.config.load import parse
 from holdfast.hsm.pkcs11.cryptoki import ffi
 from holdfast.hsm.pkcs11.inspect import Inspector

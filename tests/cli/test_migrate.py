@@ -9,19 +9,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tests.admin.test_aws_sample import ACCESS_KEY_ID, PIN, SECRET, settings
 from tests.cli.conftest import Run
 from tests.server.token import LIBRARY
+from tests.setup.test_aws_sample import ACCESS_KEY_ID, PIN, SECRET, settings
 from tests.shim.control import build, environment
 from tools.docs.shapes import SHAPES
 
-from holdfast.admin.catalogs import open_catalog
-from holdfast.admin.migration import selector_of
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.config.load import load
+from holdfast.control.catalogs import open_catalog
 from holdfast.hsm.pkcs11.inspect import TokenDescription
 from holdfast.hsm.settings import TokenSelector
 from holdfast.keys.model import Takeover
+from holdfast.setup.migration import selector_of
 
 _MAKE = """
 import sys

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.admin.issue import new_credential
+from holdfast.control.issue import new_credential
 from holdfast.store.store import Catalog
 from holdfast.xks.types import UriPathPrefix
 

@@ -9,8 +9,6 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from holdfast.admin.errors import Conflict, Invalid, NotFound
-from holdfast.admin.files import PUBLIC_MODE, create_file
 from holdfast.audit.checkpoint import SignedCheckpoint, open_checkpoint
 from holdfast.audit.faults import Finding, LogDamaged, Malformed
 from holdfast.audit.keys import VerifierKey
@@ -24,6 +22,8 @@ from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.options import JsonOption
 from holdfast.cli.tables import fields
 from holdfast.config.kinds import printable
+from holdfast.control.errors import Conflict, Invalid, NotFound
+from holdfast.control.files import PUBLIC_MODE, create_file
 from holdfast.store.log_directory import directory_reader
 
 app = typer.Typer(help="The audit log: verify it, prove what it says.", no_args_is_help=True)

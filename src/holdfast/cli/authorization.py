@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from holdfast.admin.errors import Invalid
-from holdfast.admin.replay import Change, replay
 from holdfast.cli import output
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.options import ConfigOption, JsonOption, read_configuration
 from holdfast.cli.tables import table
 from holdfast.config.kinds import printable
 from holdfast.config.policies import parse_policies, read_policies
+from holdfast.control.errors import Invalid
+from holdfast.doctor.replay import Change, replay
 from holdfast.policy.facts import Facts
 from holdfast.policy.policies import Decision
 

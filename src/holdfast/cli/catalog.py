@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from holdfast.admin.errors import Invalid
-from holdfast.admin.files import create_file
-from holdfast.admin.plans import Plan
 from holdfast.cli import output
 from holdfast.cli.confirm import confirm
 from holdfast.cli.options import ConfigOption, JsonOption, YesOption, installation
 from holdfast.cli.tables import fields
+from holdfast.control.errors import Invalid
+from holdfast.control.files import create_file
+from holdfast.control.plans import Plan
 from holdfast.store.errors import Unavailable
 from holdfast.store.memory import Memory, MemoryFile
 from holdfast.store.transfer import Export

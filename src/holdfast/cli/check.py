@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from holdfast.admin.errors import Invalid, Prerequisite
 from holdfast.cli import output
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.regions import aws_region
+from holdfast.control.errors import Invalid, Prerequisite
 from holdfast.witness.check.endpoint import Endpoint, ProxyConfiguration, UsageError
 from holdfast.witness.check.finding import Finding, Verdict
 from holdfast.witness.check.load.control import LoadRequest, refuse_strangers, run_load

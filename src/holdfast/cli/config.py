@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-from holdfast.admin.doctor.references import examine_configuration
-from holdfast.admin.errors import NotFound
 from holdfast.cli import output
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.findings import report_findings
@@ -17,6 +15,8 @@ from holdfast.cli.options import ConfigOption, JsonOption, configuration_path, r
 from holdfast.config.errors import ConfigurationError
 from holdfast.config.kinds import literal
 from holdfast.config.reference import TABLES, Absent, Key, Table
+from holdfast.control.errors import NotFound
+from holdfast.doctor.references import examine_configuration
 from holdfast.finding import Finding, error
 
 app = typer.Typer(help="The configuration file: check it, explain its keys.", no_args_is_help=True)

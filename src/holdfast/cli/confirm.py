@@ -2,10 +2,10 @@
 
 import sys
 
-from holdfast.admin.errors import Unconfirmed
-from holdfast.admin.plans import Plan
 from holdfast.cli.options import Installation
 from holdfast.cli.output import say
+from holdfast.control.errors import Unconfirmed
+from holdfast.control.plans import Plan
 
 
 def confirm(plan: Plan, *, yes: bool) -> None:

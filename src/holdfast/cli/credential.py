@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from holdfast.admin.files import create_file
-from holdfast.admin.issue import new_credential
-from holdfast.admin.lookup import find_credential
-from holdfast.admin.plans import Usage, moment, retire_plan
 from holdfast.cli import output
 from holdfast.cli.confirm import confirm
 from holdfast.cli.options import ConfigOption, Installation, JsonOption, YesOption, installation
 from holdfast.cli.tables import table
+from holdfast.control.files import create_file
+from holdfast.control.issue import new_credential
+from holdfast.control.lookup import find_credential
+from holdfast.control.plans import Usage, moment, retire_plan
 from holdfast.store.reads import CredentialRow
 from holdfast.xks.types import AccessKeyId
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from holdfast.admin.errors import NotFound, Prerequisite
 from holdfast.cli import output
 from holdfast.cli.tables import table
+from holdfast.control.errors import NotFound, Prerequisite
 
 app = typer.Typer()
 

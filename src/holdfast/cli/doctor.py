@@ -2,10 +2,10 @@
 
 import typer
 
-from holdfast.admin.doctor.examination import examine
 from holdfast.cli import output
 from holdfast.cli.findings import report_findings
 from holdfast.cli.options import ConfigOption, JsonOption, read_configuration
+from holdfast.doctor.examination import examine
 
 app = typer.Typer()
 

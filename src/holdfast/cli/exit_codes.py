@@ -5,9 +5,9 @@ from enum import IntEnum
 from typer import Abort
 from typer.exceptions import TyperException
 
-from holdfast.admin import errors
 from holdfast.audit.faults import AuditFault
 from holdfast.config.errors import ConfigurationError
+from holdfast.control import errors
 from holdfast.hsm.faults import HsmFault, LoginRefused
 from holdfast.secrets.errors import ReferenceRefused, SecretError
 from holdfast.store import errors as catalog

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 from msgspec import to_builtins
 
-from holdfast.admin.errors import NotFound
 from holdfast.cli import output
 from holdfast.cli.options import JsonOption  # noqa: TC001 (typer reads it at run time)
+from holdfast.control.errors import NotFound
 from holdfast.witness.explain import Match, exceptions_text, explain
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)

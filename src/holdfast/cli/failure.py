@@ -6,9 +6,9 @@ import traceback
 import typer
 from typer.exceptions import TyperException
 
-from holdfast.admin.errors import AdminError
 from holdfast.cli.exit_codes import ExitCode, exit_code_of
 from holdfast.cli.output import error, say
+from holdfast.control.errors import AdminError
 from holdfast.store.errors import Unavailable
 
 _DEFECT_HINT = "This is a defect of Holdfast. Please report it with the lines above; they contain no secrets."

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from holdfast.admin.catalogs import create_catalog
-from holdfast.admin.setup import Setup, Wanted
 from holdfast.cli import output
 from holdfast.cli.options import ConfigOption, JsonOption, read_configuration
+from holdfast.control.catalogs import create_catalog
+from holdfast.setup.init import Setup, Wanted
 from holdfast.store.changes import require_keystore_name
 from holdfast.xks.types import ExternalKeyId, UriPathPrefix
 

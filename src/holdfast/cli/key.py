@@ -4,10 +4,14 @@ from typing import Annotated, Any
 
 import typer
 
-from holdfast.admin.errors import Invalid
-from holdfast.admin.keys import NewKey, bind, create_key, find_binding, hsm_settings, register_key
-from holdfast.admin.lookup import find_key, find_keystore
-from holdfast.admin.plans import (
+from holdfast.cli import output
+from holdfast.cli.confirm import confirm, say_not_confirmed
+from holdfast.cli.options import ConfigOption, Installation, JsonOption, YesOption, installation
+from holdfast.cli.tables import fields, table
+from holdfast.control.errors import Invalid
+from holdfast.control.keys import NewKey, bind, create_key, find_binding, hsm_settings, register_key
+from holdfast.control.lookup import find_key, find_keystore
+from holdfast.control.plans import (
     Usage,
     disable_plan,
     enable_plan,
@@ -16,10 +20,6 @@ from holdfast.admin.plans import (
     share_plan,
     unregister_plan,
 )
-from holdfast.cli import output
-from holdfast.cli.confirm import confirm, say_not_confirmed
-from holdfast.cli.options import ConfigOption, Installation, JsonOption, YesOption, installation
-from holdfast.cli.tables import fields, table
 from holdfast.keys.model import Takeover
 from holdfast.store.reads import KeyRow
 from holdfast.xks.types import ExternalKeyId, KeyStatus

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from holdfast.admin.files import create_file
-from holdfast.admin.kms_connection import PLACEHOLDER, connection_of, credential_path, require_endpoint
-from holdfast.admin.lookup import find_keystore
-from holdfast.admin.plans import Usage, block_plan, change_keystore_plan, delete_keystore_plan, unblock_plan
 from holdfast.cli import output
 from holdfast.cli.confirm import confirm, say_not_confirmed
 from holdfast.cli.options import ConfigOption, Installation, JsonOption, YesOption, installation
 from holdfast.cli.tables import fields, table
+from holdfast.control.files import create_file
+from holdfast.control.kms_connection import PLACEHOLDER, connection_of, credential_path, require_endpoint
+from holdfast.control.lookup import find_keystore
+from holdfast.control.plans import Usage, block_plan, change_keystore_plan, delete_keystore_plan, unblock_plan
 from holdfast.store.changes import require_keystore_name, require_region
 from holdfast.store.errors import CatalogError, Unavailable
 from holdfast.store.memory import MemoryFile

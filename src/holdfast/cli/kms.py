@@ -14,9 +14,9 @@ from typing import Annotated
 
 import typer
 
-from holdfast.admin.errors import Invalid, Prerequisite
 from holdfast.cli.output import say, utc_now, warning
 from holdfast.cli.regions import aws_region
+from holdfast.control.errors import Invalid, Prerequisite
 from holdfast.witness.kms.settings import Address, Settings, VpcEndpointService
 
 app = typer.Typer()

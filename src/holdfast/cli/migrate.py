@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from holdfast.admin.aws_sample import read_settings
-from holdfast.admin.migration import Migration, look_at_hsm
 from holdfast.cli import output
 from holdfast.cli.confirm import confirm
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.options import JsonOption, YesOption
+from holdfast.setup.aws_sample import read_settings
+from holdfast.setup.migration import Migration, look_at_hsm
 
 app = typer.Typer(help="Take over the setup of another XKS proxy.", no_args_is_help=True)
 

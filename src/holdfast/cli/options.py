@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
-from holdfast.admin.catalogs import create_catalog, open_catalog
-from holdfast.admin.errors import Invalid
 from holdfast.cli.output import say, utc_now
 from holdfast.config.load import parse
 from holdfast.config.model import Configuration
 from holdfast.config.text import read_text
+from holdfast.control.catalogs import create_catalog, open_catalog
+from holdfast.control.errors import Invalid
 from holdfast.store.errors import NoVersion
 from holdfast.store.store import Catalog
 

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from holdfast.admin.kms_connection import connection_of, credential_in_use, local_endpoint
-from holdfast.admin.prove import prove as run
-from holdfast.admin.prove import wait_until_ready
 from holdfast.cli import output
 from holdfast.cli.options import ConfigOption, JsonOption, installation
+from holdfast.control.kms_connection import connection_of, credential_in_use, local_endpoint
+from holdfast.doctor.prove import prove as run
+from holdfast.doctor.prove import wait_until_ready
 from holdfast.xks.types import ExternalKeyId
 
 app = typer.Typer()

@@ -2,9 +2,9 @@
 
 import typer
 
-from holdfast.admin.doctor.files import exposed_secrets
 from holdfast.cli.options import ConfigOption, configuration_path
 from holdfast.config.load import load
+from holdfast.doctor.files import exposed_secrets
 from holdfast.gateway.observe.notify import say
 from holdfast.gateway.supervisor.supervisor import serve as run
 

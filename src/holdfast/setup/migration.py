@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePath
 
-from holdfast.admin.aws_sample import SampleKeyStore, SampleSettings
-from holdfast.admin.catalogs import create_catalog, open_catalog
-from holdfast.admin.errors import Conflict, HsmRefused, Invalid
-from holdfast.admin.files import PUBLIC_MODE, create_file, private_directory, replace_file
-from holdfast.admin.keys import NewKey, Proof, examine_found, register_proven, take_proof
-from holdfast.admin.plans import Plan
-from holdfast.admin.toml_text import toml_string
 from holdfast.config.load import load, parse
 from holdfast.config.model import Configuration
+from holdfast.control.catalogs import create_catalog, open_catalog
+from holdfast.control.errors import Conflict, HsmRefused, Invalid
+from holdfast.control.files import PUBLIC_MODE, create_file, private_directory, replace_file
+from holdfast.control.keys import NewKey, Proof, examine_found, register_proven, take_proof
+from holdfast.control.plans import Plan
 from holdfast.finding import Finding, Severity
 from holdfast.hsm.pkcs11.inspect import Inspector, TokenDescription
 from holdfast.hsm.pkcs11.profile import PROFILES
 from holdfast.hsm.settings import HsmSettings, TokenSelector
 from holdfast.keys.model import Takeover
+from holdfast.setup.aws_sample import SampleKeyStore, SampleSettings
+from holdfast.setup.toml_text import toml_string
 from holdfast.store.store import Catalog
 from holdfast.xks.secret import Secret
 from holdfast.xks.types import AccessKeyId, ExternalKeyId, SecretAccessKey, UriPathPrefix

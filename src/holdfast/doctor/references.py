@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-from holdfast.admin.doctor.certificate import examine_certificate
-from holdfast.admin.doctor.files import examine_files
-from holdfast.admin.doctor.policies import examine_policies
 from holdfast.config.model import Configuration, HsmTable
 from holdfast.config.safe_path import distrust_library
+from holdfast.doctor.certificate import examine_certificate
+from holdfast.doctor.files import examine_files
+from holdfast.doctor.policies import examine_policies
 from holdfast.finding import Finding, error, note, ok
 from holdfast.secrets.errors import SecretMissing
 from holdfast.secrets.reference import Source

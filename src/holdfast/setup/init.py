@@ -12,17 +12,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from holdfast.admin.catalogs import create_catalog, open_catalog
-from holdfast.admin.files import PUBLIC_MODE, create_file, private_directory
-from holdfast.admin.issue import new_credential
-from holdfast.admin.keys import CKA_ID_BYTES, NewKey, register_proven, take_proof
-from holdfast.admin.kms_connection import KmsConnection, connection_of, credential_path, local_endpoint, refresh_files
-from holdfast.admin.local_tls import LocalTls, ensure_local_tls
-from holdfast.admin.lookup import find_keystore
-from holdfast.admin.softhsm import HEALTH_KEY, TOKEN_LABEL, SoftHsm, find_library
-from holdfast.admin.toml_text import toml_string
 from holdfast.config.load import load
+from holdfast.control.catalogs import create_catalog, open_catalog
+from holdfast.control.files import PUBLIC_MODE, create_file, private_directory
+from holdfast.control.issue import new_credential
+from holdfast.control.keys import CKA_ID_BYTES, NewKey, register_proven, take_proof
+from holdfast.control.kms_connection import (
+    KmsConnection,
+    connection_of,
+    credential_path,
+    local_endpoint,
+    refresh_files,
+)
+from holdfast.control.lookup import find_keystore
 from holdfast.hsm.pkcs11.inspect import Inspector
+from holdfast.setup.local_tls import LocalTls, ensure_local_tls
+from holdfast.setup.softhsm import HEALTH_KEY, TOKEN_LABEL, SoftHsm, find_library
+from holdfast.setup.toml_text import toml_string
 from holdfast.store.store import Catalog
 from holdfast.xks.types import ExternalKeyId, UriPathPrefix
 

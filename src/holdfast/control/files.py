@@ -5,7 +5,7 @@ import secrets
 from pathlib import Path
 
 from holdfast import durable
-from holdfast.admin.errors import Conflict
+from holdfast.control.errors import Conflict
 
 SECRET_MODE = 0o600
 """Of a file that holds a secret: only its owner reads and writes it."""

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.admin.aws_sample import read_settings
-from holdfast.admin.errors import Invalid
+from holdfast.control.errors import Invalid
 from holdfast.hsm.settings import IvMode
+from holdfast.setup.aws_sample import read_settings
 
 SECRET = "MarkedSecretAccessKeyOfTheSampleProxy0123456789"
 PIN = "marked-pin-8317"

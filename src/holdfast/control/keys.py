@@ -5,10 +5,10 @@ import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from holdfast.admin.errors import Conflict, HsmRefused, NotFound
-from holdfast.admin.lookup import find_key, find_keystore
 from holdfast.config.model import Configuration
 from holdfast.config.secrets import resolve
+from holdfast.control.errors import Conflict, HsmRefused, NotFound
+from holdfast.control.lookup import find_key, find_keystore
 from holdfast.finding import Finding, Severity, worst
 from holdfast.hsm.pkcs11.inspect import FoundKey, Inspector
 from holdfast.hsm.settings import HsmSettings

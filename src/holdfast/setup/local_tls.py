@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from holdfast.admin.files import PUBLIC_MODE, replace_file
+from holdfast.control.files import PUBLIC_MODE, replace_file
 
 LIFETIME = timedelta(days=397)
 """The longest that public certificate authorities sign for; browsers and curl accept it."""

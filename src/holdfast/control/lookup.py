@@ -1,6 +1,6 @@
 """Finds a keystore, credential or key by its name, or says which ones there are."""
 
-from holdfast.admin.errors import NotFound
+from holdfast.control.errors import NotFound
 from holdfast.store.reads import CredentialRow, KeyRow, KeystoreRow
 from holdfast.store.store import Catalog
 

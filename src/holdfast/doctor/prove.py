@@ -7,9 +7,9 @@ from datetime import datetime
 from pathlib import Path
 from time import monotonic, sleep
 
-from holdfast.admin.errors import AdminError, Invalid, Prerequisite
-from holdfast.admin.kms_connection import KmsConnection
-from holdfast.admin.wire import Answer, Wire, trusting
+from holdfast.control.errors import AdminError, Invalid, Prerequisite
+from holdfast.control.kms_connection import KmsConnection
+from holdfast.doctor.wire import Answer, Wire, trusting
 from holdfast.xks.errors import ErrorName
 from holdfast.xks.messages import (
     DecryptRequest,

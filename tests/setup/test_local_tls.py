@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from tests.server.certificates import Authority
 
 from holdfast import trust
-from holdfast.admin.local_tls import LIFETIME, LocalTls, ensure_local_tls
+from holdfast.setup.local_tls import LIFETIME, LocalTls, ensure_local_tls
 
 NOW = datetime.now(UTC)
 

@@ -12,8 +12,8 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from holdfast.admin.errors import AdminError, Invalid, Prerequisite
-from holdfast.admin.kms_connection import TRIAL_REGION, KmsConnection
+from holdfast.control.errors import AdminError, Invalid, Prerequisite
+from holdfast.control.kms_connection import TRIAL_REGION, KmsConnection
 from holdfast.trust import client_context
 from holdfast.xks.errors import XksError
 from holdfast.xks.messages import ErrorResponse

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.admin import files
-from holdfast.admin.errors import Conflict
+from holdfast.control import files
+from holdfast.control.errors import Conflict
 
 
 def mode(path: Path) -> int:

@@ -4,15 +4,15 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime
 
-from holdfast.admin.catalogs import open_catalog
-from holdfast.admin.doctor.certificate import examine_certificate
-from holdfast.admin.doctor.clock import examine_clock
-from holdfast.admin.doctor.files import examine_files
-from holdfast.admin.doctor.hsm import examine_hsm
-from holdfast.admin.doctor.policies import examine_policies, examine_policy_names
-from holdfast.admin.doctor.references import examine_hsm_files
-from holdfast.admin.doctor.running import RunningProxy
 from holdfast.config.model import Configuration
+from holdfast.control.catalogs import open_catalog
+from holdfast.doctor.certificate import examine_certificate
+from holdfast.doctor.clock import examine_clock
+from holdfast.doctor.files import examine_files
+from holdfast.doctor.hsm import examine_hsm
+from holdfast.doctor.policies import examine_policies, examine_policy_names
+from holdfast.doctor.references import examine_hsm_files
+from holdfast.doctor.running import RunningProxy
 from holdfast.finding import Finding, Severity, error, note, ok, warning
 from holdfast.store.errors import CatalogError
 from holdfast.store.memory import MemoryFile

@@ -16,18 +16,18 @@ from cryptography.x509.oid import NameOID
 from tests.policy.samples import CONFIGURATION, PERMIT
 from tests.protocols.xks.proxy import keystore_of
 
-from holdfast.admin.doctor.certificate import examine_certificate
-from holdfast.admin.doctor.clock import examine_clock, kernel_clock
-from holdfast.admin.doctor.files import examine_files
-from holdfast.admin.doctor.policies import examine_policies, examine_policy_names
-from holdfast.admin.local_tls import LIFETIME, LocalTls, ensure_local_tls
 from holdfast.config.load import parse
 from holdfast.config.model import Configuration, Tls
+from holdfast.doctor.certificate import examine_certificate
+from holdfast.doctor.clock import examine_clock, kernel_clock
+from holdfast.doctor.files import examine_files
+from holdfast.doctor.policies import examine_policies, examine_policy_names
 from holdfast.finding import Finding, Severity, worst
 from holdfast.hsm.pkcs11.inspect import FoundKey
 from holdfast.hsm.port import KeyAttributes
 from holdfast.keys.fitness import examine_key, examine_matches
 from holdfast.keys.model import Snapshot
+from holdfast.setup.local_tls import LIFETIME, LocalTls, ensure_local_tls
 
 NOW = datetime.now(UTC)
 CONFINED = {"CKA_TOKEN": True, "CKA_SENSITIVE": True, "CKA_EXTRACTABLE": False, "CKA_NEVER_EXTRACTABLE": True}
@@ -253,9 +253,9 @@ def test_a_group_of_the_services_own_may_read_what_root_owns(
     for name in ("pin", "server.key"):
         os.chown(folder_of(state) / name, 0, SERVICE)
         (folder_of(state) / name).chmod(0o640)
-    monkeypatch.setattr("holdfast.admin.doctor.files.is_private_group", lambda gid, _: gid == SERVICE)
+    monkeypatch.setattr("holdfast.doctor.files.is_private_group", lambda gid, _: gid == SERVICE)
     assert told(examine_files(state)) == {}
-    monkeypatch.setattr("holdfast.admin.doctor.files.is_private_group", lambda *_: False)
+    monkeypatch.setattr("holdfast.doctor.files.is_private_group", lambda *_: False)
     assert [finding.code for finding in examine_files(state)] == ["file-too-open"] * 2
 
 
@@ -293,7 +293,7 @@ def test_a_full_disk_is_an_error_that_names_what_still_stops_keys(
     try:
         (directory / "filler").write_bytes(bytes(60_000))
         (directory / "filler").chmod(0o600)
-        monkeypatch.setattr("holdfast.admin.doctor.files._LITTLE", 0)
+        monkeypatch.setattr("holdfast.doctor.files._LITTLE", 0)
         (finding,) = examine_files(state)
     finally:
         subprocess.run(["umount", directory], check=True)
@@ -303,7 +303,7 @@ def test_a_full_disk_is_an_error_that_names_what_still_stops_keys(
 
 
 def test_little_space_is_a_warning(state: Configuration, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.admin.doctor.files._LITTLE", 2**60)
+    monkeypatch.setattr("holdfast.doctor.files._LITTLE", 2**60)
     assert told(examine_files(state)) == {"disk-nearly-full": Severity.WARNING}
 
 

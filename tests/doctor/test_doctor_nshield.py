@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 import pytest
-from tests.admin.conftest import Findings, Install, doctor, named
+from tests.doctor.conftest import Findings, Install, doctor, named
 from tests.server.conftest import Serve
 from tests.server.proxy_server import HSM, KEYSTORE, ProxyServer
 from tests.server.token import LIBRARY, softhsm_environment

@@ -8,12 +8,12 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from holdfast.admin.errors import AdminError, NotFound
-from holdfast.admin.kms_connection import KmsConnection, connection_of, credential_in_use, local_endpoint
-from holdfast.admin.wire import Wire, trusting_any
 from holdfast.config.errors import ConfigurationError
 from holdfast.config.model import Configuration, Tls
 from holdfast.config.policies import parse_policies, read_policies
+from holdfast.control.errors import AdminError, NotFound
+from holdfast.control.kms_connection import KmsConnection, connection_of, credential_in_use, local_endpoint
+from holdfast.doctor.wire import Wire, trusting_any
 from holdfast.finding import Finding, error, note, ok, warning
 from holdfast.policy.facts import Facts
 from holdfast.store.reads import KeyRow

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.admin import softhsm
-from holdfast.admin.catalogs import open_catalog
-from holdfast.admin.errors import Invalid, Prerequisite
-from holdfast.admin.keys import hsm_settings
-from holdfast.admin.kms_connection import public_endpoint
-from holdfast.admin.setup import Setup, Wanted
 from holdfast.config.load import load
+from holdfast.control.catalogs import open_catalog
+from holdfast.control.errors import Invalid, Prerequisite
+from holdfast.control.keys import hsm_settings
+from holdfast.control.kms_connection import public_endpoint
 from holdfast.hsm.pkcs11.initialise import initialise_token
 from holdfast.hsm.pkcs11.inspect import FoundKey, Inspector
+from holdfast.setup import softhsm
+from holdfast.setup.init import Setup, Wanted
 from holdfast.xks.types import ExternalKeyId, UriPathPrefix
 
 WANTED = Wanted("demo", UriPathPrefix("/demo"), ExternalKeyId("demo-key"), 8443)

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from holdfast.admin.errors import Invalid, NotFound
-from holdfast.admin.files import replace_file
-from holdfast.admin.lookup import find_keystore
 from holdfast.config.model import Configuration
+from holdfast.control.errors import Invalid, NotFound
+from holdfast.control.files import replace_file
+from holdfast.control.lookup import find_keystore
 from holdfast.store.store import Catalog
 from holdfast.xks.sigv4 import SERVICE
 from holdfast.xks.types import AccessKeyId, ExternalKeyId, Operation, SecretAccessKey, UriPathPrefix

@@ -1,6 +1,6 @@
 """Values as TOML writes them."""
 
-from holdfast.admin.errors import Invalid
+from holdfast.control.errors import Invalid
 
 
 def toml_string(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast.admin.errors import Invalid
+from holdfast.control.errors import Invalid
 from holdfast.hsm.settings import IvMode
 from holdfast.xks.aad import MAX_CIPHERTEXT_METADATA, is_foreign_metadata
 from holdfast.xks.encoding import decode_base64

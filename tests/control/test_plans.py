@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from holdfast.admin.plans import Usage, block_plan, moment, retire_plan
+from holdfast.control.plans import Usage, block_plan, moment, retire_plan
 from holdfast.store.reads import CredentialRow, KeystoreRow
 from holdfast.xks.types import UriPathPrefix
 

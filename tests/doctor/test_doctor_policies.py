@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
-from tests.admin.conftest import Install, doctor, named
+from tests.doctor.conftest import Install, doctor, named
 
 from holdfast.cli.exit_codes import ExitCode
 

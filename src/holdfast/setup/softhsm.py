@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from holdfast.admin.errors import Invalid, Prerequisite
-from holdfast.admin.files import PUBLIC_MODE, create_file, private_directory, replace_file
-from holdfast.admin.issue import new_pin
+from holdfast.control.errors import Invalid, Prerequisite
+from holdfast.control.files import PUBLIC_MODE, create_file, private_directory, replace_file
+from holdfast.control.issue import new_pin
 from holdfast.hsm.pkcs11.initialise import initialise_token
 from holdfast.hsm.settings import HsmSettings, TokenSelector
 from holdfast.xks.secret import Secret

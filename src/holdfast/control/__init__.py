@@ -1,0 +1,1 @@
+"""What changes an installation: keys, credentials, keystores, plans."""
