@@ -68,7 +68,11 @@ _USED: Final = {
     "C_Encrypt": "CK_ULONG, CK_BYTE *, CK_ULONG, CK_BYTE *, CK_ULONG *",
     "C_DecryptInit": "CK_ULONG, CK_MECHANISM *, CK_ULONG",
     "C_Decrypt": "CK_ULONG, CK_BYTE *, CK_ULONG, CK_BYTE *, CK_ULONG *",
+    "C_SignInit": "CK_ULONG, CK_MECHANISM *, CK_ULONG",
+    "C_Sign": "CK_ULONG, CK_BYTE *, CK_ULONG, CK_BYTE *, CK_ULONG *",
     "C_GenerateKey": "CK_ULONG, CK_MECHANISM *, CK_ATTRIBUTE *, CK_ULONG, CK_ULONG *",
+    "C_GenerateKeyPair": "CK_ULONG, CK_MECHANISM *, CK_ATTRIBUTE *, CK_ULONG, CK_ATTRIBUTE *, CK_ULONG, CK_ULONG *,"
+    " CK_ULONG *",
     "C_GenerateRandom": "CK_ULONG, CK_BYTE *, CK_ULONG",
 }
 """The functions that Holdfast calls, with their parameters; the others only hold their place in the table."""

@@ -37,6 +37,7 @@ _ULONG_POINTER: Final = "CK_ULONG *"
 _ULONG_BYTES: Final = ffi.sizeof("CK_ULONG")
 _FIND_BATCH: Final = 64
 _LONGEST_ATTRIBUTE: Final = 4096
+_LONGEST_SIGNATURE: Final = 1024
 _ATTRIBUTE_ABSENT: Final = (Ckr.ATTRIBUTE_SENSITIVE, Ckr.ATTRIBUTE_TYPE_INVALID, Ckr.BUFFER_TOO_SMALL)
 """Normal answers for an attribute that an object does not have or does not show."""
 
@@ -286,6 +287,32 @@ class Cryptoki:
         with _attributes(template) as attributes:
             _check("C_GenerateKey", self.C_GenerateKey(session, parameters, attributes, len(template), handle))
         return int(handle[0])
+
+    def generate_key_pair(
+        self,
+        session: int,
+        mechanism: int,
+        *,
+        public: Mapping[int, bytes | bool | int],
+        private: Mapping[int, bytes | bool | int],
+    ) -> tuple[int, int]:
+        """C_GenerateKeyPair: the handles of the public and of the private key."""
+        handles = ffi.new("CK_ULONG[2]")
+        parameters = ffi.new("CK_MECHANISM *", {"mechanism": mechanism})
+        with _attributes(public) as one, _attributes(private) as other:
+            value = self.C_GenerateKeyPair(
+                session, parameters, one, len(public), other, len(private), handles, handles + 1
+            )
+            _check("C_GenerateKeyPair", value)
+        return int(handles[0]), int(handles[1])
+
+    def sign(self, session: int, mechanism: int, key: int, data: bytes) -> bytes:
+        """C_SignInit and C_Sign."""
+        _check("C_SignInit", self.C_SignInit(session, ffi.new("CK_MECHANISM *", {"mechanism": mechanism}), key))
+        signature = ffi.new("CK_BYTE[]", _LONGEST_SIGNATURE)
+        length = ffi.new(_ULONG_POINTER, _LONGEST_SIGNATURE)
+        _check("C_Sign", self.C_Sign(session, ffi.from_buffer("CK_BYTE[]", data), len(data), signature, length))
+        return bytes(ffi.buffer(signature, length[0]))
 
     def destroy_object(self, session: int, handle: int) -> None:
         """C_DestroyObject."""

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
+from hashlib import sha256
 from os import urandom
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -13,6 +15,8 @@ from holdfast.hsm.pkcs11 import ckr
 from holdfast.hsm.pkcs11.canary import CANARY_AAD, CANARY_TEXT, canary_opens
 from holdfast.hsm.pkcs11.constants import (
     CKA_CLASS,
+    CKA_EC_PARAMS,
+    CKA_EC_POINT,
     CKA_EXTRACTABLE,
     CKA_ID,
     CKA_KEY_TYPE,
@@ -21,11 +25,17 @@ from holdfast.hsm.pkcs11.constants import (
     CKA_SENSITIVE,
     CKA_TOKEN,
     CKA_VALUE_LEN,
+    CKA_VERIFY,
     CKF_DECRYPT,
     CKF_ENCRYPT,
     CKK_AES,
+    CKK_EC,
     CKM_AES_KEY_GEN,
+    CKM_EC_KEY_PAIR_GEN,
+    CKM_ECDSA,
     CKM_NAMES,
+    CKO_PRIVATE_KEY,
+    CKO_PUBLIC_KEY,
     CKO_SECRET_KEY,
     USAGES,
 )
@@ -72,6 +82,15 @@ class FoundKey:
     id: bytes
     attributes: KeyAttributes
     handle: int = field(default=0, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A private key on P-256 of the token. `public` is the DER of its SubjectPublicKeyInfo."""
+
+    label: str
+    public: bytes
+    handle: int = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +312,81 @@ class Inspector:
         found = read_key(self._cryptoki, self._open(), handle)
         return found.decrypts and found.is_aes_256 and canary_opens(self._channel, handle, canary, self._profile)
 
+    # ---- keys that sign
+
+    def generate_p256(self, label: str, key_id: bytes) -> SigningKey:
+        """A new key pair on P-256 of the token: it signs only, and never leaves it. Raises KeyAmbiguous.
+
+        Its class and type keep it apart from every key that encrypts (docs/decisions: a key has one purpose).
+        """
+        session = self._open()
+        if self._of_class(CKO_PRIVATE_KEY, label):
+            raise faults.KeyAmbiguous(f"the token has a private key with the label {label!r} already: choose another")
+        both: dict[int, bytes | bool | int] = {CKA_TOKEN: True, CKA_LABEL: label.encode(), CKA_ID: key_id}
+        others = {attribute: False for word, attribute in USAGES.items() if word in _PRIVATE_USAGES}
+        private: dict[int, bytes | bool | int] = {
+            **both,
+            CKA_PRIVATE: self._profile.private_keys and self._asked_login,
+            CKA_SENSITIVE: True,
+            CKA_EXTRACTABLE: False,
+            **others,
+            USAGES["SIGN"]: True,
+        }
+        public: dict[int, bytes | bool | int] = {
+            **both,
+            CKA_PRIVATE: False,
+            CKA_EC_PARAMS: _P256_PARAMETERS,
+            CKA_VERIFY: True,
+        }
+        _, handle = _translated(
+            lambda: self._cryptoki.generate_key_pair(session, CKM_EC_KEY_PAIR_GEN, public=public, private=private)
+        )
+        return SigningKey(label, self._public_of(label, handle), handle)
+
+    def find_p256(self, label: str) -> SigningKey:
+        """The private key with this label. Raises KeyNotFound, KeyAmbiguous, KeyUsageRefused, KeyUntrusted."""
+        handles = self._of_class(CKO_PRIVATE_KEY, label)
+        if not handles:
+            raise faults.KeyNotFound(f"the token has no private key with the label {label!r}")
+        if len(handles) > 1:
+            raise faults.KeyAmbiguous(f"the token has {len(handles)} private keys with the label {label!r}")
+        (handle,) = handles
+        session = self._open()
+        if _translated(lambda: self._cryptoki.boolean(session, handle, USAGES["SIGN"])) is False:
+            raise faults.KeyUsageRefused(f"the private key {label!r} may not sign (CKA_SIGN is false)")
+        if _translated(lambda: self._cryptoki.boolean(session, handle, CKA_EXTRACTABLE)):
+            raise faults.KeyUntrusted(
+                f"the private key {label!r} is extractable: what it signs could have been signed outside the HSM"
+            )
+        return SigningKey(label, self._public_of(label, handle), handle)
+
+    def sign_p256(self, key: SigningKey, message: bytes) -> bytes:
+        """R and s side by side, 64 bytes: ECDSA over the message's SHA-256."""
+        session = self._open()
+        digest = sha256(message).digest()
+        return _translated(lambda: self._cryptoki.sign(session, CKM_ECDSA, key.handle, digest))
+
+    def _of_class(self, kind: int, label: str) -> list[int]:
+        session = self._open()
+        template: dict[int, bytes | bool | int] = {
+            CKA_CLASS: kind,
+            CKA_KEY_TYPE: CKK_EC,
+            CKA_TOKEN: True,
+            CKA_LABEL: label.encode(),
+        }
+        return _translated(lambda: self._cryptoki.find_objects(session, template, limit=_MOST_KEYS))
+
+    def _public_of(self, label: str, private: int) -> bytes:
+        """From the public key, or, where the module shows it there, from the private one."""
+        session = self._open()
+        for handle in (*self._of_class(CKO_PUBLIC_KEY, label), private):
+            raw = _translated(partial(self._cryptoki.attribute, session, handle, CKA_EC_POINT))
+            # PKCS#11, section on CKK_EC: the point is an OCTET STRING in DER. Some modules give it bare.
+            point = (raw or b"").removeprefix(_OCTET_STRING_65)
+            if len(point) == _POINT_BYTES:
+                return _P256_SUBJECT_PUBLIC_KEY_INFO + point
+        raise faults.KeyUsageRefused(f"the token shows no public key on P-256 with the label {label!r}")
+
     # ---- probes
 
     def round_trip(self, locator: KeyLocator, *, plaintext_bytes: int = 4300, aad_bytes: int = 8192) -> None:
@@ -347,6 +441,11 @@ class Inspector:
 
 _MOST_KEYS: Final = 10_000
 _AES_256: Final = 32
+_PRIVATE_USAGES: Final = frozenset({"DECRYPT", "SIGN", "UNWRAP", "DERIVE"})
+_P256_PARAMETERS: Final = bytes.fromhex("06082a8648ce3d030107")
+_P256_SUBJECT_PUBLIC_KEY_INFO: Final = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
+_OCTET_STRING_65: Final = b"\x04\x41"
+_POINT_BYTES: Final = 65
 
 
 def _translated(call: Callable[[], T]) -> T:
