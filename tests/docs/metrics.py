@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from holdfast.gateway.observe.messages import HsmReport, KeyCount, Report, ThreadReport
+from holdfast.gateway.observe.messages import HsmReport, KeyCount, Report, SealerReport, ThreadReport
 from holdfast.gateway.observe.metrics import Fleet, FleetCollector
 from holdfast.gateway.observe.tally import Tally
 from holdfast.hsm.port import HsmGauges
@@ -61,6 +61,7 @@ def _fleet() -> Fleet:
     fleet = Fleet()
     fleet.reports[0] = report
     fleet.certificate_expires = 1.0
+    fleet.sealer = SealerReport(at=1.0)
     fleet.policy_digest = "0" * 16
     fleet.encryption_limits.update(warn=1)
     return fleet

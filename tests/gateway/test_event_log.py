@@ -8,11 +8,12 @@ import os
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from holdfast.gateway.observe import event_log
+from holdfast.gateway.observe import audit_spool, event_log
+from holdfast.gateway.observe.audit_spool import AuditSpool
 from holdfast.gateway.observe.event_log import CAPACITY, REFUSALS_AT_ONCE, EventLog, Record, ascii_only, decision
 from holdfast.gateway.observe.log_sink import LogSink, NotWritten
 from holdfast.hsm.pkcs11 import ckr
@@ -23,7 +24,11 @@ from holdfast.xks.messages import RequestMetadata
 from holdfast.xks.types import Operation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from holdfast.gateway.observe.event_log import Sink
+    from holdfast.store.spool import SpoolWriter
 
 AUDIT = Record(0, Event(access_key_id="A" * 20), "")
 REFUSAL = Record(0, Event(status=401, error=ErrorName.AUTHENTICATION_FAILED), "192.0.2.1")
@@ -188,7 +193,7 @@ def test_lines_wait_for_a_sink_that_takes_nothing_and_are_written_in_their_order
 def test_a_write_that_does_not_return_counts_as_a_failure_while_it_lasts() -> None:
     now = 0.0
     sink = _Blocked()
-    log = EventLog(sink, ckr_name=ckr.name, worker=1, on_warning=print, monotonic=lambda: now)
+    log = EventLog(sink, ckr_name=ckr.name, worker=1, on_warning=print, required=True, monotonic=lambda: now)
     log.start()
     log.append(AUDIT)
     assert sink.entered.wait(5)
@@ -375,3 +380,132 @@ class _Blocked:
 
     def reopen(self) -> None:
         """Nothing to open."""
+
+
+# ---- the audit log's copy
+
+
+class _Spool:
+    """A SpoolWriter whose disk can be full, and that says what it was given."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.lines: list[bytes] = []
+        self.skipped = 0
+        self.closed = False
+
+    def write(self, lines: list[bytes]) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.lines += lines
+
+    def skip(self, count: int) -> None:
+        self.skipped += count
+
+    def due_in(self) -> float | None:
+        return None
+
+    def rotate(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def spooling(sink: Sink, spool: _Spool, *, fail_closed: bool = False, required: bool = False) -> EventLog:
+    copy = AuditSpool(cast("SpoolWriter", spool), on_warning=print)
+    log = EventLog(
+        sink,
+        ckr_name=ckr.name,
+        worker=1,
+        on_warning=print,
+        spool=copy,
+        fail_closed=fail_closed,
+        required=required,
+    )
+    log.start()
+    return log
+
+
+def test_the_audit_log_gets_the_lines_of_the_audit_record_and_no_others(tmp_path: Path) -> None:
+    spool = _Spool()
+    log = spooling(sink_of(tmp_path / "log"), spool)
+    for record in (AUDIT, REFUSAL, AUDIT):
+        log.append(record)
+    log.close()
+    lines = (tmp_path / "log").read_bytes().splitlines(keepends=True)
+    assert spool.lines == [line for line in lines if b"accessKeyId" in line]
+    assert (len(spool.lines), spool.skipped, spool.closed) == (2, 0, True)
+
+
+def test_a_full_event_log_takes_nothing_from_the_audit_log_and_repeats_nothing_there() -> None:
+    spool = _Spool()
+    log = spooling(_Full(), spool)
+    for _ in range(3):
+        log.append(AUDIT)
+    log.close()
+    assert (log.lost, len(spool.lines), spool.skipped) == (3, 3, 0)
+
+
+def test_a_full_audit_log_takes_nothing_from_the_event_log_and_gets_its_lines_later(tmp_path: Path) -> None:
+    spool = _Spool()
+    spool.full = True
+    log = spooling(sink_of(tmp_path / "log"), spool)
+
+    async def several() -> None:
+        log.append(AUDIT)
+        await _until(lambda: log.audit_trouble() is not None)
+        assert (log.trouble(), log.obstacle()) == (None, None)
+        spool.full = False
+        await _until(lambda: log.audit_trouble() is None)
+
+    asyncio.run(several())
+    log.close()
+    assert (len(spool.lines), spool.skipped) == (1, 0)
+    assert len((tmp_path / "log").read_bytes().splitlines()) == 1
+
+
+def test_what_never_could_be_spooled_is_counted() -> None:
+    spool = _Spool()
+    spool.full = True
+    copy = AuditSpool(cast("SpoolWriter", spool), on_warning=print)
+    assert not copy.write([b"1"])
+    copy.keep([b"1"] * (audit_spool.CAPACITY - 1))
+    copy.keep([b"2"] * 3)
+    assert spool.skipped == 2
+    copy.close()
+    assert (spool.skipped, spool.closed) == (audit_spool.CAPACITY + 2, True)
+
+
+@pytest.mark.parametrize("sink_fails", [False, True])
+def test_fail_closed_withholds_the_answer_whose_record_the_audit_log_cannot_take(
+    tmp_path: Path,
+    sink_fails: bool,  # noqa: FBT001 (a parameter of the test)
+) -> None:
+    """Whether the event log can be written does not matter to it."""
+    spool = _Spool()
+    log = spooling(_Full() if sink_fails else sink_of(tmp_path / "log"), spool, fail_closed=True)
+
+    async def ask() -> list[bool]:
+        first = await log.recorded(AUDIT, within=5)
+        spool.full = True
+        second = await log.recorded(AUDIT, within=5)
+        await _until(lambda: log.obstacle() is not None)
+        with pytest.raises(RecordUnavailable, match="audit log"):
+            log.require()
+        spool.full = False
+        await _until(lambda: log.obstacle() is None)
+        return [first, second, await log.recorded(AUDIT, within=5)]
+
+    assert asyncio.run(ask()) == [True, False, True]
+    log.close()
+    assert len(spool.lines) == 2
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    """What the log's thread does shows nothing that could be awaited."""
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise TimeoutError

@@ -40,6 +40,7 @@ HSM = "main"
 KEYSTORE = "test"
 PREFIX = "/test"
 REGION = "us-east-2"
+AUDIT_LOG = "holdfast.test/node-1"
 ACCESS_KEY_ID = AccessKeyId.parse("HOLDFASTTESTACCESSKEY")
 SECRET_ACCESS_KEY = SecretAccessKey.parse("HoldfastTestSecretAccessKeyThatIsPublic/0123456789+=")
 CREDENTIAL = Credential(ACCESS_KEY_ID, SECRET_ACCESS_KEY, REGION)
@@ -59,6 +60,7 @@ class ProxyServer:
     """Context manager. `personality` None: SoftHSM itself; else the shim (`library` from tests.shim.control.build).
 
     `server` and `hsm` add to or replace keys of `[server]` and `[hsm.main]`; `policies` is the text of a policy file.
+    `audit`: there is an audit log in `audit_directory`, with these further keys of `[audit]`.
     With `tls` False the port speaks plain HTTP. With `wait` False nothing waits for /ready; with `autostart` False
     the test calls `start`.
     """
@@ -79,6 +81,7 @@ class ProxyServer:
         server: dict[str, Any] | None = None,
         hsm: dict[str, Any] | None = None,
         log: dict[str, Any] | None = None,
+        audit: dict[str, Any] | None = None,
         policies: str | None = None,
         wait: bool = True,
         autostart: bool = True,
@@ -104,6 +107,9 @@ class ProxyServer:
         self.settings["server"] |= server or {}
         self.settings["hsm"][HSM] |= hsm or {}
         self.settings["log"] |= log or {}
+        self.audit_directory = directory / "audit"
+        if audit is not None:
+            self.settings["audit"] = {"directory": "audit", "name": AUDIT_LOG, "interval_s": 0.2, **audit}
         self.policies_file = directory / "policies.cedar"
         if policies is not None:
             self.settings["authorization"] = {"policies": self.policies_file.name}

@@ -16,6 +16,9 @@ LIBRARY = Path("/usr/lib/softhsm/libsofthsm2.so")
 TOKEN = "holdfast"
 PIN = "1234"
 HEALTH_KEY = "holdfast-health"
+AUDIT_KEY = "holdfast-audit"
+P256 = bytes.fromhex("06082a8648ce3d030107")
+"""DER of the curve's object identifier, for CKA_EC_PARAMS."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def write_configuration(directory: Path) -> None:
 
 
 def make_token(directory: Path, keys: tuple[KeySpec, ...]) -> None:
-    """A token with the health key and `keys`."""
+    """A token with the health key, `keys`, and the key that signs the audit log."""
     write_configuration(directory)
     environment = softhsm_environment(directory)
     os.environ.update(environment)
@@ -77,6 +80,19 @@ def make_token(directory: Path, keys: tuple[KeySpec, ...]) -> None:
                 **dict.fromkeys((c.CKA_SIGN, c.CKA_VERIFY, c.CKA_WRAP, c.CKA_UNWRAP), False),
             },
         )
+    module.generate_key_pair(
+        session,
+        c.CKM_EC_KEY_PAIR_GEN,
+        public={c.CKA_LABEL: AUDIT_KEY.encode(), c.CKA_TOKEN: True, c.CKA_EC_PARAMS: P256, c.CKA_VERIFY: True},
+        private={
+            c.CKA_LABEL: AUDIT_KEY.encode(),
+            c.CKA_TOKEN: True,
+            c.CKA_PRIVATE: True,
+            c.CKA_SENSITIVE: True,
+            c.CKA_EXTRACTABLE: False,
+            c.CKA_SIGN: True,
+        },
+    )
     module.finalize()
 
 

@@ -1,4 +1,4 @@
-"""`holdfast audit`: verify an audit log, and prove single records of it, from its files alone."""
+"""`holdfast audit`: verify an audit log, and prove single records of it, from its files alone; the key that signs."""
 
 import re
 from collections.abc import Iterable
@@ -19,14 +19,17 @@ from holdfast.audit.search import SignedLog
 from holdfast.audit.verify import Verified, verify_log
 from holdfast.cli import output
 from holdfast.cli.exit_codes import ExitCode
-from holdfast.cli.options import JsonOption
+from holdfast.cli.options import ConfigOption, JsonOption, read_configuration
 from holdfast.cli.tables import fields
 from holdfast.config.kinds import printable
+from holdfast.control.audit_key import create_audit_key, verifier_key
 from holdfast.control.errors import Conflict, Invalid, NotFound
 from holdfast.control.files import PUBLIC_MODE, create_file
 from holdfast.store.log_directory import directory_reader
 
 app = typer.Typer(help="The audit log: verify it, prove what it says.", no_args_is_help=True)
+key_app = typer.Typer(help="The key that signs this node's audit log.", no_args_is_help=True)
+app.add_typer(key_app, name="key")
 
 _PLACE = re.compile(r"entry:(?P<index>[0-9]{1,18})(?::(?P<line>[0-9]{1,9}))?")
 
@@ -160,6 +163,32 @@ def check_proof(
     output.json(shown["record"] if exhibit.event is None else shown["event"])
     if exhibit.event is not None:
         output.say(f"It is event {exhibit.event_index} of the segment of {msgspec.to_builtins(record)['time']}.")
+
+
+@key_app.callback()
+def audit_key() -> None:
+    """The key that signs this node's audit log."""
+
+
+@key_app.command("create")
+def create_key(*, config: ConfigOption = None) -> None:
+    """Make the key that [audit] names, in its HSM, and print its verifier key.
+
+    It is a pair on P-256 that only signs and never leaves the HSM.
+    """
+    configuration = read_configuration(config)
+    key = create_audit_key(configuration)
+    output.say("The key is made. Give this verifier key to your auditors, by a way that they trust:")
+    output.data(str(key))
+
+
+@key_app.command("show")
+def show_key(*, config: ConfigOption = None) -> None:
+    """Print the verifier key of this node's audit log.
+
+    Auditors verify the log with it. It is public, and must come to them by a way that they trust.
+    """
+    output.data(str(verifier_key(read_configuration(config))))
 
 
 def _keys(texts: Iterable[str]) -> list[VerifierKey]:

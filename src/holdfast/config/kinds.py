@@ -13,6 +13,8 @@ from holdfast.hsm.settings import TokenSelector
 from holdfast.secrets.errors import ReferenceRefused
 from holdfast.secrets.reference import SecretReference, Source
 
+_LOG_NAME = re.compile(r"[A-Za-z0-9._~/-]{1,128}")
+
 
 class Refused(Exception):
     """The value is not of its kind. `text` continues the sentence "`key` in [table] ..."."""
@@ -92,6 +94,20 @@ class Text:
         if not value or "\x00" in value:
             raise Refused("must not be empty" if not value else "must not hold a NUL")
         return value
+
+
+@dataclass(frozen=True, slots=True)
+class LogName:
+    """The name of an audit log: it stands in signed notes, which allow no space and no plus sign."""
+
+    words: ClassVar[str] = "string"
+
+    def parse(self, value: Any, folder: Path) -> str:
+        """The string itself."""
+        name = Text().parse(value, folder)
+        if not _LOG_NAME.fullmatch(name):
+            raise Refused(f"must have 1 to 128 of A-Z a-z 0-9 . _ ~ / -, not {_shown(value)}")
+        return name
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import difflib
 import itertools
 import re
 import tomllib
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from holdfast.config.errors import ConfigurationError, Problem
 from holdfast.config.kinds import Refused, printable
 from holdfast.config.model import (
     Address,
+    Audit,
     Authorization,
     CatalogSettings,
     Configuration,
@@ -83,7 +85,9 @@ class _Reader:
                 "`require_policies` in [server] is true, and there is no table [authorization]",
             )
         log = self._table(reference.LOG, ("log",))
+        audit = self._optional_table(reference.AUDIT)
         hsms = self._hsm_tables()
+        self._check_audit(audit, hsms)
         self._check_listeners(server)
         health_tls = self._listener_tls(reference.HEALTH_TLS, server)
         metrics_tls = self._listener_tls(reference.METRICS_TLS, server)
@@ -103,6 +107,7 @@ class _Reader:
             hsms={name: _hsm(name, hsm) for name, hsm in hsms.items()},
             health_tls=None if health_tls is None else Tls(**health_tls),
             metrics_tls=None if metrics_tls is None else Tls(**metrics_tls),
+            audit=None if audit is None else _audit(audit, hsms),
         )
 
     def check_files(self, configuration: Configuration) -> None:
@@ -240,6 +245,17 @@ class _Reader:
                     f"`{high}` in [encryption_limit] is {high_value}, below `{low}`, which is {low_value}",
                 )
 
+    def _check_audit(self, audit: dict[str, Any] | None, hsms: Collection[str]) -> None:
+        if audit is None or not hsms or "hsm" not in audit or audit.get("key_file") is not None:
+            return
+        if audit["hsm"] is None and len(hsms) > 1:
+            self._problem(("audit",), f"`hsm` in [audit] is missing: say which HSM signs, of {', '.join(hsms)}")
+        if audit["hsm"] is not None and audit["hsm"] not in hsms:
+            self._problem(
+                ("audit", "hsm"),
+                f"`hsm` in [audit] is {printable(audit['hsm'])!r}{_nearest(audit['hsm'], list(hsms), '{!r}')}",
+            )
+
     def _check_login(self, name: str, hsm: dict[str, Any]) -> None:
         if "login" not in hsm or "pin" not in hsm:
             return
@@ -286,6 +302,18 @@ def _catalog(values: dict[str, Any]) -> CatalogSettings:
         reference_prefix=values["reference_prefix"],
         state=values["state"] or beside.with_name(f"{beside.name}.seen"),
         stale_limit=values["stale_limit_s"],
+    )
+
+
+def _audit(values: dict[str, Any], hsms: Mapping[str, Any]) -> Audit:
+    return Audit(
+        values["directory"],
+        values["name"],
+        hsm=values["hsm"] or next(iter(hsms)),
+        key=values["key"],
+        key_file=values["key_file"],
+        fail_closed=values["fail_closed"],
+        interval=values["interval_s"],
     )
 
 

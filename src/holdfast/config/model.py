@@ -93,6 +93,23 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Audit:
+    """`[audit]`: this node's audit log, and the key that signs it. `interval` in seconds.
+
+    `name` is the log's own name. `hsm` names the HSM and `key` the CKA_LABEL in it, unless `key_file` has the key.
+    `fail_closed`: no record, no answer.
+    """
+
+    directory: Path
+    name: str
+    hsm: str
+    key: str
+    key_file: Path | None
+    fail_closed: bool
+    interval: float
+
+
+@dataclass(frozen=True, slots=True)
 class HsmTable:
     """One `[hsm.NAME]` table. `settings.pin` is None: `secrets.resolve` reads it, in the process that logs in."""
 
@@ -117,6 +134,12 @@ class Configuration:
     hsms: dict[str, HsmTable]
     health_tls: Tls | None = None
     metrics_tls: Tls | None = None
+    audit: Audit | None = None
+
+    @property
+    def needs_records(self) -> bool:
+        """Whether an answer waits for its record."""
+        return self.log.required or (self.audit is not None and self.audit.fail_closed)
 
 
 def differences(old: Configuration, new: Configuration) -> list[str]:

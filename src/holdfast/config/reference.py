@@ -214,6 +214,40 @@ LOG = Table(
     ),
 )
 
+AUDIT = Table(
+    "audit",
+    "This node's audit log, which `holdfast audit verify` proves. Without this table there is none.",
+    (
+        Key("directory", kinds.FilePath(), Absent.REQUIRED, "The log; every node has its own. It grows for ever."),
+        Key(
+            "name",
+            kinds.LogName(),
+            Absent.REQUIRED,
+            "The log's own name, in every signature, such as bank.example/holdfast/madrid-1. Never to be changed.",
+        ),
+        Key("hsm", kinds.Text(), Absent.NONE, "The HSM with the key that signs. Left out: the only one."),
+        Key(
+            "key",
+            kinds.Text(),
+            "holdfast-audit",
+            "CKA_LABEL of the key that signs, made by `holdfast audit key create`. It is used for nothing else.",
+        ),
+        Key(
+            "key_file",
+            kinds.FilePath(),
+            Absent.NONE,
+            "A PEM file with the key instead, for tests: whoever can read the file can forge the log.",
+        ),
+        Key(
+            "fail_closed",
+            kinds.Flag(),
+            False,
+            "Whether an answer waits for its record, and keys are refused while none can be written.",
+        ),
+        Key("interval_s", kinds.Seconds(0.2, 60), 10, "A segment, and a checkpoint, is made at most this often."),
+    ),
+)
+
 HSM = Table(
     "hsm.NAME",
     "One HSM, or one load-shared set behind one token. Keys are registered under NAME. At least one.",
@@ -305,5 +339,5 @@ HSM = Table(
     ),
 )
 
-TABLES = (SERVER, TLS, HEALTH_TLS, METRICS_TLS, CATALOG, ENCRYPTION_LIMIT, AUTHORIZATION, LOG, HSM)
+TABLES = (SERVER, TLS, HEALTH_TLS, METRICS_TLS, CATALOG, ENCRYPTION_LIMIT, AUTHORIZATION, LOG, AUDIT, HSM)
 """In the order of the documentation."""

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from holdfast.config.model import Configuration
 from holdfast.control.catalogs import open_catalog
+from holdfast.doctor.audit import examine_audit
 from holdfast.doctor.certificate import examine_certificate
 from holdfast.doctor.clock import examine_clock
 from holdfast.doctor.files import examine_files
@@ -37,6 +38,7 @@ def examine(configuration: Configuration, *, now: Callable[[], datetime]) -> Ite
             yield from _whole("policies", _policy_names(configuration, catalog))
     yield from _whole("policies", examine_policies(configuration.authorization))
     yield from _whole("certificate", examine_certificate(configuration.tls, now=now()))
+    yield from _whole("audit log", examine_audit(configuration, now=now()))
     yield from _whole("clock", examine_clock())
     yield from _whole("files", examine_files(configuration))
 

@@ -61,6 +61,8 @@ def _secrets(configuration: Configuration) -> Iterator[tuple[Path, str]]:
     for table in configuration.hsms.values():
         if table.pin is not None and table.pin.source is Source.FILE:
             yield Path(table.pin.name), "the PIN"
+    if configuration.audit is not None and configuration.audit.key_file is not None:
+        yield configuration.audit.key_file, "the key that signs the audit log"
     if configuration.tls is not None:
         yield configuration.tls.private_key, "the TLS private key"
     secrets = configuration.catalog.secrets

@@ -155,7 +155,7 @@ def spooled(directory: Path) -> Iterator[SpooledStream]:
     if not directory.is_dir():
         return
     for path in sorted(directory.iterdir()):
-        if not path.name.startswith("."):
+        if not path.name.startswith(".") and path.is_dir():
             yield _look(path)
 
 

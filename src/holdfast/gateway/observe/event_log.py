@@ -18,10 +18,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
+from holdfast.gateway.observe.audit_spool import AuditSpool
 from holdfast.gateway.observe.log_sink import NotWritten
 from holdfast.protocols.xks.event import Event, RecordUnavailable
 from holdfast.threads import LivingThread
@@ -46,6 +47,8 @@ LOSS_INTERVAL = 60.0
 _CLOSE_TIMEOUT = 2.0
 _BATCH = 500
 
+Written = TypeVar("Written")
+
 
 class Record(NamedTuple):
     """An event, when it ended (seconds since 1970) and the client's address."""
@@ -69,19 +72,22 @@ class Sink(Protocol):
 class _Waiting:
     """A record that is to be written; `confirm` is called with whether it was, at the first attempt.
 
-    `forgotten`: the request was answered otherwise, and the record must not be written.
+    `forgotten`: the request was answered otherwise, and the record must not be written. `spooled`: the audit log has
+    its line, or keeps it.
     """
 
     record: Record
     confirm: Callable[[bool], None] | None = None
     forgotten: bool = False
+    spooled: bool = False
 
 
 class EventLog:
     """The lines of one worker, written by a separate thread: a sink that blocks delays no request.
 
-    `append` and `recorded` belong to the event loop. With `required` lines are written at once, as answers wait for
-    them. `policy_digest` stands in each line of the audit record.
+    `append` and `recorded` belong to the event loop. `required`: the answers that wait for their line wait for this
+    log; `fail_closed`: they wait for the spool of the audit log. Then lines are written at once. `policy_digest`
+    stands in each line of the audit record.
     """
 
     def __init__(  # noqa: PLR0913 (independent settings)
@@ -92,14 +98,19 @@ class EventLog:
         worker: int,
         on_warning: Callable[[str], None],
         required: bool = False,
+        spool: AuditSpool | None = None,
+        fail_closed: bool = False,
         policy_digest: str | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sink = sink
+        self._spool = spool
+        self._required = required
+        self._fail_closed = fail_closed
         self._ckr_name = ckr_name
         self._worker = worker
         self._on_warning = on_warning
-        self._flush_interval = 0.0 if required else FLUSH_INTERVAL
+        self._flush_interval = 0.0 if required or fail_closed else FLUSH_INTERVAL
         self._policy_digest = policy_digest
         self._monotonic = monotonic
         self._audit: deque[_Waiting] = deque()
@@ -113,6 +124,8 @@ class EventLog:
         self.thread = LivingThread("event-log", self._run, on_failure=on_warning)
         self.lost = 0
         """Audit lines that were not written and never will be."""
+        self._dropped = 0
+        self._dropped_told = 0
         self.left_out = 0
         """Refusals before authentication that were counted and not written."""
         self._summarized = 0
@@ -127,16 +140,31 @@ class EventLog:
 
     def trouble(self) -> str | None:
         """Why lines cannot be written at present; None if they can."""
-        since, failure = self._writing_since, self._failure
-        if since is not None and self._monotonic() - since > STALLED:
-            failure = f"a write has not returned for {self._monotonic() - since:.0f} s; is its reader running?"
+        failure = self._stalled() or self._failure
         return None if failure is None else f"the event log cannot be written: {failure}"
 
+    def _stalled(self) -> str | None:
+        since = self._writing_since
+        if since is None or self._monotonic() - since <= STALLED:
+            return None
+        return f"a write has not returned for {self._monotonic() - since:.0f} s; is its reader running?"
+
+    def audit_trouble(self) -> str | None:
+        """Why the audit log gets no lines at present; None if it does, or there is none."""
+        return None if self._spool is None else self._spool.trouble()
+
+    def obstacle(self) -> str | None:
+        """Why no operation on a key may be answered at present; None if it may."""
+        if self._fail_closed and (trouble := self.audit_trouble()):
+            return trouble
+        # A write that does not return holds up the audit log too: one thread writes both.
+        return self.trouble() if self._required or (self._fail_closed and self._stalled()) else None
+
     def require(self) -> None:
-        """Raises RecordUnavailable while lines cannot be written."""
-        trouble = self.trouble()
-        if trouble is not None:
-            raise RecordUnavailable(trouble)
+        """Raises RecordUnavailable while an answer that needs its record would not get one."""
+        obstacle = self.obstacle()
+        if obstacle is not None:
+            raise RecordUnavailable(obstacle)
 
     def append(self, record: Record) -> None:
         """Write it soon; never blocks. The event must not change any more."""
@@ -186,6 +214,7 @@ class EventLog:
         audit = self._audit
         if len(audit) >= CAPACITY:
             self.lost += 1
+            self._dropped += 1
             if waiting.confirm is not None:
                 waiting.confirm(False)
             return
@@ -211,7 +240,7 @@ class EventLog:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            self._wake.wait(RETRY if self._failure is not None or self.left_out > self._summarized else None)
+            self._wake.wait(self._idle())
             self._closing.wait(RETRY if self._failure is not None else self._flush_interval)
             self._wake.clear()
             self._write_waiting()
@@ -224,8 +253,23 @@ class EventLog:
                 except OSError as error:
                     self._on_warning(f"the event log cannot be opened again, and goes on in the old file: {error}")
         self._write_waiting()
+        if self._spool is not None:
+            self._spool.skip(sum(not (waiting.spooled or waiting.forgotten) for waiting in self._audit))
+            self._spool.close()
+
+    def _idle(self) -> float | None:
+        """Seconds for which nothing is to be done unless a line comes; None: for ever."""
+        troubled = self._failure is not None or self.audit_trouble() is not None
+        if troubled or self.left_out > self._summarized:
+            return RETRY
+        return None if self._spool is None else self._spool.due_in()
 
     def _write_waiting(self) -> None:
+        if self._spool is not None:
+            dropped = self._dropped
+            self._spool.skip(dropped - self._dropped_told)
+            self._dropped_told = dropped
+            self._spool.write([])
         self._summarize()
         while self._audit or self._refusals:
             batch = _take(self._audit, _BATCH)
@@ -237,6 +281,8 @@ class EventLog:
     def _write(self, batch: list[_Waiting]) -> bool:
         """Whether the next batch may be tried. What was not written waits again, unless its answer was withheld."""
         lines = [self._line(waiting.record) for waiting in batch]
+        if self._spool is not None:
+            batch, lines = self._spooled(self._spool, batch, lines)
         gone = False
         try:
             self._hand_over(b"".join(lines))
@@ -249,8 +295,8 @@ class EventLog:
             self._recover()
         for index, waiting in enumerate(batch):
             if waiting.confirm is not None:
-                waiting.confirm(index < written)
-        left = [waiting for waiting in batch[written:] if waiting.confirm is None]
+                waiting.confirm(index < written or not self._required)
+        left = [waiting for waiting in batch[written:] if waiting.confirm is None or not self._required]
         if gone:
             # The reader of a pipe does not come back: these lines will never be written.
             self.lost += sum(_is_audit(waiting) for waiting in left)
@@ -259,10 +305,35 @@ class EventLog:
         self._refusals.extendleft(waiting for waiting in reversed(left) if not _is_audit(waiting))
         return written == len(batch)
 
+    def _spooled(
+        self, spool: AuditSpool, batch: list[_Waiting], lines: list[bytes]
+    ) -> tuple[list[_Waiting], list[bytes]]:
+        """Copy the lines to the audit log. What is left for this log: those whose answers are not withheld."""
+        fresh = [
+            (waiting, line)
+            for waiting, line in zip(batch, lines, strict=True)
+            if _is_audit(waiting) and not waiting.spooled
+        ]
+        done = self._timed(spool.write, [line for _, line in fresh])
+        for waiting, _ in fresh:
+            waiting.spooled = True
+        if done:
+            return batch, lines
+        withheld = {id(waiting) for waiting, _ in fresh if self._fail_closed and waiting.confirm is not None}
+        spool.keep([line for waiting, line in fresh if id(waiting) not in withheld])
+        for waiting, _ in fresh:
+            if id(waiting) in withheld and waiting.confirm is not None:
+                waiting.confirm(False)
+        left = [(waiting, line) for waiting, line in zip(batch, lines, strict=True) if id(waiting) not in withheld]
+        return [waiting for waiting, _ in left], [line for _, line in left]
+
     def _hand_over(self, lines: bytes) -> None:
+        self._timed(self._sink.write, lines)
+
+    def _timed(self, write: Callable[[Any], Written], lines: Any) -> Written:
         self._writing_since = self._monotonic()
         try:
-            self._sink.write(lines)
+            return write(lines)
         finally:
             self._writing_since = None
 

@@ -93,10 +93,32 @@ class Report:
     refusals_left_out: int = 0
     credentials_unreadable: dict[str, int] = field(default_factory=dict)
     event_log_fails: bool = False
+    audit_spool_fails: bool = False
     authenticated: int = 0
     handshakes: int = 0
     places: int = 0
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SealerReport:
+    """The audit log as the process that writes it sees it; times in seconds since 1970.
+
+    `entries` on disk; `signed` of them, by a checkpoint made at `signed_at` (None: since the process began, none).
+    `waiting_since`: since when something has waited for a checkpoint. `trouble`: why it cannot be written or signed.
+    `events`, `lost` and `cut` are what this process has logged: events, those that were lost, and streams that ended
+    with an unknown number of them.
+    """
+
+    at: float
+    entries: int = 0
+    signed: int = 0
+    signed_at: float | None = None
+    waiting_since: float | None = None
+    events: int = 0
+    lost: int = 0
+    cut: int = 0
+    trouble: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from holdfast._version import __version__
 from holdfast.config.model import Configuration
-from holdfast.gateway.observe.messages import HsmReport, Report, StoppedKeys
+from holdfast.gateway.observe.messages import HsmReport, Report, SealerReport, StoppedKeys
 from holdfast.gateway.observe.tally import EDGES, STAGES, Row, merge
 from holdfast.xks.types import HealthStatus
 
@@ -43,6 +43,7 @@ class Fleet:
     reloads: dict[str, int] = field(default_factory=lambda: {"applied": 0, "refused": 0})
     certificate_expires: float | None = None
     encryption_limits: dict[str, int] = field(default_factory=dict)
+    sealer: SealerReport | None = None
     orphaned: dict[str, StoppedKeys] = field(default_factory=dict)
     """Stops of workers that have gone and may not have written them to the catalog."""
 
@@ -197,6 +198,8 @@ class FleetCollector(Collector):
             "Steps of the supervisor that failed and were tried again.",
             value=fleet.supervisor_failures,
         )
+        if fleet.sealer is not None:
+            yield from _audit(fleet.sealer, reports, self._now())
         yield from _threads(reports, fleet.retired_thread_failures)
         reloads = CounterMetricFamily(
             "holdfast_configuration_reloads", "Configurations loaded while running.", labels=["result"]
@@ -246,6 +249,35 @@ def _counts(reports: list[Report], retired: Mapping[tuple[str, str], int]) -> It
             if counted == name:
                 family.add_metric([value], count)
         yield family
+
+
+def _audit(sealer: SealerReport, reports: list[Report], now: float) -> Iterator[Metric]:
+    """Only where there is an audit log."""
+    yield _gauge("holdfast_audit_entries", "Entries of the node's audit log, signed or not.", sealer.entries)
+    yield _gauge(
+        "holdfast_audit_checkpoint_timestamp_seconds",
+        "When the last checkpoint was signed since the proxy started; 0: not yet.",
+        sealer.signed_at or 0.0,
+    )
+    yield _gauge(
+        "holdfast_audit_unsigned_seconds",
+        "For how long something has waited to be logged and signed; also grows while the sealer says nothing.",
+        max(0.0, now - min(sealer.at, sealer.waiting_since or sealer.at)),
+    )
+    yield _gauge(
+        "holdfast_audit_failing",
+        "1: the audit log cannot be written or signed, or a worker cannot spool for it.",
+        sealer.trouble is not None or any(report.audit_spool_fails for report in reports),
+    )
+    yield CounterMetricFamily("holdfast_audit_events", "Events in segments of the audit log.", value=sealer.events)
+    yield CounterMetricFamily(
+        "holdfast_audit_events_lost", "Events that the audit log records as lost.", value=sealer.lost
+    )
+    yield CounterMetricFamily(
+        "holdfast_audit_streams_cut",
+        "Workers that ended without a word, so that an unknown number of their last events is lost.",
+        value=sealer.cut,
+    )
 
 
 def _threads(reports: list[Report], retired_failures: Mapping[str, int]) -> Iterator[Metric]:

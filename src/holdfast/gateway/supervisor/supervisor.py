@@ -24,6 +24,7 @@ from holdfast.gateway.observe.metrics import Fleet, page_of
 from holdfast.gateway.observe.notify import messages_lost, notify, say, serving
 from holdfast.gateway.supervisor.metrics_server import MetricsServer
 from holdfast.gateway.supervisor.process import LONGEST_BACK_OFF, CannotSpawn, WorkerPlace, WorkerProcess
+from holdfast.gateway.supervisor.sealing import SealerPlace
 from holdfast.gateway.supervisor.watch import FileWatch, configuration_files, watched_files
 from holdfast.gateway.worker import descriptors
 from holdfast.gateway.worker.descriptors import TooFewDescriptors
@@ -64,6 +65,7 @@ class Supervisor:
         self._stopping = False
         self._held = False
         self._failure: Failed | None = None
+        self._sealer = SealerPlace(say=say)
         self._cleanup = ExitStack()
 
     def __enter__(self) -> Self:
@@ -92,6 +94,7 @@ class Supervisor:
             else:
                 self._try(self._watch_files, now)
                 self._try(self._converge, now)
+            self._try(self._seal, now)
             self._try(self._kill_overdue, now)
             self._fleet.messages_lost = messages_lost()
         notify("STOPPING=1")
@@ -388,6 +391,15 @@ class Supervisor:
                 self._leaving.append(stuck)
                 self._note_death(place, stuck, now)
 
+    def _seal(self, now: float) -> None:
+        """Keep the audit log written: from when a worker has logged in to the HSM until the last one has ended."""
+        if self._stopping:
+            if not self._leaving:
+                self._sealer.end(now)
+        elif self._good is not None:
+            self._sealer.converge(self._good, now)
+        self._fleet.sealer = self._sealer.report
+
     # ---- new configurations
 
     def _watch_files(self, now: float) -> None:
@@ -478,11 +490,12 @@ class Supervisor:
             self._kill_all()
 
     def _finished(self) -> bool:
-        return self._stopping and not self._leaving
+        return self._stopping and not self._leaving and self._sealer.ended(time.monotonic())
 
     def _kill_all(self) -> None:
         for worker in self._workers():
             worker.process.kill()
+        self._sealer.kill()
 
     def _close_sockets(self, *, keep: Iterable[Address]) -> None:
         for address in self._sockets.keys() - set(keep):

@@ -143,7 +143,7 @@ class ApiHandler:
         if self._recorded is not None and event.status == HTTPStatus.OK and event.external_key_id is not None:
             if await self._recorded(event, request.client):
                 return response
-            event = replace(event, detail="the answer is withheld: the event log could not be written")
+            event = replace(event, detail="the answer is withheld: its record could not be written")
             response = refusal(XksError(ErrorName.DEPENDENCY_TIMEOUT, "the proxy cannot keep its records"), event)
             event.status, event.bytes_out = response.status, len(response.body)
         self._record(event, request.client)

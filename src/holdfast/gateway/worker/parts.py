@@ -1,6 +1,7 @@
 """What a worker is made of, apart from its event loop: HSMs, catalog, budget, event log."""
 
 import contextlib
+import secrets
 import socket
 import ssl
 import time
@@ -15,6 +16,7 @@ from holdfast.config.model import Configuration, Tls
 from holdfast.config.policies import parse_policies
 from holdfast.config.secrets import resolve
 from holdfast.gateway.http.tls import TlsUnusable, build_context
+from holdfast.gateway.observe.audit_spool import AuditSpool
 from holdfast.gateway.observe.event_log import EventLog
 from holdfast.gateway.observe.log_sink import LogSink
 from holdfast.gateway.observe.messages import StoppedKeys
@@ -29,6 +31,8 @@ from holdfast.keys.budget import EncryptionBudget
 from holdfast.protocols.xks.services import Services
 from holdfast.store.feed import CatalogFeed
 from holdfast.store.memory import MemoryFile
+from holdfast.store.node_log import SPOOL
+from holdfast.store.spool import SpoolWriter
 from holdfast.store.store import Catalog
 from holdfast.threads import LivingThread
 
@@ -103,6 +107,7 @@ class Parts:
             )
             feed.start()
             key_records.start(hsms)
+            spool = _open_spool(configuration, worker)
             undo.pop_all()
         event_log = EventLog(
             sink,
@@ -110,6 +115,8 @@ class Parts:
             worker=worker,
             on_warning=partial(say, "warning"),
             required=configuration.log.required,
+            spool=spool,
+            fail_closed=configuration.audit is not None and configuration.audit.fail_closed,
             policy_digest=None if authorization is None else authorization.digest,
         )
         event_log.start()
@@ -128,7 +135,7 @@ class Parts:
             now=_utc_now,
             deadline=configuration.server.deadline,
             policies=policies,
-            require_record=event_log.require if configuration.log.required else lambda: None,
+            require_record=event_log.require if configuration.needs_records else lambda: None,
         )
         admission = Admission(configuration.server.deadline, clock=time.monotonic)
         return cls(
@@ -191,6 +198,23 @@ def _open_sink(configuration: Configuration, turn_file: int) -> LogSink:
             "its directory must exist, and the service's user must be able to write there"
         )
         raise ConfigurationError(str(configuration.path), (Problem(None, text),)) from None
+
+
+def _open_spool(configuration: Configuration, worker: int) -> AuditSpool | None:
+    """Raises ConfigurationError."""
+    audit = configuration.audit
+    if audit is None:
+        return None
+    stream = f"{_utc_now():%Y%m%dT%H%M%SZ}-{worker}-{secrets.token_hex(4)}"
+    try:
+        writer = SpoolWriter(audit.directory / SPOOL, stream, age=audit.interval, monotonic=time.monotonic)
+    except OSError as error:
+        text = (
+            f"`directory` in [audit]: {audit.directory / SPOOL} cannot be written: {error.strerror}; "
+            "the service's user must be able to make files there"
+        )
+        raise ConfigurationError(str(configuration.path), (Problem(None, text),)) from None
+    return AuditSpool(writer, on_warning=partial(say, "warning"))
 
 
 def _context(settings: Tls | None) -> ssl.SSLContext | None:

@@ -70,7 +70,7 @@ class Server:
             deadline=settings.deadline,
             clock=clock,
             record=self._record,
-            recorded=self._recorded if parts.configuration.log.required else None,
+            recorded=self._recorded if parts.configuration.needs_records else None,
         )
         probe_handler = ProbeHandler(Probes(self._obstacles, explain=True))
         self._listeners = [
@@ -106,6 +106,7 @@ class Server:
             event_lines_lost=parts.event_log.lost,
             refusals_left_out=parts.event_log.left_out,
             event_log_fails=parts.event_log.trouble() is not None,
+            audit_spool_fails=parts.event_log.audit_trouble() is not None,
             catalog_age=parts.feed.stale_for(),
             hsms=[
                 HsmReport(
@@ -160,8 +161,8 @@ class Server:
         statuses = {name: current_status(hsm.health(), now) for name, hsm in services.hsms.items()}
         if all(status is HealthStatus.UNAVAILABLE for status in statuses.values()):
             obstacles += [f"the HSM {name} is UNAVAILABLE" for name in statuses]
-        unwritable = self._parts.event_log.trouble()
-        if self._parts.configuration.log.required and unwritable is not None:
+        unwritable = self._parts.event_log.obstacle()
+        if unwritable is not None:
             obstacles.append(unwritable)
         obstacles += [trouble for thread in self._parts.threads if (trouble := thread.trouble()) is not None]
         return obstacles

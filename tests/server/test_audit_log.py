@@ -1,0 +1,195 @@
+"""The audit log of a server that runs: signed in the HSM, verified from its files, whatever was killed when."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from resource import RLIM_INFINITY, RLIMIT_FSIZE, prlimit
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from tests.server.proxy_server import AUDIT_LOG, ProxyServer
+
+from holdfast.audit.checkpoint import Checkpoint
+from holdfast.audit.keys import SignatureType, VerifierKey
+from holdfast.audit.note import Note
+from holdfast.audit.records import Segment, decode, segment_lines, segment_path
+from holdfast.audit.tiles import CHECKPOINT, Tiles
+from holdfast.audit.verify import Verified, verify_log
+from holdfast.store.log_directory import directory_reader
+from holdfast.xks.types import Operation
+
+if TYPE_CHECKING:
+    from tests.server.conftest import Serve
+
+pytestmark = pytest.mark.server
+
+
+def key_of(server: ProxyServer) -> VerifierKey:
+    """As `holdfast audit key show` prints it."""
+    shown = holdfast(server, "audit", "key", "show", "--config", str(server.config))
+    return VerifierKey.parse(shown.stdout.split()[0])
+
+
+def holdfast(server: ProxyServer, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command, as an operator runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "holdfast", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=server.directory,
+    )
+
+
+def verified(server: ProxyServer, key: VerifierKey) -> Verified:
+    """What an auditor finds in the files."""
+    return verify_log(directory_reader(server.audit_directory), [key])
+
+
+def logged(server: ProxyServer) -> list[dict[str, Any]]:
+    """Every event in a segment that is signed."""
+    read = directory_reader(server.audit_directory)
+    raw = read(CHECKPOINT)
+    if raw is None:
+        return []
+    size = Checkpoint.parse(Note.parse(raw).text).size
+    files = Tiles(read, size)
+    records = [decode(files.entry(index)) for index in range(size)]
+    segments = [record for record in records if isinstance(record, Segment)]
+    return [
+        msgspec.json.decode(line)
+        for segment in segments
+        for line in segment_lines(read(segment_path(segment.sha256)) or b"")
+    ]
+
+
+def wait_logged(server: ProxyServer, count: int) -> None:
+    server.eventually(lambda: len(logged(server)) >= count, within=15, what=f"{count} events in the audit log")
+
+
+def test_the_log_of_a_running_server_is_signed_in_the_hsm_and_verifies(serve: Serve) -> None:
+    server = serve(workers=2, audit={})
+    for _ in range(3):
+        server.round_trip()
+    wait_logged(server, 6)
+    key = key_of(server)
+    assert (key.name, key.type) == (AUDIT_LOG, SignatureType.ECDSA)
+    assert verified(server, key).events == 6
+    proved = holdfast(server, "audit", "verify", "audit", "--key", str(key))
+    assert (proved.returncode, "The log is what was signed" in proved.stderr) == (0, True), proved.stderr
+    assert server.stop() == 0
+    total = verified(server, key)
+    assert (total.events, total.lost, total.cut) == (6, 0, 0)
+    assert logged(server) == sorted(server.events(), key=lambda event: (event["worker"], event["timestamp"]))
+
+
+def test_one_request_is_proved_by_its_id_in_the_cloudtrail_record(serve: Serve) -> None:
+    server = serve(audit={})
+    with server.caller() as caller:
+        assert caller.encrypt(b"text").status == 200
+        assert caller.request("GET", "/").status == 404
+    wait_logged(server, 1)
+    wanted = logged(server)[0]
+    made = holdfast(server, "audit", "prove", "audit", wanted["kmsRequestId"], "--output", "p.tlog-proof")
+    assert made.returncode == 0, made.stderr
+    shown = holdfast(server, "audit", "check-proof", "p.tlog-proof", "--key", str(key_of(server)))
+    assert shown.returncode == 0, shown.stderr
+    assert msgspec.json.decode(shown.stdout) == wanted
+
+
+def test_without_a_place_for_the_record_there_is_no_answer_and_it_recovers(serve: Serve) -> None:
+    """`fail_closed`, and a full disk: no file of the worker may grow."""
+    server = serve(audit={"fail_closed": True})
+    assert server.process is not None
+    with server.caller() as caller:
+        assert caller.call(Operation.GET_KEY_METADATA).status == 200
+        wait_logged(server, 1)
+        sealer = sealer_pid(server)
+        (worker,) = (pid for pid in server.worker_pids() if pid != sealer)
+        prlimit(worker, RLIMIT_FSIZE, (0, RLIM_INFINITY))
+        reply = caller.call(Operation.GET_KEY_METADATA)
+        assert (reply.status, reply.error) == (503, "DependencyTimeoutException")
+        with server.caller(health_port=True) as balancer:
+            reasons = balancer.request("GET", "/ready").json["reasons"]
+        assert "the audit log cannot be written: File too large" in reasons
+        server.eventually(lambda: server.metric("holdfast_audit_failing") == 1, within=10, what="the metric shows it")
+        prlimit(worker, RLIMIT_FSIZE, (RLIM_INFINITY, RLIM_INFINITY))
+        server.eventually(server.is_ready, within=10, what="it recovers by itself")
+        assert caller.call(Operation.GET_KEY_METADATA).status == 200
+    assert server.stop() == 0
+    assert (verified(server, key_of(server)).lost, verified(server, key_of(server)).cut) == (0, 0)
+    statuses = [event["status"] for event in logged(server)]
+    assert (statuses.count(200), 503 in statuses) == (2, True)
+
+
+def test_an_hsm_that_cannot_sign_delays_the_signature_and_no_request(serve: Serve) -> None:
+    server = serve("cloudhsm", audit={})
+    assert server.shim is not None
+    server.round_trip()
+    wait_logged(server, 2)
+    server.shim.fail("C_Sign", 0x30)
+    server.round_trip()
+    server.eventually(lambda: "ALARM: the audit log: it cannot be signed" in server.stderr(), within=15, what="alarm")
+    server.eventually(lambda: server.metric("holdfast_audit_failing") == 1, within=10, what="the metric shows it")
+    server.round_trip()
+    server.shim.clear_faults()
+    wait_logged(server, 6)
+    assert server.metric("holdfast_audit_events_lost_total") == 0
+    assert verified(server, key_of(server)).events == 6
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "worker", "sealer"])
+def test_sigkill_forks_nothing_and_loses_no_event_that_was_spooled(serve: Serve, victim: str) -> None:
+    server = serve(audit={})
+    assert server.process is not None
+    key = key_of(server)
+    answered = 0
+    for _ in range(2):
+        server.round_trip()
+        answered += 2
+        server.wait_for_events(answered)
+        before = Note.parse((server.audit_directory / CHECKPOINT).read_bytes()) if logged(server) else None
+        kill(server, victim)
+        wait_logged(server, answered)
+        found = verified(server, key)
+        assert found.events == answered
+        if before is not None:
+            assert Checkpoint.parse(before.text).size <= found.signed.checkpoint.size
+    assert server.stop() == 0
+    assert verified(server, key).lost == 0
+
+
+def kill(server: ProxyServer, victim: str) -> None:
+    """SIGKILL one process, and wait until the server serves again."""
+    assert server.process is not None
+    if victim == "supervisor":
+        server.process.kill()
+        server.process.wait()
+        server.start()
+        return
+    sealer = sealer_pid(server)
+    others = [pid for pid in server.worker_pids() if pid != sealer]
+    replaced = server.metric("holdfast_workers_replaced_total") or 0
+    os.kill(sealer if victim == "sealer" else others[0], signal.SIGKILL)
+    if victim == "worker":
+        server.eventually(
+            lambda: (server.metric("holdfast_workers_replaced_total") or 0) > replaced, within=15, what="a new worker"
+        )
+        server.wait_ready()
+
+
+def sealer_pid(server: ProxyServer) -> int:
+    """The process that has the log open."""
+    lock = server.audit_directory / ".lock"
+    for pid in server.worker_pids():
+        with suppress(FileNotFoundError):
+            if any(os.path.realpath(link) == str(lock) for link in Path(f"/proc/{pid}/fd").iterdir()):
+                return pid
+    raise AssertionError("no process has the audit log open")
