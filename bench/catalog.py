@@ -18,6 +18,7 @@ from sqlalchemy import func, insert, select, text
 
 from holdfast.keys.budget import EncryptionBudget, EncryptionLimits
 from holdfast.store import schema
+from holdfast.store.changes import fresh_tag
 from holdfast.store.feed import CatalogFeed
 from holdfast.store.memory import MemoryFile
 from holdfast.store.store import Catalog
@@ -60,6 +61,7 @@ def fill(catalog: Catalog, keys: int) -> None:
                         "status": "ENABLED",
                         "takeover": False,
                         "created_at": at,
+                        "tag": fresh_tag(),
                     }
                     for number in numbers
                 ],
@@ -76,6 +78,7 @@ def fill(catalog: Catalog, keys: int) -> None:
                         "cka_id": number.to_bytes(16),
                         "encryptions_reserved": 0,
                         "created_at": at,
+                        "state": "active",
                     }
                     for number in numbers
                 ],

@@ -1,10 +1,12 @@
 """`holdfast key` on real SoftHSM: a key is made in the HSM or looked at there before it is registered."""
 
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 import textwrap
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +79,14 @@ def test_create_makes_and_registers(run: Run, config: Path) -> None:
     cka_id = made.pop("cka_id")
     assert len(bytes.fromhex(cka_id)) == 16
     assert made.pop("token_serial")
+    assert len(bytes.fromhex(made.pop("tag"))) == 12
     assert made == {
         "keystore": "demo",
         "external_key_id": "second",
         "status": "ENABLED",
         "generation": 1,
+        "state": "active",
+        "metadata_format": 2,
         "hsm": "softhsm",
         "label": "second",
         "takeover": None,
@@ -123,7 +128,7 @@ def test_register_of_a_good_key_is_silent(run: Run, config: Path) -> None:
     assert "if this is meant, add --share-with demo" in refused.err
     planned = run(*register, "--share-with", "demo")
     assert planned.code == ExitCode.UNCONFIRMED
-    assert "Callers of other can then decrypt what was encrypted in demo, and the reverse." in planned.err
+    assert "Ciphertexts of format 1 open in other and in demo" in planned.err
     done = run(*register, "--share-with", "demo", "--yes").ok()
     assert "Registered the key demo-key" in done.err
     assert "warning" not in done.err
@@ -138,6 +143,36 @@ def test_a_key_is_unregistered_after_it_was_disabled(run: Run, config: Path) -> 
     done = run(*unregister).ok()
     assert "The HSM keeps the key. To register it again" in done.err
     assert run("key", "list", "--json", "--config", config).json == []
+
+
+def test_a_key_that_is_registered_again_keeps_its_tag(run: Run, config: Path) -> None:
+    tag = shown(run, config, "demo-key")["tag"]
+    run("key", "disable", "demo", "demo-key", "--yes", "--config", config).ok()
+    done = run("key", "unregister", "demo", "demo-key", "--yes", "--config", config).ok()
+    (options,) = re.findall(r"say (--tag \w+ --prior-encryptions \d+)", done.err)
+    run("key", "register", "demo", "demo-key", *options.split(), "--config", config).ok()
+    assert shown(run, config, "demo-key")["tag"] == tag
+
+
+def test_keys_are_upgraded_when_no_older_proxy_runs(run: Run, config: Path) -> None:
+    def catalog(statement: str) -> None:
+        with closing(sqlite3.connect(config.parent / "catalog.db")) as connection, connection:
+            connection.execute(statement)
+
+    upgrade = ("key", "upgrade", "--yes", "--config", config)
+    assert "already" in run(*upgrade).ok().err
+    catalog("UPDATE external_keys SET metadata_format = 1")
+    catalog("INSERT INTO proxies (id, last_seen) VALUES ('old:443', strftime('%Y-%m-%d %H:%M:%f', 'now'))")
+    refused = run(*upgrade)
+    assert refused.code == ExitCode.CONFLICT
+    assert "upgrade every proxy first" in refused.err
+    # A key that is made meanwhile is one that every proxy can read.
+    run("key", "create", "demo", "meanwhile", "--config", config).ok()
+    assert shown(run, config, "meanwhile")["metadata_format"] == 1
+    catalog("DELETE FROM proxies")
+    done = run(*upgrade).ok()
+    assert "there is no way back to it after this" in done.err
+    assert [shown(run, config, key)["metadata_format"] for key in ("demo-key", "meanwhile")] == [2, 2]
 
 
 def test_register_refuses_a_key_that_may_leave_the_hsm_unless_the_configuration_allows_it(

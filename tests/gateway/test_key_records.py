@@ -105,7 +105,7 @@ def test_keys_that_have_not_changed_are_not_walked_through_again(setting: Settin
     setting.start()
     until(lambda: counted.walks > 0)
     walks = counted.walks
-    setting.catalog.stop_generation(setting.keystore().keys[KEY.value].current.id, "by a test")
+    setting.catalog.stop_generation(setting.keystore().keys[KEY.value].active.id, "by a test")
     fresh = setting.catalog.snapshot()
     setting.latest = replace(fresh, keystores={**keystores, PREFIX.value: fresh.keystores[PREFIX.value]})
     until(lambda: setting.records.recorded == {"main": {FIRST: "by a test"}})
@@ -117,7 +117,7 @@ def test_a_stop_is_written_for_each_generation_that_the_key_holds(setting: Setti
     setting.start()
     setting.records.key_stopped("main", SECOND, "by a test")
     setting.records.stop()
-    assert setting.catalog.snapshot().keystores[OTHER.value].keys[OTHER_KEY.value].current.stopped == "by a test"
+    assert setting.catalog.snapshot().keystores[OTHER.value].keys[OTHER_KEY.value].active.stopped == "by a test"
 
 
 def test_the_catalog_decides_on_a_stop_only_once_it_holds_it(setting: Setting) -> None:
@@ -125,7 +125,7 @@ def test_the_catalog_decides_on_a_stop_only_once_it_holds_it(setting: Setting) -
     setting.start()
     setting.records.key_stopped("main", KeyLocator("unknown"), "by a test")
     setting.records.key_stopped("main", FIRST, "by a test")
-    until(lambda: setting.catalog.snapshot().keystores[PREFIX.value].keys[KEY.value].current.stopped is not None)
+    until(lambda: setting.catalog.snapshot().keystores[PREFIX.value].keys[KEY.value].active.stopped is not None)
     setting.latest = setting.catalog.snapshot()
     until(lambda: FIRST in setting.hsm.released)
     setting.records.stop()
@@ -145,7 +145,7 @@ def test_a_finding_that_cannot_be_processed_loses_no_other(setting: Setting, mon
     for key in (FIRST, SECOND):
         setting.records.key_stopped("main", key, "by a test")
     setting.start()
-    until(lambda: setting.catalog.snapshot().keystores[OTHER.value].keys[OTHER_KEY.value].current.stopped is not None)
+    until(lambda: setting.catalog.snapshot().keystores[OTHER.value].keys[OTHER_KEY.value].active.stopped is not None)
     setting.records.stop()
 
 
@@ -165,7 +165,7 @@ def test_what_is_known_of_a_replaced_canary_is_forgotten(setting: Setting) -> No
     setting.start()
     until(lambda: setting.records._seen is setting.latest)
     assert SECOND in setting.hsm.known
-    generation = setting.keystore(OTHER).keys[OTHER_KEY.value].current.id
+    generation = setting.keystore(OTHER).keys[OTHER_KEY.value].active.id
     assert setting.catalog.record_canary(generation, b"new")
     setting.latest = setting.catalog.snapshot()
     until(lambda: SECOND not in setting.hsm.known)
@@ -174,7 +174,7 @@ def test_what_is_known_of_a_replaced_canary_is_forgotten(setting: Setting) -> No
 
 
 def test_a_keystore_with_another_path_keeps_its_keys(setting: Setting) -> None:
-    setting.catalog.stop_generation(setting.keystore().keys[KEY.value].current.id, "by a test")
+    setting.catalog.stop_generation(setting.keystore().keys[KEY.value].active.id, "by a test")
     setting.latest = setting.catalog.snapshot()
     setting.start()
     until(lambda: bool(setting.records.recorded))

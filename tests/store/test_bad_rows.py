@@ -75,7 +75,7 @@ def serves_the_other(catalog: Catalog) -> Snapshot:
     snapshot = catalog.snapshot()
     other = snapshot.keystores["/other"]
     assert (other.name, other.blocked, dict(other.credentials)) == ("other", False, {OTHER_ID.value: OTHER_SECRET})
-    generation = other.keys[KEY.value].current
+    generation = other.keys[KEY.value].active
     assert generation.label == "label-other"
     assert catalog.reserve_encryptions(generation.id, 5) >= 5
     # What an administrator needs to stop it: the command reads all rows to say what a block reaches.
@@ -145,6 +145,26 @@ STOPS: list[tuple[str, str, Callable[[Snapshot], bool]]] = [
     (
         "UPDATE key_generations SET encryptions_reserved = -4000000000 WHERE id = 1",
         "encryptions_reserved is -4000000000, below zero",
+        lambda s: refused(s.keystores["/main"]),
+    ),
+    (
+        "UPDATE key_generations SET state = 'newest' WHERE id = 1",
+        "state is 'newest': there are planned, ready, active, retired",
+        lambda s: refused(s.keystores["/main"]),
+    ),
+    (
+        "UPDATE key_generations SET state = 'retired' WHERE id = 1",
+        "0 of its generations are active, and exactly one encrypts",
+        lambda s: refused(s.keystores["/main"]),
+    ),
+    (
+        "UPDATE external_keys SET tag = NULL WHERE id = 1",
+        "tag is None, not 12 bytes of 0x80 and more",
+        lambda s: refused(s.keystores["/main"]),
+    ),
+    (
+        "UPDATE external_keys SET metadata_format = 3 WHERE id = 1",
+        "metadata_format is 3: this Holdfast makes 1 to 2",
         lambda s: refused(s.keystores["/main"]),
     ),
     (

@@ -56,7 +56,7 @@ class Running:
 
     def encrypt(self, key: ExternalKey | None = None) -> None:
         """Take one encryption, as a request with two seconds left does."""
-        current = (key or self.key()).current
+        current = (key or self.key()).active
         asyncio.run(self.budget.take(current, deadline=time.monotonic() + 2))
 
 
@@ -100,8 +100,27 @@ def test_a_started_feed_has_a_snapshot_and_can_count(workers: Callable[[], Catal
     with started(workers()) as running:
         assert running.budget.counts() == {}
         running.encrypt()
-        assert running.budget.counts() == {running.key().current.id: FIRST_BLOCK}
+        assert running.budget.counts() == {running.key().active.id: FIRST_BLOCK}
         assert running.said == []
+
+
+def test_a_look_that_a_request_asks_for_does_not_wait_for_its_turn(
+    operator: Catalog, workers: Callable[[], Catalog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "POLL", 3600.0)
+    with started(workers()) as running:
+        operator.set_blocked("main", blocked=True)
+
+        async def three_at_once() -> list[bool]:
+            return await asyncio.gather(*[running.feed.look_again(time.monotonic() + 10) for _ in range(3)])
+
+        assert asyncio.run(three_at_once()) == [True] * 3
+        assert running.feed.snapshot.keystores["/main"].blocked
+
+
+def test_a_look_that_comes_too_late_is_told(workers: Callable[[], Catalog]) -> None:
+    with started(workers()) as running:
+        assert not asyncio.run(running.feed.look_again(time.monotonic() - 1))
 
 
 def test_a_block_is_seen(operator: Catalog, workers: Callable[[], Catalog]) -> None:
@@ -156,9 +175,9 @@ def test_a_busy_key_is_refilled_before_the_next_poll(
     with started(workers()) as running:
         running.encrypt()
         for _ in range(4 * FIRST_BLOCK):
-            if not running.budget.take_reserved(running.key().current):
+            if not running.budget.take_reserved(running.key().active):
                 running.encrypt()
-        assert running.budget.counts()[running.key().current.id] >= 4 * FIRST_BLOCK
+        assert running.budget.counts()[running.key().active.id] >= 4 * FIRST_BLOCK
         assert running.said == []
 
 
@@ -277,7 +296,7 @@ class TestOutage:
 
             hanging = Event()
             monkeypatch.setattr(worker, "reserve", hang)
-            running.budget.take_reserved(running.key().current)
+            running.budget.take_reserved(running.key().active)
             operator.set_blocked("main", blocked=True)
             seconds_until(lambda: running.feed.snapshot.keystores["/main"].blocked, within=2)
             monkeypatch.undo()

@@ -17,7 +17,7 @@ def filled(catalog: Catalog) -> Catalog:
 
 
 def current(catalog: Catalog) -> Generation:
-    return catalog.snapshot().keystores["/main"].keys["key-1"].current
+    return catalog.snapshot().keystores["/main"].keys["key-1"].active
 
 
 def test_the_first_canary_stays(filled: Catalog) -> None:

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from sqlalchemy import text
 from tests.store.samples import ID, KEY, OTHER_ID, OTHER_SECRET, PREFIX, SECRET
 from tests.store.test_feed import Running, seconds_until, started
 
 from holdfast.keys.model import Keystore
+from holdfast.keys.states import GenerationState
 from holdfast.store.errors import Unavailable
 from holdfast.store.memory import Memory, MemoryFile
 from holdfast.store.store import Catalog
@@ -55,7 +57,7 @@ def stands_still(keystore: Keystore) -> bool:
     return (
         keystore.blocked
         and key.status is KeyStatus.DISABLED
-        and key.current.stopped == key.generations[1].stopped == "an unsafe IV"
+        and key.active.stopped == key.generations[1].stopped == "an unsafe IV"
         and list(keystore.credentials) == [ID.value]
     )
 
@@ -128,7 +130,7 @@ def test_a_newer_version_is_believed(operator: Catalog, open_catalog: Callable[[
         operator.set_blocked("main", blocked=False)
         operator.set_key_status("main", KEY, KeyStatus.ENABLED)
         operator.release_generation(1)
-        seconds_until(lambda: not main(running).blocked and main(running).keys[KEY.value].current.stopped is None)
+        seconds_until(lambda: not main(running).blocked and main(running).keys[KEY.value].active.stopped is None)
         assert running.said == []
 
 
@@ -257,3 +259,17 @@ def test_a_lock_that_another_process_keeps_is_not_waited_for(tmp_path: Path) -> 
     finally:
         os.close(descriptor)
     assert MemoryFile(tmp_path / "seen").write(memory)
+
+
+def test_a_generation_that_was_taken_out_of_use_stays_so_in_an_older_catalog(operator: Catalog) -> None:
+    keystores = {1: operator.snapshot().keystores["/main"]}
+    empty = Memory(1, None, frozenset(), frozenset(), {}, frozenset())
+    memory = structs.replace(empty, withheld={f"main/{KEY}/1": "suspended", f"main/{KEY}/9": "destroyed"})
+    assert memory.looser(empty) == [
+        f"key main/{KEY}/1: suspended -> in use",
+        f"key main/{KEY}/9: destroyed -> in use",
+    ]
+    assert memory.with_stricter(empty, "doubt").withheld == memory.withheld
+    (kept,) = memory.applied_to(keystores).values()
+    key = kept.keys[KEY.value]
+    assert key.generations[1].state is key.active.state is GenerationState.SUSPENDED

@@ -144,8 +144,15 @@ def test_a_catalog_of_the_first_version_is_upgraded_with_its_rows(
     """A count below zero, which nobody but an intruder writes, becomes a stopped key."""
     first_version(url, tmp_path, monkeypatch)
     with closing(Catalog.create_or_upgrade(url, tmp_path, now=now)) as catalog:
-        found = [(row.external_key_id, row.encryptions_reserved, row.stopped is None) for row in catalog.keys(None)]
-        assert found == [("good", 5, True), ("negative", 0, False)]
+        rows = catalog.keys(None)
+        found = [(row.external_key_id, row.encryptions_reserved, row.stopped is None) for row in rows]
+        assert found == [("good", 5, True), ("good", 0, True), ("negative", 0, False)]
+        # Before there were states the generation with the highest number encrypted. Each key gets a tag of its own,
+        # and makes no ciphertexts with it before a person says so.
+        assert [row.state for row in rows] == ["retired", "active", "active"]
+        assert [row.metadata_format for row in rows] == [1, 1, 1]
+        assert len({row.tag for row in rows}) == 2
+        assert catalog.snapshot().keystores["/main"].keys["good"].active.number == 2
         with pytest.raises(CatalogError), catalog._writing() as connection:
             connection.execute(text("UPDATE key_generations SET encryptions_reserved = -1"))
 
@@ -156,7 +163,8 @@ _KEYS = """
 """
 _GENERATIONS = """
     INSERT INTO key_generations (id, key_id, number, hsm, label, encryptions_reserved, created_at)
-      VALUES (1, 1, 1, 'hsm', 'a', 5, {now}), (2, 2, 1, 'hsm', 'b', -4000000000, {now})
+      VALUES (1, 1, 1, 'hsm', 'a', 5, {now}), (2, 1, 2, 'hsm', 'c', 0, {now}),
+        (3, 2, 1, 'hsm', 'b', -4000000000, {now})
 """
 _KEYSTORE = "INSERT INTO keystores (id, name, prefix, blocked, created_at) VALUES (1, 'main', '/main', {no}, {now})"
 

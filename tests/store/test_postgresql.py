@@ -140,7 +140,7 @@ def test_the_service_can_serve(admin: Catalog, roles: Callable[[str], Catalog]) 
         assert service.record_canary(1, b"canary")
         assert service.record_token_serial(1, "0042")
         assert service.stop_generation(1, "an unsafe IV")
-        seconds_until(lambda: running.key().current.stopped is not None)
+        seconds_until(lambda: running.key().active.stopped is not None)
         admin.set_blocked("main", blocked=True)
         seconds_until(lambda: running.feed.snapshot.keystores["/main"].blocked)
         assert running.said == []

@@ -31,7 +31,7 @@ def test_a_snapshot_holds_what_was_made(filled: Catalog) -> None:
     assert (keystore.name, keystore.region, keystore.blocked) == ("main", "eu-central-1", False)
     assert keystore.credentials == {ID.value: SECRET}
     assert (key.status, key.takeover, list(key.generations)) == (KeyStatus.ENABLED, None, [1])
-    assert (key.current.number, key.current.hsm, key.current.label, key.current.cka_id) == (
+    assert (key.active.number, key.active.hsm, key.active.label, key.active.cka_id) == (
         1,
         "hsm",
         "label-1",
@@ -237,22 +237,29 @@ def test_the_count_of_an_hsm_key_spans_the_keystores_that_share_it(filled: Catal
     assert filled.encryption_totals() == totals
 
 
+def test_a_tag_that_is_none_is_refused(filled: Catalog) -> None:
+    with pytest.raises(Refused, match="a tag has 12 bytes"):
+        filled.register_key("main", OTHER_KEY, hsm="hsm", label="label-2", tag=bytes(12))
+
+
 def test_a_thousand_keys_make_one_snapshot(catalog: Catalog) -> None:
     """A keystore with many keys is read with as many statements as one with few."""
     catalog.create_keystore("main", PREFIX)
     with catalog._changing() as connection:
+        octets = "80" * 12
+        tag = f"'\\x{octets}'::bytea" if connection.dialect.name == "postgresql" else f"x'{octets}'"
         connection.exec_driver_sql(
-            "INSERT INTO external_keys (keystore_id, external_key_id, status, takeover, created_at)"
+            "INSERT INTO external_keys (keystore_id, external_key_id, status, takeover, created_at, tag)"
             " WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)"
-            " SELECT 1, 'k' || i, 'ENABLED', FALSE, CURRENT_TIMESTAMP FROM n"
+            " SELECT 1, 'k' || i, 'ENABLED', FALSE, CURRENT_TIMESTAMP, TAG FROM n".replace("TAG", tag)
         )
         connection.exec_driver_sql(
-            "INSERT INTO key_generations (key_id, number, hsm, label, encryptions_reserved, created_at)"
-            " SELECT id, 1, 'hsm', external_key_id, 0, CURRENT_TIMESTAMP FROM external_keys"
+            "INSERT INTO key_generations (key_id, number, hsm, label, encryptions_reserved, created_at, state)"
+            " SELECT id, 1, 'hsm', external_key_id, 0, CURRENT_TIMESTAMP, 'active' FROM external_keys"
         )
     keys = catalog.snapshot().keystores["/main"].keys
     assert len(keys) == 1000
-    assert keys["k1000"].current.label == "k1000"
+    assert keys["k1000"].active.label == "k1000"
 
 
 def test_another_connection_sees_a_change_at_once(filled: Catalog, open_catalog: Callable[[], Catalog]) -> None:

@@ -82,7 +82,7 @@ def generation_of(server: ProxyServer, key: str = "key-1") -> Generation:
     catalog = server.catalog()
     try:
         (keystore,) = (k for k in catalog.snapshot().keystores.values() if k.name == KEYSTORE)
-        return keystore.keys[key].current
+        return keystore.keys[key].active
     finally:
         catalog.close()
 

@@ -1,6 +1,7 @@
 """AAD framing, ciphertext metadata and the CDIV, against vectors that were computed by hand or are the spec's."""
 
 from hashlib import sha256
+from itertools import combinations
 
 import pytest
 from hypothesis import assume, given
@@ -14,6 +15,8 @@ from holdfast.xks.aad import (
     ciphertext_data_integrity_value,
     hsm_aad,
     is_foreign_metadata,
+    is_key_tag,
+    key_tag,
 )
 from holdfast.xks.encoding import decode_base64, encode_base64
 from holdfast.xks.errors import ErrorName, XksError
@@ -106,17 +109,49 @@ def test_metadata_does_not_pass_for_aad() -> None:
     assert hsm_aad(b"", b"meta", AadFraming.SPEC) != hsm_aad(b"meta", b"", AadFraming.SPEC)
 
 
-@given(st.sampled_from(AadFraming), st.integers(0, 2**32 - 1))
-def test_ciphertext_metadata_is_read_back(framing: AadFraming, generation: int) -> None:
-    metadata = CiphertextMetadata(framing, generation)
+TAGS = st.binary(min_size=12, max_size=12).map(key_tag)
+
+
+@given(st.sampled_from(AadFraming), st.integers(0, 2**32 - 1), st.none() | TAGS)
+def test_ciphertext_metadata_is_read_back(framing: AadFraming, generation: int, tag: bytes | None) -> None:
+    metadata = CiphertextMetadata(framing, generation, tag)
     raw = metadata.to_bytes()
     assert CiphertextMetadata.parse(raw) == metadata
     assert not is_foreign_metadata(raw)
-    assert len(raw) == 5 <= MAX_CIPHERTEXT_METADATA
+    assert len(raw) == (5 if tag is None else 20) <= MAX_CIPHERTEXT_METADATA
 
 
-def test_ciphertext_metadata_is_the_framing_and_the_generation_big_endian() -> None:
+def test_format_1_is_the_framing_and_the_generation_big_endian() -> None:
     assert CiphertextMetadata(AadFraming.DIGEST, 0x01020304).to_bytes().hex() == "0201020304"
+
+
+@pytest.mark.parametrize(
+    ("framing", "tag", "generation", "expected"),
+    [
+        (AadFraming.SPEC, "80" * 12, 1, "21" + "91d4b6" + "80" * 12 + "00000001"),
+        (AadFraming.DIGEST, "ff" * 12, 2**32 - 1, "22" + "abf093" + "ff" * 12 + "ffffffff"),
+        (AadFraming.SPEC, "8192a3b4c5d6e7f8899aabbc", 258, "21" + "cd89a2" + "8192a3b4c5d6e7f8899aabbc" + "00000102"),
+    ],
+)
+def test_format_2_is_framing_check_tag_generation(
+    framing: AadFraming, tag: str, generation: int, expected: str
+) -> None:
+    """The check is SHA-256 of the other bytes, with zeros in its own place; its first three bytes, high bits set."""
+    raw = CiphertextMetadata(framing, generation, bytes.fromhex(tag)).to_bytes()
+    digest = sha256(raw[:1] + bytes(3) + raw[4:]).digest()
+    assert raw[1:4] == bytes(octet | 0x80 for octet in digest[:3])
+    assert raw.hex() == expected
+
+
+@pytest.mark.parametrize("place", range(20))
+def test_metadata_of_format_2_with_one_changed_byte_is_an_invalid_ciphertext(place: int) -> None:
+    """A changed generation is not taken for one that this node does not know yet."""
+    for change in range(1, 256):
+        raw = bytearray(CiphertextMetadata(AadFraming.SPEC, 1, b"\x80" * 12).to_bytes())
+        raw[place] ^= change
+        with pytest.raises(XksError) as caught:
+            CiphertextMetadata.parse(bytes(raw))
+        assert caught.value.name is ErrorName.INVALID_CIPHERTEXT
 
 
 @given(st.binary(max_size=20).filter(lambda raw: len(raw) != 5 or raw[0] not in (1, 2)))
@@ -124,6 +159,52 @@ def test_other_ciphertext_metadata_is_an_invalid_ciphertext(raw: bytes) -> None:
     with pytest.raises(XksError) as caught:
         CiphertextMetadata.parse(raw)
     assert caught.value.name is ErrorName.INVALID_CIPHERTEXT
+
+
+@given(st.binary(max_size=14))
+def test_a_tag_has_12_bytes_with_their_high_bits(raw: bytes) -> None:
+    assert is_key_tag(key_tag(raw)) == (len(raw) == 12)
+    assert not is_key_tag(bytes(12))
+
+
+ANY, HIGH = -1, -2
+"""In a pattern: any byte, and one of 0x80 or more."""
+ENDINGS = {
+    (1, AadFraming.SPEC): [5, 0x01, *[ANY] * 4],
+    (1, AadFraming.DIGEST): [5, 0x02, *[ANY] * 4],
+    (2, AadFraming.SPEC): [20, 0x21, *[HIGH] * 15, *[ANY] * 4],
+    (2, AadFraming.DIGEST): [20, 0x22, *[HIGH] * 15, *[ANY] * 4],
+}
+"""How what is bound ends: len8, then the metadata."""
+
+
+def can_be_equal(one: list[int], other: list[int]) -> bool:
+    """Whether some bytes fit both patterns, laid over each other at their ends. Before the shorter any byte fits."""
+    return all(
+        a == b or ANY in (a, b) or (a == HIGH and b >= 0x80) or (b == HIGH and a >= 0x80)
+        for a, b in zip(reversed(one), reversed(other), strict=False)
+    )
+
+
+@pytest.mark.parametrize(("one", "other"), list(combinations(ENDINGS, 2)))
+def test_no_two_formats_and_framings_bind_the_same(
+    one: tuple[int, AadFraming], other: tuple[int, AadFraming]
+) -> None:
+    """Decision 0020: even if an AAD and a digest could be chosen, nothing under one key is bound in two ways."""
+    same_framing = one[1] is other[1]
+    # What is bound begins with the AAD's length: with the same framing, formats of two lengths never meet.
+    assert (same_framing and len(ENDINGS[one]) != len(ENDINGS[other])) or not can_be_equal(
+        ENDINGS[one], ENDINGS[other]
+    )
+
+
+@pytest.mark.parametrize("length", range(MAX_CIPHERTEXT_METADATA + 1))
+def test_no_metadata_of_awss_sample_is_bound_as_format_2(length: int) -> None:
+    """Decision 0020: only what `is_foreign_metadata` refuses, or with no generation from 1 to 255."""
+    sample = [length, *[ANY] * length]  # before it a digest, whose bytes might be chosen
+    for number in range(1, 256):
+        ours = [*ENDINGS[2, AadFraming.SPEC][:-4], 0, 0, 0, number]
+        assert can_be_equal(sample, ours) == (length == 20)
 
 
 # ---- ciphertexts of AWS's sample beside Holdfast's, under one HSM key

@@ -10,7 +10,7 @@ from holdfast.cli.options import ConfigOption, Installation, JsonOption, YesOpti
 from holdfast.cli.tables import fields, table
 from holdfast.control.errors import Invalid
 from holdfast.control.keys import NewKey, bind, create_key, find_binding, hsm_settings, register_key
-from holdfast.control.lookup import find_key, find_keystore
+from holdfast.control.lookup import find_generations, find_key, find_keystore
 from holdfast.control.plans import (
     Usage,
     disable_plan,
@@ -19,9 +19,12 @@ from holdfast.control.plans import (
     release_plan,
     share_plan,
     unregister_plan,
+    upgrade_plan,
 )
 from holdfast.keys.model import Takeover
+from holdfast.keys.states import GenerationState
 from holdfast.store.reads import KeyRow
+from holdfast.xks.aad import NEWEST_FORMAT
 from holdfast.xks.types import ExternalKeyId, KeyStatus
 
 app = typer.Typer(help="External keys: AES-256 keys inside an HSM.", no_args_is_help=True)
@@ -79,6 +82,13 @@ def register(
             help="How often the key may have encrypted before, elsewhere. NIST allows 2^32 in all.", min=0, max=2**32
         ),
     ] = 0,
+    tag: Annotated[
+        str | None,
+        typer.Option(
+            help="The key's tag in hexadecimal, if it was registered before: `unregister` shows it.",
+            show_default=False,
+        ),
+    ] = None,
     share_with: Annotated[
         list[str] | None,
         typer.Option(help="A keystore that uses this HSM key already. May be repeated.", show_default=False),
@@ -89,6 +99,7 @@ def register(
 ) -> None:
     """Register a key that the HSM's own tool made, after looking at it."""
     cka_id = None if key_id is None else _hexadecimal(key_id)
+    known_tag = None if tag is None else _hexadecimal(tag)
     with installation(config) as here:
         settings = hsm_settings(here.configuration, hsm)
         new = NewKey(keystore, ExternalKeyId.parse(key), settings.name, label or key)
@@ -105,6 +116,7 @@ def register(
             for_tests=for_tests,
             prior_encryptions=prior_encryptions,
             share_with=others,
+            tag=known_tag,
         ):
             output.warning(f"{finding.what}. {finding.why} {finding.remedy}".rstrip())
         _say_added(here, new, "Registered", as_json=as_json)
@@ -130,7 +142,7 @@ def list_(
             (
                 row.keystore,
                 row.external_key_id,
-                row.status.value if row.stopped is None else "STOPPED",
+                _status(row),
                 str(row.generation),
                 row.hsm,
                 row.label,
@@ -150,11 +162,30 @@ def show(
 ) -> None:
     """Show one external key, as the catalog has it."""
     with installation(config, changes=False) as here:
-        row = _as_json(find_key(here.catalog, keystore, key), here.catalog.encryption_totals())
+        active = find_key(here.catalog, keystore, key)
+        totals = here.catalog.encryption_totals()
+        row = _as_json(active, totals)
+        generations = find_generations(here.catalog, keystore, key)
     if as_json:
-        output.json(row)
+        output.json(row | {"generations": [_generation_as_json(one, totals) for one in generations]})
         return
     fields(row)
+    if len(generations) > 1:
+        table(
+            ("GENERATION", "STATE", "SINCE", "HSM", "LABEL", "ENCRYPTIONS"),
+            [
+                (
+                    str(one.generation),
+                    one.state,
+                    f"{one.state_since:%Y-%m-%d %H:%M}",
+                    one.hsm,
+                    one.label,
+                    f"<= {totals.get(one.generation_id, 0):,}",
+                )
+                for one in generations
+            ],
+            empty="",
+        )
 
 
 @app.command()
@@ -225,12 +256,41 @@ def unregister(
 ) -> None:
     """Forget a disabled key. The HSM keeps it, the catalog forgets how often it has encrypted."""
     with installation(config) as here:
-        row = find_key(here.catalog, keystore, key)
-        total = here.catalog.encryption_totals([row.generation_id]).get(row.generation_id, 0)
-        if row.status is KeyStatus.DISABLED:
-            confirm(unregister_plan(row, total), yes=yes)
+        rows = find_generations(here.catalog, keystore, key)
+        first = rows[0].generation_id
+        total = here.catalog.encryption_totals([first]).get(first, 0)
+        if rows[0].status is KeyStatus.DISABLED:
+            confirm(unregister_plan(rows, total), yes=yes)
         here.catalog.unregister_key(keystore, ExternalKeyId.parse(key))
         output.say(f"The keystore {keystore!r} has no key {key} any more.")
+
+
+@app.command()
+def upgrade(
+    keystore: Annotated[
+        str | None, typer.Argument(help="Only this keystore's keys. Default: all.", show_default=False)
+    ] = None,
+    key: Annotated[str | None, typer.Argument(help="Only this key.", show_default=False)] = None,
+    *,
+    yes: YesOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Let keys make ciphertexts of the newest format, once no older Holdfast runs any more.
+
+    Keys that are made or registered after an upgrade do so by themselves. Until then a key cannot rotate.
+    """
+    with installation(config) as here:
+        if keystore is not None and key is not None:
+            rows = [find_key(here.catalog, keystore, key)]
+        else:
+            rows = [row for row in here.catalog.keys(keystore) if row.state is GenerationState.ACTIVE]
+        older = [row for row in rows if row.metadata_format < NEWEST_FORMAT]
+        if not older:
+            output.say(f"Every key makes ciphertexts of format {NEWEST_FORMAT} already.")
+            return
+        confirm(upgrade_plan(older), yes=yes)
+        here.catalog.upgrade_keys([(row.keystore, row.external_key_id) for row in older])
+        output.say(f"Keys that make ciphertexts of format {NEWEST_FORMAT} now: {len(older)}.")
 
 
 @app.command()
@@ -287,11 +347,36 @@ def _say_added(here: Installation, new: NewKey, word: str, *, as_json: bool) -> 
     output.say("Running proxies serve it within a second. On nShield, run `systemctl reload holdfast` first.")
 
 
+def _status(row: KeyRow) -> str:
+    if row.state is not GenerationState.ACTIVE:
+        return row.state
+    return row.status.value if row.stopped is None else "STOPPED"
+
+
 def _hexadecimal(text: str) -> bytes:
     try:
         return bytes.fromhex(text)
     except ValueError:
-        raise Invalid(f"{text!r} is not hexadecimal", hint="Write CKA_ID as in 0a1b2c.") from None
+        raise Invalid(f"{text!r} is not hexadecimal", hint="Write it as in 0a1b2c.") from None
+
+
+def _generation_as_json(row: KeyRow, totals: dict[int, int]) -> dict[str, Any]:
+    return {
+        "generation": row.generation,
+        "state": row.state,
+        "state_since": row.state_since,
+        "activated_at": row.activated_at,
+        "compromised_at": row.compromised_at,
+        "destroy_after": row.destroy_after,
+        "hsm": row.hsm,
+        "label": row.label,
+        "cka_id": row.cka_id.hex() if row.cka_id else None,
+        "encryptions_at_most": totals.get(row.generation_id, 0),
+        "stopped": row.stopped,
+        "has_canary": row.canary is not None,
+        "token_serial": row.token_serial,
+        "created_at": row.created_at,
+    }
 
 
 def _as_json(row: KeyRow, totals: dict[int, int]) -> dict[str, Any]:
@@ -301,9 +386,12 @@ def _as_json(row: KeyRow, totals: dict[int, int]) -> dict[str, Any]:
         "external_key_id": row.external_key_id,
         "status": row.status,
         "generation": row.generation,
+        "state": row.state,
         "hsm": row.hsm,
         "label": row.label,
         "cka_id": row.cka_id.hex() if row.cka_id else None,
+        "tag": row.tag.hex(),
+        "metadata_format": row.metadata_format,
         "takeover": None if takeover is None else "aws-sample",
         "encryptions_at_most": totals.get(row.generation_id, 0),
         "stopped": row.stopped,

@@ -85,6 +85,7 @@ def register_proven(  # noqa: PLR0913 (what a key is, and how it was used before
     takeover: Takeover | None = None,
     prior_encryptions: int = 0,
     share_with: Collection[str] = (),
+    tag: bytes | None = None,
 ) -> None:
     """Registers the key with its proof, and counts the canary's encryption. Raises CatalogError."""
     catalog.register_key(
@@ -97,6 +98,7 @@ def register_proven(  # noqa: PLR0913 (what a key is, and how it was used before
         token_serial=proof.token_serial or None,
         prior_encryptions=prior_encryptions,
         share_with=share_with,
+        tag=tag,
     )
     if proof.canary is not None:
         generation = find_key(catalog, new.keystore, str(new.external_key_id)).generation_id
@@ -123,6 +125,7 @@ def register_key(  # noqa: PLR0913 (the options of the command)
     for_tests: bool = False,
     prior_encryptions: int = 0,
     share_with: Collection[str] = (),
+    tag: bytes | None = None,
 ) -> list[Finding]:
     """Registers a key that the HSM has already; returns what is worth knowing about it.
 
@@ -152,7 +155,7 @@ def register_key(  # noqa: PLR0913 (the options of the command)
             )
         proof = take_proof(inspector, found[0])
     register_proven(
-        catalog, new, proof, takeover=takeover, prior_encryptions=prior_encryptions, share_with=share_with
+        catalog, new, proof, takeover=takeover, prior_encryptions=prior_encryptions, share_with=share_with, tag=tag
     )
     return [finding for finding in findings if worst([finding]) is not Severity.OK]
 

@@ -1,6 +1,7 @@
 """Finds a keystore, credential or key by its name, or says which ones there are."""
 
-from holdfast.control.errors import NotFound
+from holdfast.control.errors import Conflict, NotFound
+from holdfast.keys.states import GenerationState
 from holdfast.store.reads import CredentialRow, KeyRow, KeystoreRow
 from holdfast.store.store import Catalog
 
@@ -26,13 +27,25 @@ def find_credential(catalog: Catalog, access_key_id: str) -> CredentialRow:
     raise NotFound(f"there is no credential {access_key_id}", hint="`holdfast credential list` shows them.")
 
 
-def find_key(catalog: Catalog, keystore: str, external_key_id: str) -> KeyRow:
-    """The row of the external key's newest generation. Raises NotFound."""
+def find_generations(catalog: Catalog, keystore: str, external_key_id: str) -> list[KeyRow]:
+    """The rows of the external key's generations, oldest first. Raises NotFound."""
     rows = catalog.keys(find_keystore(catalog, keystore).name)
-    own = [row for row in rows if row.external_key_id == external_key_id]
+    own = sorted((row for row in rows if row.external_key_id == external_key_id), key=lambda row: row.generation)
     if not own:
         raise NotFound(
             f"the keystore {keystore!r} has no key {external_key_id}",
             hint=f"`holdfast key list {keystore}` shows those it has. Upper and lower case differ.",
         )
-    return max(own, key=lambda row: row.generation)
+    return own
+
+
+def find_key(catalog: Catalog, keystore: str, external_key_id: str) -> KeyRow:
+    """The row of the external key's active generation. Raises NotFound, Conflict."""
+    rows = find_generations(catalog, keystore, external_key_id)
+    for row in rows:
+        if row.state is GenerationState.ACTIVE:
+            return row
+    raise Conflict(
+        f"no generation of the key {external_key_id} is active in the catalog: a row is wrong",
+        hint="`holdfast doctor` names it. Restore the catalog from its backup.",
+    )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from holdfast.store.reads import CredentialRow, KeyRow, KeystoreRow
+from holdfast.xks.aad import NEWEST_FORMAT
 
 RECENTLY = timedelta(days=1)
 """A credential used within this time is taken to be in use."""
@@ -126,26 +127,43 @@ def share_plan(keystore: str, external_key_id: str, others: Sequence[str]) -> Pl
         f"Register the key {external_key_id} of the keystore {keystore!r} under an HSM key that is used already:",
         (f"the HSM key then serves {keystore} and {names}",),
         (
-            f"Callers of {keystore} can then decrypt what was encrypted in {names}, and the reverse.",
-            "Only the AAD that AWS KMS sends stands between two AWS accounts.",
+            f"Ciphertexts of format 1 open in {keystore} and in {names}; those of format 2 in one of them only.",
+            "For format 1 only the AAD that AWS KMS sends stands between two AWS accounts.",
             "Their encryptions count together against the 2^32 that one key may make.",
         ),
     )
 
 
-def unregister_plan(key: KeyRow, encryptions: int) -> Plan:
-    """Forgetting an external key."""
-    again = (
-        f"To register it again, say how often it has encrypted: --prior-encryptions {encryptions}."
-        if encryptions
-        else "It can be registered again."
-    )
+def unregister_plan(generations: Sequence[KeyRow], encryptions: int) -> Plan:
+    """Forgetting an external key, of which these are the generations."""
+    key = generations[0]
+    again = f"--tag {key.tag.hex()}" + (f" --prior-encryptions {encryptions}" if encryptions else "")
+    impact = [
+        "Its requests get KeyNotFoundException within a second. Delete the KMS key that uses it in AWS.",
+        f"The HSM keeps the key. To register it again, so that what it encrypted opens, say {again}.",
+    ]
+    if len(generations) > 1:
+        impact.append(
+            "WARNING: a key is registered again with one generation. What the others encrypted then opens no more."
+        )
     return Plan(
         f"Unregister the key {key.external_key_id} of the keystore {key.keystore!r}:",
-        (f"generation {key.generation}, label {key.label!r} of the HSM {key.hsm!r}",),
+        tuple(f"generation {row.generation}, label {row.label!r} of the HSM {row.hsm!r}" for row in generations),
+        tuple(impact),
+    )
+
+
+def upgrade_plan(keys: Sequence[KeyRow]) -> Plan:
+    """Letting keys make ciphertexts of the newest format."""
+    return Plan(
+        f"Upgrade {len(keys)} key{'' if len(keys) == 1 else 's'} to the newest format of ciphertext metadata:",
+        tuple(
+            f"{row.keystore}/{row.external_key_id}: format {row.metadata_format} becomes {NEWEST_FORMAT}"
+            for row in keys
+        ),
         (
-            "Its requests get KeyNotFoundException within a second. Delete the KMS key that uses it in AWS.",
-            f"The HSM keeps the key. {again}",
+            "New ciphertexts then open under their own external key only. Older ones open as before.",
+            "A Holdfast from before 0.2 cannot read new ciphertexts: there is no way back to it after this.",
         ),
     )
 

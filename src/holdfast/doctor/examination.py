@@ -15,6 +15,7 @@ from holdfast.doctor.policies import examine_policies, examine_policy_names
 from holdfast.doctor.references import examine_hsm_files
 from holdfast.doctor.running import RunningProxy
 from holdfast.finding import Finding, Severity, error, note, ok, warning
+from holdfast.keys.states import GenerationState
 from holdfast.store.errors import CatalogError
 from holdfast.store.memory import MemoryFile
 from holdfast.store.reads import KeyRow
@@ -74,15 +75,19 @@ def _policy_names(configuration: Configuration, catalog: Catalog) -> Iterator[Fi
     yield from examine_policy_names(configuration.authorization, catalog.snapshot())
 
 
+_WITHOUT_KEY = (GenerationState.PLANNED, GenerationState.DESTROYED)
+"""Generations that no HSM needs to have."""
+
+
 def _keys(configuration: Configuration, catalog: Catalog, now: Callable[[], datetime]) -> Iterator[Finding]:
-    keys = catalog.keys(None)
+    keys = [row for row in catalog.keys(None) if row.state not in _WITHOUT_KEY]
     found = []
     for finding in _hsms(configuration, keys):
         found.append(finding)
         yield finding
     yield from _homeless(configuration, keys)
     missing = {finding.subject for finding in found if finding.code in ("key-not-found", "key-label-twice")}
-    here = [row for row in _newest(keys) if f"key {row.keystore}/{row.external_key_id}" not in missing]
+    here = [row for row in _active(keys) if f"key {row.keystore}/{row.external_key_id}" not in missing]
     examined = {name for name in configuration.hsms if not _failed(name, found)}
     running = RunningProxy(configuration, catalog, now)
     yield from _whole("running proxy", running.examine([row for row in here if row.hsm in examined]))
@@ -177,6 +182,6 @@ def _homeless(configuration: Configuration, keys: list[KeyRow]) -> Iterator[Find
             )
 
 
-def _newest(keys: list[KeyRow]) -> list[KeyRow]:
-    """One row per external key: that of its newest generation."""
-    return list({(row.keystore, row.external_key_id): row for row in keys}.values())
+def _active(keys: list[KeyRow]) -> list[KeyRow]:
+    """One row per external key: that of the generation that encrypts."""
+    return [row for row in keys if row.state is GenerationState.ACTIVE]

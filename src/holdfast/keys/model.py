@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from holdfast.keys.states import GenerationState
+from holdfast.xks.aad import AadFraming, CiphertextMetadata
 from holdfast.xks.types import KeyStatus, SecretAccessKey, UriPathPrefix
 
 
@@ -23,6 +25,7 @@ class Generation:
     canary: bytes | None = field(default=None, repr=False)
     stopped: str | None = None
     token_serial: str | None = None
+    state: GenerationState = GenerationState.ACTIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +40,22 @@ class Takeover:
 
 @dataclass(frozen=True, slots=True)
 class ExternalKey:
-    """An external key. `current` encrypts; every generation decrypts, found by its number."""
+    """An external key. `active` encrypts; its generations decrypt as their states allow, found by their numbers.
+
+    `tag` is what its ciphertexts are known by, where they are of `metadata_format` 2.
+    """
 
     external_key_id: str
     status: KeyStatus
-    current: Generation
+    active: Generation
     generations: Mapping[int, Generation]
     takeover: Takeover | None = None
+    tag: bytes | None = None
+    metadata_format: int = 1
+
+    def metadata(self, framing: AadFraming) -> CiphertextMetadata:
+        """What a ciphertext that is made now carries."""
+        return CiphertextMetadata(framing, self.active.number, self.tag if self.metadata_format > 1 else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,27 @@
 """What an operator changes: keystores, keys, blocks. Each change and its new version are one transaction."""
 
 from collections.abc import Collection
+from secrets import token_bytes
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from holdfast.keys.model import Takeover
+from holdfast.keys.states import GenerationState
 from holdfast.store import schema
 from holdfast.store.database import THIS_VERSION, Database
 from holdfast.store.errors import AlreadyExists, InUse, NotFound, NoVersion, Refused
 from holdfast.store.reads import keystore_id
 from holdfast.store.rows import KEYSTORE_NAME, MAX_LABEL
-from holdfast.xks.aad import MAX_CIPHERTEXT_METADATA, is_foreign_metadata
+from holdfast.store.use import readable_format
+from holdfast.xks.aad import (
+    KEY_TAG_BYTES,
+    MAX_CIPHERTEXT_METADATA,
+    NEWEST_FORMAT,
+    is_foreign_metadata,
+    is_key_tag,
+    key_tag,
+)
 from holdfast.xks.partition import REGION
 from holdfast.xks.types import ExternalKeyId, KeyStatus, UriPathPrefix
 
@@ -106,17 +116,22 @@ class KeyChanges(Database):
         token_serial: str | None = None,
         prior_encryptions: int = 0,
         share_with: Collection[str] = (),
+        tag: bytes | None = None,
     ) -> None:
         """An enabled external key with generation 1, the HSM's key `label` (and `cka_id`). The HSM is not asked.
 
         Spec, "API operations": each KMS key has a different external key. So one HSM key serves one external key
         of a keystore. In other keystores it may serve too, as the spec allows two accounts to do, if these are named
         in `share_with`; the encryptions of all then count as one. `prior_encryptions` were made before, elsewhere.
+        `tag`: the one that the key's ciphertexts carry already, if it was registered before.
         """
+        if tag is not None and not is_key_tag(tag):
+            raise Refused("a tag has 12 bytes, each of them 0x80 or more; `holdfast key unregister` shows it")
         _check_key(hsm, label, cka_id, takeover)
         if not 0 <= prior_encryptions <= _MOST_ENCRYPTIONS:
             raise Refused(f"prior encryptions are a number from 0 to 2^32 ({_MOST_ENCRYPTIONS})")
         same = same_hsm_key(hsm, label, cka_id, token_serial)
+        now = self._now()
         with self._changing() as connection:
             identity = keystore_id(connection, keystore)
             _check_key_free(connection, identity, keystore, external_key_id)
@@ -129,8 +144,10 @@ class KeyChanges(Database):
                     status=KeyStatus.ENABLED.value,
                     takeover=takeover is not None,
                     takeover_metadata=None if takeover is None else takeover.ciphertext_metadata,
-                    created_at=self._now(),
+                    created_at=now,
                     changed=THIS_VERSION,
+                    tag=tag or fresh_tag(),
+                    metadata_format=readable_format(connection, now),
                 )
                 .returning(schema.external_keys.c.id)
             ).scalar_one()
@@ -143,10 +160,36 @@ class KeyChanges(Database):
                     cka_id=cka_id,
                     encryptions_reserved=prior_encryptions,
                     token_serial=token_serial,
-                    created_at=self._now(),
+                    created_at=now,
                     changed=THIS_VERSION,
+                    state=GenerationState.ACTIVE.value,
+                    state_since=now,
+                    activated_at=now,
                 )
             )
+
+    def upgrade_keys(self, key_ids: Collection[tuple[str, str]]) -> None:
+        """Let keys, by keystore and external key id, make ciphertexts of the newest format. Raises InUse, NotFound.
+
+        While a proxy lives that does not read it, nothing is changed.
+        """
+        table = schema.external_keys
+        with self._changing() as connection:
+            readable = readable_format(connection, self._now())
+            if readable < NEWEST_FORMAT:
+                raise InUse(
+                    f"a proxy that still runs reads ciphertexts up to format {readable} only, and this is format"
+                    f" {NEWEST_FORMAT}: upgrade every proxy first. One that was stopped is forgotten after a minute"
+                )
+            for keystore, key in sorted(key_ids):
+                changed = connection.execute(
+                    update(table)
+                    .where(table.c.keystore_id == keystore_id(connection, keystore))
+                    .where(table.c.external_key_id == key)
+                    .values(metadata_format=NEWEST_FORMAT, changed=THIS_VERSION)
+                )
+                if not changed.rowcount:
+                    raise _no_key(keystore, ExternalKeyId.parse(key))
 
     def unregister_key(self, keystore: str, external_key_id: ExternalKeyId) -> None:
         """Forget a disabled external key and its counts. The HSM keeps its key. Raises NotFound, InUse."""
@@ -181,6 +224,11 @@ class KeyChanges(Database):
             )
             if not changed.rowcount:
                 raise _no_key(keystore, external_key_id)
+
+
+def fresh_tag() -> bytes:
+    """What an external key's ciphertexts will be known by."""
+    return key_tag(token_bytes(KEY_TAG_BYTES))
 
 
 def _no_key(keystore: str, external_key_id: ExternalKeyId) -> NotFound:

@@ -65,10 +65,14 @@ def _key(old: ExternalKey, new: ExternalKey) -> Iterator[str]:
         yield f"{old.status} -> {new.status}"
     if old.takeover != new.takeover:
         yield f"{'opens' if new.takeover else 'does not open'} ciphertexts of AWS's sample proxy"
+    if old.tag != new.tag:
+        yield "has another tag: what it encrypted in format 2 until now is refused"
+    if old.metadata_format != new.metadata_format:
+        yield f"makes ciphertexts of format {new.metadata_format}, no longer of {old.metadata_format}"
     for number in sorted(old.generations.keys() | new.generations.keys()):
         before, after = old.generations.get(number), new.generations.get(number)
         if before is None or after is None:
-            yield f"generation {number} {'removed' if after is None else 'added'}"
+            yield f"generation {number} removed" if after is None else f"generation {number} added: {after.state}"
         else:
             yield from (f"generation {number} {line}" for line in _generation(before, after))
 
@@ -78,6 +82,8 @@ def _generation(old: Generation, new: Generation) -> Iterator[str]:
         yield f"is found as {_place(new)}, no longer as {_place(old)}"
     if old.token_serial != new.token_serial:
         yield f"is in the token {new.token_serial or 'of any serial number'}"
+    if old.state != new.state:
+        yield f"is {new.state}, no longer {old.state}"
     if old.canary != new.canary:
         yield "has its first canary" if old.canary is None else "has another canary"
     if old.stopped != new.stopped:

@@ -3,10 +3,11 @@
 A reader only reads: what stands still must be heard of while the database takes no writes. A writer does the rest.
 """
 
+import asyncio
 import gc
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from threading import Event
@@ -71,6 +72,8 @@ class CatalogFeed:
         self._confirmed_at = monotonic()
         self._retry_at = self._say_at = 0.0
         self._was_silent = False
+        self._look_now = Event()
+        self._looking: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[bool]]] = []
         # The writer's.
         self._used: dict[str, datetime] = {}
         self._unsaved: Memory | None = None
@@ -99,6 +102,7 @@ class CatalogFeed:
         Takes no longer than the database's own timeouts. Nothing may encrypt any more.
         """
         self._stopping.set()
+        self._look_now.set()
         self._budget.low.set()
         for thread in self.threads:
             if thread.is_alive():
@@ -122,6 +126,17 @@ class CatalogFeed:
         """Seconds since the catalog last confirmed the snapshot. Up to twice POLL is normal."""
         return self._monotonic() - self._confirmed_at
 
+    async def look_again(self, deadline: float) -> bool:
+        """Have the catalog read now; whether a look that began after this call has ended well before `deadline`."""
+        loop = asyncio.get_running_loop()
+        looked: asyncio.Future[bool] = loop.create_future()
+        self._looking.append((loop, looked))
+        self._look_now.set()
+        try:
+            return await asyncio.wait_for(looked, deadline - self._monotonic())
+        except TimeoutError:
+            return False
+
     def owner(self, generation_id: int) -> tuple[str, str, int] | None:
         """The keystore's name, the external key id and the number of a generation; None: it is not there any more."""
         place = self._view.owners.get(generation_id)
@@ -133,9 +148,19 @@ class CatalogFeed:
         self._used[access_key_id] = at
 
     def _read(self) -> None:
-        while not self._stopping.wait(POLL):
+        while True:
+            self._look_now.wait(POLL)
+            self._look_now.clear()
+            if self._stopping.is_set():
+                return
+            looking, self._looking = self._looking, []
+            looked = False
             with self._warnings.instead_of_errors("the proxy goes on with what it last read"):
                 self._look()
+                looked = True
+            for loop, future in looking:
+                with suppress(RuntimeError):  # the event loop has ended, and with it all that waited
+                    loop.call_soon_threadsafe(_settle, future, looked)
             self._say_silence()
 
     def _look(self) -> None:
@@ -313,6 +338,11 @@ class CatalogFeed:
         if self._was_silent and not silent:
             self._notices.notice("the catalog answers again; the proxy serves what it holds now")
         self._was_silent = silent
+
+
+def _settle(future: asyncio.Future[bool], looked: bool) -> None:  # noqa: FBT001 (what the future is given)
+    if not future.done():
+        future.set_result(looked)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import msgspec
 
 from holdfast import durable
 from holdfast.keys.model import ExternalKey, Keystore
+from holdfast.keys.states import GenerationState
 from holdfast.store.errors import Unavailable
 from holdfast.store.view import View
 from holdfast.xks.types import KeyStatus
@@ -26,8 +27,8 @@ from holdfast.xks.types import KeyStatus
 class Memory(msgspec.Struct, frozen=True):
     """What stood still at a version, by names. `doubt` says why the catalog is not believed; None: it is.
 
-    `disabled` has `KEYSTORE/KEY`, `stopped` has `KEYSTORE/KEY/GENERATION` with the reason; `credentials` are the live
-    ones.
+    `disabled` has `KEYSTORE/KEY`, `stopped` has `KEYSTORE/KEY/GENERATION` with the reason, `withheld` the same with
+    the state of a generation that was taken out of use; `credentials` are the live ones.
     """
 
     version: int
@@ -36,6 +37,7 @@ class Memory(msgspec.Struct, frozen=True):
     disabled: frozenset[str]
     stopped: dict[str, str]
     credentials: frozenset[str]
+    withheld: dict[str, str] = {}
 
     @classmethod
     def of(cls, view: View) -> "Memory":
@@ -46,13 +48,9 @@ class Memory(msgspec.Struct, frozen=True):
             doubt=None,
             blocked=frozenset(keystore.name for keystore in view.keystores.values() if keystore.blocked),
             disabled=frozenset(f"{names[row]}/{key}" for row, key in view.disabled if row in names),
-            stopped={
-                f"{names[row]}/{key}/{number}": reason
-                for (row, key), generations in view.stopped.items()
-                if row in names
-                for number, reason in generations.items()
-            },
+            stopped=_named(view.stopped, names),
             credentials=view.live,
+            withheld=_named(view.withheld, names),
         )
 
     def doubt_of(self, found: "Memory") -> str | None:
@@ -72,6 +70,10 @@ class Memory(msgspec.Struct, frozen=True):
             *(f"keystore {name}: blocked -> open" for name in sorted(self.blocked - found.blocked)),
             *(f"key {name}: disabled -> enabled" for name in sorted(self.disabled - found.disabled)),
             *(f"key {name}: stopped -> in use" for name in sorted(self.stopped.keys() - found.stopped)),
+            *(
+                f"key {name}: {self.withheld[name]} -> in use"
+                for name in sorted(self.withheld.keys() - found.withheld)
+            ),
             *(f"credential {name}: refused -> live" for name in sorted(found.credentials - self.credentials)),
         ]
 
@@ -84,19 +86,18 @@ class Memory(msgspec.Struct, frozen=True):
             disabled=self.disabled | found.disabled,
             stopped=found.stopped | self.stopped,
             credentials=self.credentials & found.credentials,
+            withheld=found.withheld | self.withheld,
         )
 
     def applied_to(self, keystores: Mapping[int, Keystore]) -> dict[int, Keystore]:
         """The keystores with everything standing still that is remembered to."""
-        wanted: dict[str, dict[str, dict[int, str]]] = {}
+        touched: dict[str, set[str]] = {}
         for name in self.disabled:
             keystore, _, key = name.partition("/")
-            wanted.setdefault(keystore, {}).setdefault(key, {})
-        for name, reason in self.stopped.items():
+            touched.setdefault(keystore, set()).add(key)
+        for name in (*self.stopped, *self.withheld):
             keystore, _, rest = name.partition("/")
-            key, _, number = rest.rpartition("/")
-            if number.isdecimal():
-                wanted.setdefault(keystore, {}).setdefault(key, {})[int(number)] = reason
+            touched.setdefault(keystore, set()).add(rest.rpartition("/")[0])
         return {
             identity: replace(
                 keystore,
@@ -104,24 +105,38 @@ class Memory(msgspec.Struct, frozen=True):
                 credentials={
                     name: secret for name, secret in keystore.credentials.items() if name in self.credentials
                 },
-                keys=self._keys(keystore, wanted.get(keystore.name, {})),
+                keys=self._keys(keystore, touched.get(keystore.name, set())),
             )
             for identity, keystore in keystores.items()
         }
 
-    def _keys(self, keystore: Keystore, wanted: Mapping[str, Mapping[int, str]]) -> Mapping[str, ExternalKey]:
+    def _keys(self, keystore: Keystore, touched: set[str]) -> Mapping[str, ExternalKey]:
         keys = dict(keystore.keys)
-        for name, stopped in wanted.items():
-            key = keys.get(name)
-            if key is not None:
-                own = {
-                    number: replace(one, stopped=one.stopped or stopped.get(number))
-                    for number, one in key.generations.items()
-                }
-                disabled = f"{keystore.name}/{name}" in self.disabled
-                status = KeyStatus.DISABLED if disabled else key.status
-                keys[name] = replace(key, status=status, generations=own, current=own[key.current.number])
+        for name in touched & keys.keys():
+            key, place = keys[name], f"{keystore.name}/{name}"
+            own = {
+                number: replace(
+                    one,
+                    stopped=one.stopped or self.stopped.get(f"{place}/{number}"),
+                    state=_STATES.get(self.withheld.get(f"{place}/{number}", ""), one.state),
+                )
+                for number, one in key.generations.items()
+            }
+            status = KeyStatus.DISABLED if place in self.disabled else key.status
+            keys[name] = replace(key, status=status, generations=own, active=own[key.active.number])
         return keys
+
+
+_STATES = {state.value: state for state in GenerationState}
+
+
+def _named(marked: Mapping[tuple[int, str], Mapping[int, str]], names: Mapping[int, str]) -> dict[str, str]:
+    return {
+        f"{names[row]}/{key}/{number}": text
+        for (row, key), generations in marked.items()
+        if row in names
+        for number, text in generations.items()
+    }
 
 
 class MemoryFile:

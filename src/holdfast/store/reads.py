@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, Row, Select, select
 
 from holdfast.keys.model import Takeover
+from holdfast.keys.states import GenerationState
 from holdfast.store import rows, schema
 from holdfast.store.database import Database
 from holdfast.store.errors import NotFound
@@ -16,6 +17,9 @@ from holdfast.xks.types import KeyStatus, UriPathPrefix
 
 NEVER = datetime.fromtimestamp(0, UTC)
 """Shown for a time that is missing in the catalog or not a time."""
+
+
+_MOMENTS = ("created_at", "state_since", "activated_at", "compromised_at", "destroy_after")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,8 @@ class CredentialRow:
 class KeyRow:
     """One generation of an external key. `encryptions_reserved`: at most so many encryptions were made under it.
 
-    `canary`: it can be proven to be the same key. `stopped`: why it may not be used; None: it may.
+    `canary`: it can be proven to be the same key. `stopped`: why it may not be used; None: it may. `activated_at`:
+    when it first encrypted. `tag` and `metadata_format` are the key's, and what its ciphertexts carry.
     """
 
     keystore: str
@@ -62,6 +67,13 @@ class KeyRow:
     token_serial: str | None
     canary: bytes | None
     stopped: str | None
+    state: GenerationState
+    state_since: datetime
+    activated_at: datetime | None
+    compromised_at: datetime | None
+    destroy_after: datetime | None
+    tag: bytes
+    metadata_format: int
 
 
 class Reads(Database):
@@ -110,8 +122,8 @@ class Reads(Database):
         query = (
             select(
                 *raw(schema.keystores, "name"),
-                *raw(key, "external_key_id", "status", "takeover", "takeover_metadata"),
-                *raw(generation, *rows.GENERATION, "created_at"),
+                *raw(key, *rows.EXTERNAL_KEY),
+                *raw(generation, *rows.GENERATION, *_MOMENTS),
             )
             .join_from(schema.keystores, key)
             .join(generation)
@@ -159,6 +171,13 @@ def _key(row: Row[Any]) -> KeyRow | None:
             token_serial=generation.token_serial,
             canary=generation.canary,
             stopped=generation.stopped,
+            state=generation.state,
+            state_since=rows.moment(row.state_since) or NEVER,
+            activated_at=rows.moment(row.activated_at),
+            compromised_at=rows.moment(row.compromised_at),
+            destroy_after=rows.moment(row.destroy_after),
+            tag=rows.tag(row),
+            metadata_format=rows.metadata_format(row),
         )
     except BadRow:
         return None

@@ -13,7 +13,8 @@ from sqlalchemy import Column, ColumnElement, Row, Table, type_coerce
 from sqlalchemy.types import NullType
 
 from holdfast.keys.model import ExternalKey, Generation, Takeover
-from holdfast.xks.aad import MAX_CIPHERTEXT_METADATA
+from holdfast.keys.states import GenerationState
+from holdfast.xks.aad import MAX_CIPHERTEXT_METADATA, NEWEST_FORMAT, is_key_tag
 from holdfast.xks.errors import XksError
 from holdfast.xks.types import AccessKeyId, ExternalKeyId, KeyStatus, UriPathPrefix
 
@@ -23,10 +24,13 @@ MAX_LABEL = 255
 """Characters of a CKA_LABEL here. PKCS#11 sets no limit; no vendor's tool makes longer ones."""
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _STATUSES = {status.value: status for status in KeyStatus}
+_STATES = {state.value: state for state in GenerationState}
 _MAX_HSM = 64
 _MAX_GENERATION = 2**32 - 1
 
 
+EXTERNAL_KEY = ("external_key_id", "status", "takeover", "takeover_metadata", "tag", "metadata_format")
+"""The columns that `external_key` looks at."""
 GENERATION = (
     "id",
     "key_id",
@@ -39,6 +43,7 @@ GENERATION = (
     "stopped_at",
     "stopped_reason",
     "token_serial",
+    "state",
 )
 """The columns that `generation` looks at."""
 
@@ -117,18 +122,39 @@ def external_key(row: Row[Any], name: str, generations: Iterable[Row[Any]]) -> E
     own = {made.number: made for made in map(generation, generations)}
     if not own:
         raise BadRow("it has no generation: no HSM key is recorded for it")
+    active = [made for made in own.values() if made.state is GenerationState.ACTIVE]
+    if len(active) != 1:
+        raise BadRow(f"{len(active)} of its generations are active, and exactly one encrypts")
     return ExternalKey(
         external_key_id=name,
         status=key_status(row),
-        current=own[max(own)],
+        active=active[0],
         generations=own,
         takeover=takeover(row),
+        tag=tag(row),
+        metadata_format=metadata_format(row),
     )
+
+
+def tag(row: Row[Any]) -> bytes:
+    """What the key's ciphertexts are known by. Raises BadRow."""
+    found = _octets(row.tag, "tag")
+    if found is None or not is_key_tag(found):
+        raise BadRow(f"tag is {shown(found)}, not 12 bytes of 0x80 and more")
+    return found
+
+
+def metadata_format(row: Row[Any]) -> int:
+    """The format of the ciphertext metadata that the key makes. Raises BadRow."""
+    found = integer(row.metadata_format, "metadata_format")
+    if not 1 <= found <= NEWEST_FORMAT:
+        raise BadRow(f"metadata_format is {found}: this Holdfast makes 1 to {NEWEST_FORMAT}")
+    return found
 
 
 def generation(row: Sequence[Any]) -> Generation:
     """One generation, from the columns GENERATION. Raises BadRow."""
-    identity, _, number, hsm, label, cka_id, reserved, canary, stopped_at, reason, serial = row
+    identity, _, number, hsm, label, cka_id, reserved, canary, stopped_at, reason, serial, state = row
     if not 1 <= integer(number, "number") <= _MAX_GENERATION:
         raise BadRow(f"number is {number}, not 1 to {_MAX_GENERATION}")
     if not 1 <= len(_string(hsm, "hsm")) <= _MAX_HSM:
@@ -147,7 +173,16 @@ def generation(row: Sequence[Any]) -> Generation:
         _octets(canary, "canary"),
         None if stopped_at is None else reason if isinstance(reason, str) else "no reason is recorded",
         None if serial is None else _string(serial, "token_serial"),
+        generation_state(state),
     )
+
+
+def generation_state(value: object) -> GenerationState:
+    """The state. Raises BadRow."""
+    state = _STATES.get(value) if type(value) is str else None
+    if state is None:
+        raise BadRow(f"state is {shown(value)}: there are {', '.join(GenerationState)}")
+    return state
 
 
 def is_false(value: object) -> bool:

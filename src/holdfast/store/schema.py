@@ -10,6 +10,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -17,7 +18,10 @@ from sqlalchemy import (
     Table,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
+
+from holdfast.keys.states import GenerationState
 
 METADATA = MetaData(
     naming_convention={
@@ -106,8 +110,13 @@ external_keys = Table(
     Column("takeover_metadata", LargeBinary),
     Column("created_at", Utc, nullable=False),
     _changed(),
+    Column("tag", LargeBinary),
+    Column("metadata_format", Integer, nullable=False, server_default="1"),
     UniqueConstraint("keystore_id", "external_key_id"),
 )
+"""`tag` stands in ciphertexts of `metadata_format` 2 (`holdfast.xks.aad`). Every key has one."""
+
+_IS_ACTIVE = text(f"state = '{GenerationState.ACTIVE}'")
 
 key_generations = Table(
     "key_generations",
@@ -130,12 +139,28 @@ key_generations = Table(
     Column("stopped_reason", String(1024)),
     Column("token_serial", String(64)),
     _changed(),
+    Column(
+        "state",
+        String(16),
+        CheckConstraint(f"state IN ({', '.join(repr(state.value) for state in GenerationState)})", name="state"),
+        nullable=False,
+        server_default=GenerationState.PLANNED.value,
+    ),
+    Column("state_since", Utc),
+    Column("activated_at", Utc),
+    Column("compromised_at", Utc),
+    Column("destroy_after", Utc),
     UniqueConstraint("key_id", "number"),
 )
+"""`activated_at`: when it first became active. `destroy_after`: when the waiting period of `destroy-pending` ends."""
+
+Index("ix_one_active", key_generations.c.key_id, unique=True, sqlite_where=_IS_ACTIVE, postgresql_where=_IS_ACTIVE)
 
 proxies = Table(
     "proxies",
     METADATA,
     Column("id", String(255), primary_key=True),
     Column("last_seen", Utc, nullable=False),
+    Column("metadata_format", Integer),
 )
+"""`metadata_format`: the newest format of ciphertext metadata that the proxy reads; NULL: 1."""

@@ -4,10 +4,13 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+from msgspec import structs
 from sqlalchemy import func, insert, select, update
 
+from holdfast.keys.states import GenerationState
 from holdfast.secrets.files import SecretFiles
 from holdfast.store import schema
+from holdfast.store.changes import fresh_tag
 from holdfast.store.database import THIS_VERSION, Database
 from holdfast.store.errors import InUse, Refused
 from holdfast.store.use import live_proxies
@@ -27,7 +30,7 @@ class ExportedCredential(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
 
 class ExportedGeneration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A row of `key_generations`."""
+    """A row of `key_generations`. `state` None: of a catalog in which the highest number encrypted."""
 
     number: int
     hsm: str
@@ -39,10 +42,15 @@ class ExportedGeneration(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     stopped_at: datetime | None
     stopped_reason: str | None
     token_serial: str | None
+    state: str | None = None
+    state_since: datetime | None = None
+    activated_at: datetime | None = None
+    compromised_at: datetime | None = None
+    destroy_after: datetime | None = None
 
 
 class ExportedKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A row of `external_keys`."""
+    """A row of `external_keys`. `tag` None: of a catalog without tags."""
 
     external_key_id: str
     status: str
@@ -50,6 +58,8 @@ class ExportedKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     takeover_metadata: bytes | None
     created_at: datetime
     generations: list[ExportedGeneration]
+    tag: bytes | None = None
+    metadata_format: int = 1
 
 
 class ExportedKeystore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -150,10 +160,10 @@ class Transfer(Database):
                 for key in keystore.keys:
                     key_id = connection.execute(
                         insert(schema.external_keys)
-                        .values(keystore_id=keystore_id, **_values(key))
+                        .values(keystore_id=keystore_id, **(_values(key) | {"tag": key.tag or fresh_tag()}))
                         .returning(schema.external_keys.c.id)
                     ).scalar_one()
-                    for generation in key.generations:
+                    for generation in _with_states(key.generations):
                         connection.execute(
                             insert(schema.key_generations).values(key_id=key_id, **_values(generation))
                         )
@@ -166,6 +176,21 @@ class Transfer(Database):
 def _refuse_bad_rows(view: View) -> None:
     if view.bad_rows:
         raise Refused(f"a row is wrong, so nothing was done: {view.bad_rows[0]}")
+
+
+def _with_states(generations: list[ExportedGeneration]) -> list[ExportedGeneration]:
+    newest = max((generation.number for generation in generations), default=0)
+    return [
+        generation
+        if generation.state is not None
+        else structs.replace(
+            generation,
+            state=(GenerationState.ACTIVE if generation.number == newest else GenerationState.RETIRED).value,
+            state_since=generation.created_at,
+            activated_at=generation.created_at,
+        )
+        for generation in generations
+    ]
 
 
 def _made(kind: Any, row: Any, **more: object) -> Any:

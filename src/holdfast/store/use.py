@@ -13,6 +13,7 @@ from holdfast.store import schema
 from holdfast.store.database import Database
 from holdfast.store.errors import NotFound
 from holdfast.store.rows import BadRow, count, raw
+from holdfast.xks.aad import NEWEST_FORMAT
 
 LIVE = timedelta(seconds=60)
 """A proxy that was seen within this time counts as one of the fleet."""
@@ -95,11 +96,12 @@ class Use(Database):
         """The proxy `proxy_id` lives. Proxies unseen for a day are forgotten."""
         table, now = schema.proxies, self._now()
         with self._writing() as connection:
-            seen = update(table).where(table.c.id == proxy_id).values(last_seen=now)
+            values = {"last_seen": now, "metadata_format": NEWEST_FORMAT}
+            seen = update(table).where(table.c.id == proxy_id).values(values)
             if not connection.execute(seen).rowcount:
                 try:
                     with connection.begin_nested():
-                        connection.execute(insert(table).values(id=proxy_id, last_seen=now))
+                        connection.execute(insert(table).values(id=proxy_id, **values))
                 except IntegrityError:
                     connection.execute(seen)  # another worker of this proxy was first
             connection.execute(delete(table).where(table.c.last_seen < now - _FORGOTTEN))
@@ -115,6 +117,14 @@ def live_proxies(connection: Connection, now: datetime) -> int:
     table = schema.proxies
     count = select(func.count()).select_from(table).where(table.c.last_seen > now - LIVE)
     return max(1, connection.execute(count).scalar_one())
+
+
+def readable_format(connection: Connection, now: datetime) -> int:
+    """The newest format of ciphertext metadata that every live proxy reads."""
+    table = schema.proxies
+    live = select(*raw(table, "metadata_format")).where(table.c.last_seen > now - LIVE)
+    formats = connection.execute(live).scalars()
+    return min((found if type(found) is int else 1 for found in formats), default=NEWEST_FORMAT)
 
 
 def _add(connection: Connection, counts: Mapping[int, int]) -> None:

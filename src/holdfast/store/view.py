@@ -72,6 +72,8 @@ class View:
         """The keys that are disabled, by keystore row and external key id."""
         self.stopped: dict[tuple[int, str], dict[int, str]] = {}
         """The keys with stopped generations: their numbers, and why."""
+        self.withheld: dict[tuple[int, str], dict[int, str]] = {}
+        """The keys with generations that were taken out of use: their numbers and states."""
         self.owners: dict[int, tuple[int, str, int]] = {}
         """Whose each generation's row is: keystore row, external key id, number."""
         self._shelves: dict[int, _Shelf] = {}
@@ -117,7 +119,7 @@ class View:
     def _take_whole(self, fetched: "_Fetched", pulse: Callable[[], None]) -> list[Difference]:
         old, self._shelves = self._shelves, {}
         self._places, self._key_faults, self.owners = {}, {}, {}
-        self.disabled, self.stopped = set(), {}
+        self.disabled, self.stopped, self.withheld = set(), {}, {}
         while fetched:  # emptied on the way: to free everything at once would hold the interpreter's lock
             if not len(fetched) % _BREATH:
                 pulse()
@@ -149,6 +151,7 @@ class View:
                 shelf.faulty.pop(place[1], None)
                 self.disabled.discard(place)
                 self.stopped.pop(place, None)
+                self.withheld.pop(place, None)
                 touched.setdefault(place[0], set()).add(place[1])
         for row, generations in fetched:
             self._take_key(row, generations, shelf_of, old)
@@ -189,6 +192,8 @@ class View:
             self.owners[generation.id] = (*place, number)
             if generation.stopped is not None:
                 self.stopped.setdefault(place, {})[number] = generation.stopped
+            if generation.state.withheld:
+                self.withheld.setdefault(place, {})[number] = generation.state.value
 
     def _settle(self, identity: int, old: _Shelf, names: Iterable[str] | None) -> list[Difference]:
         """The keys of a keystore that differ, of these or of all. Without any, the old shelf stays."""
@@ -313,7 +318,7 @@ _KEYSTORE = raw(schema.keystores, "id", "name", "prefix", "region", "blocked")
 _LIVE_CREDENTIALS = select(*raw(schema.credentials, "access_key_id", "keystore_id", "secret_ref")).where(
     schema.credentials.c.retired_at.is_(None)
 )
-_KEY = raw(schema.external_keys, "id", "keystore_id", "external_key_id", "status", "takeover", "takeover_metadata")
+_KEY = raw(schema.external_keys, "id", "keystore_id", *rows.EXTERNAL_KEY)
 _GENERATION = raw(schema.key_generations, *rows.GENERATION)
 _BREATH = 1_000
 """Rows after which `pulse` is called."""

@@ -6,13 +6,16 @@ import asyncio
 import json
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from holdfast.keys.model import ExternalKey, Generation, Keystore, Snapshot, Takeover
+from holdfast.keys.states import GenerationState
 from holdfast.protocols.xks.event import Event
 from holdfast.protocols.xks.pipeline import Pipeline
 from holdfast.protocols.xks.services import Services
+from holdfast.xks.aad import KEY_TAG_BYTES, key_tag
 from holdfast.xks.encoding import decode_base64, encode_base64
 from holdfast.xks.sigv4 import Credential, sign
 from holdfast.xks.types import (
@@ -68,7 +71,10 @@ class Reply:
 
 @dataclass
 class Proxy:
-    """`keystore` may be replaced between calls, as a new snapshot does; `budget` raises it if it is a fault."""
+    """`keystore` may be replaced between calls, as a new snapshot does; `budget` raises it if it is a fault.
+
+    `in_catalog` takes its place when the catalog is read again; None: the catalog does not answer.
+    """
 
     hsm: Hsm
     keystore: Keystore
@@ -79,6 +85,8 @@ class Proxy:
     clock: Any = monotonic
     policies: Policies | None = None
     metadata: dict[str, str] = field(default_factory=METADATA.copy)
+    in_catalog: Keystore | None = None
+    looks: int = 0
 
     async def take(self, generation: Generation, *, deadline: float) -> None:
         """The Budget protocol."""
@@ -86,6 +94,13 @@ class Proxy:
         if self.budget is not None:
             raise self.budget
         self.taken.append(generation.number)
+
+    async def look_again(self, deadline: float) -> bool:
+        """Read the catalog."""
+        del deadline
+        self.looks += 1
+        self.keystore = self.in_catalog or self.keystore
+        return self.in_catalog is not None
 
     def change(self, **changes: Any) -> None:
         """Change the key store."""
@@ -101,6 +116,7 @@ class Proxy:
         """What the pipeline is given."""
         return Services(
             lambda: Snapshot(1, {self.keystore.prefix.value: self.keystore}, 3),
+            self.look_again,
             {"main": self.hsm} if self.hsms is None else self.hsms,
             self,
             lambda access_key_id, _: self.used.append(access_key_id),
@@ -184,9 +200,20 @@ def keystore_of(labels: tuple[str, ...] = LABELS) -> Keystore:
     )
 
 
-def external_key(label: str, *more: str, takeover: Takeover | None = None) -> ExternalKey:
-    """An external key whose generations are those labels; the last one encrypts."""
+def external_key(label: str, *more: str, takeover: Takeover | None = None, metadata_format: int = 2) -> ExternalKey:
+    """An external key whose generations are those labels; the last one encrypts. Its tag is made of its name."""
+    last = len(more) + 1
     generations = {
-        number: Generation(number, number, "main", name) for number, name in enumerate((label, *more), start=1)
+        number: Generation(
+            number,
+            number,
+            "main",
+            name,
+            state=GenerationState.ACTIVE if number == last else GenerationState.RETIRED,
+        )
+        for number, name in enumerate((label, *more), start=1)
     }
-    return ExternalKey(label, KeyStatus.ENABLED, generations[len(generations)], generations, takeover)
+    tag = key_tag(sha256(label.encode()).digest()[:KEY_TAG_BYTES])
+    return ExternalKey(
+        label, KeyStatus.ENABLED, generations[last], generations, takeover, tag=tag, metadata_format=metadata_format
+    )

@@ -47,7 +47,7 @@ def test_the_parts_have_the_specs_sizes(either: Proxy) -> None:
         "ciphertext": len(TEXT),
         "initializationVector": 12,
         "authenticationTag": 16,
-        "ciphertextMetadata": 5,
+        "ciphertextMetadata": 20,
     }
 
 
@@ -144,7 +144,7 @@ def test_a_rotated_key_encrypts_with_the_new_generation_and_decrypts_with_both(e
     old = either.encrypt(TEXT, AAD).json
     either.change(keys={"key-1": external_key("key-1", "key-2")})
     new = either.encrypt(TEXT, AAD)
-    assert decode_base64(new.json["ciphertextMetadata"], "m")[1:] == b"\0\0\0\2"
+    assert CiphertextMetadata.parse(decode_base64(new.json["ciphertextMetadata"], "m")).generation == 2
     assert new.event.generation == 2
     for sealed in (old, new.json):
         assert plaintext_of(either.decrypt(sealed, AAD)) == TEXT
@@ -317,7 +317,8 @@ def test_a_taken_over_key_tells_an_empty_aad_from_none(either: Proxy) -> None:
 def test_a_taken_over_key_encrypts_in_our_format(either: Proxy) -> None:
     either.change_key("key-1", takeover=Takeover(b"v=1"))
     sealed = either.encrypt(TEXT, AAD, cdiv=True).json
-    assert decode_base64(sealed["ciphertextMetadata"], "m") == b"\1\0\0\0\1"
+    metadata = CiphertextMetadata.parse(decode_base64(sealed["ciphertextMetadata"], "m"))
+    assert (metadata.generation, metadata.tag) == (1, either.keystore.keys["key-1"].tag)
     assert plaintext_of(either.decrypt(sealed, AAD)) == TEXT
 
 

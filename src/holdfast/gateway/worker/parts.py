@@ -128,6 +128,7 @@ class Parts:
 
         services = Services(
             snapshot=lambda: feed.snapshot,
+            look_again=feed.look_again,
             hsms=hsms,
             budget=budget,
             credential_used=credential_used,

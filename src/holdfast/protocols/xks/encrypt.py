@@ -2,6 +2,7 @@
 
 from holdfast.hsm.faults import CiphertextRejected, KeyStopped, KeyUsageRefused
 from holdfast.hsm.port import KeyLocator, KeySession, Sealed
+from holdfast.keys.states import GenerationState
 from holdfast.protocols.xks.authorization import authorize
 from holdfast.protocols.xks.request import Request, hsm_of, locator_of
 from holdfast.protocols.xks.services import Services
@@ -16,13 +17,17 @@ async def answer(request: Request, services: Services) -> bytes:
     message = EncryptRequest.parse(request.body)
     request.note(message.request_metadata)
     authorize(request, message.request_metadata, operation=Operation.ENCRYPT, services=services)
-    generation = request.enabled_key().current
+    external_key = request.enabled_key()
+    generation = external_key.active
     request.event.generation = generation.number
+    if generation.state is not GenerationState.ACTIVE:
+        # Only where a machine remembers more than an older catalog says.
+        raise XksError(ErrorName.INVALID_STATE, f"the generation that would encrypt is {generation.state}")
     if generation.stopped is not None:
         raise KeyStopped(f"the key is stopped: {generation.stopped}. `holdfast key release` lets it encrypt again")
     hsm = hsm_of(generation, services)
     key = locator_of(generation)
-    metadata = CiphertextMetadata(hsm.aad_framing, generation.number)
+    metadata = external_key.metadata(hsm.aad_framing)
     octets = metadata.to_bytes()
     covered = hsm_aad(message.aad, octets, metadata.framing)
     await services.budget.take(generation, deadline=request.deadline)

@@ -20,13 +20,13 @@ async def answer(request: Request, services: Services) -> bytes:
     request.note(message.request_metadata)
     authorize(request, message.request_metadata, operation=Operation.GET_KEY_METADATA, services=services)
     key = request.key()
-    request.event.generation = key.current.number
-    locator = locator_of(key.current)
+    request.event.generation = key.active.number
+    locator = locator_of(key.active)
 
     def describe(session: KeySession) -> KeyAttributes:
         return session.describe(locator)
 
-    attributes = await hsm_of(key.current, services).run(
+    attributes = await hsm_of(key.active, services).run(
         describe, deadline=request.deadline, timing=request.event.timing
     )
     return GetKeyMetadataResponse(

@@ -1,6 +1,6 @@
 """What the operations need from the rest of a worker."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -22,10 +22,12 @@ class Services:
     """`clock` is monotonic seconds, `now` the wall clock (timezone-aware), `deadline` seconds per request.
 
     `credential_used` is called with each access key id that signed a request. Without `policies` none is denied.
-    `require_record` raises RecordUnavailable while no record of an operation on a key could be kept.
+    `require_record` raises RecordUnavailable while no record of an operation on a key could be kept. `look_again`
+    has the catalog read now, until a time on `clock`; whether it was.
     """
 
     snapshot: Callable[[], Snapshot]
+    look_again: Callable[[float], Awaitable[bool]]
     hsms: Mapping[str, Hsm]
     budget: Budget
     credential_used: Callable[[str, datetime], None]
