@@ -48,6 +48,14 @@ class SignedLog:
                     case Segment() as segment:
                         yield from ((index, line) for line in self._events(segment, name))
 
+    def events(self) -> Iterator[bytes]:
+        """Every event of the segments that are there. Raises LogDamaged and Malformed."""
+        for bundle in range(-(-self.size // WIDTH)):
+            for entry in self._tiles.bundle(bundle):
+                record = decode(entry)
+                if isinstance(record, Segment):
+                    yield from self._lines(record)
+
     def prove(self, index: int, line: int | None = None) -> Proof:
         """The proof of an entry, or of one event of the segment that it records.
 

@@ -1,7 +1,6 @@
 """`holdfast audit`: verify an audit log, and prove single records of it, from its files alone; the key that signs."""
 
 import re
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,34 +9,30 @@ import msgspec
 import typer
 
 from holdfast.audit.checkpoint import SignedCheckpoint, open_checkpoint
-from holdfast.audit.faults import Finding, LogDamaged, Malformed
-from holdfast.audit.keys import VerifierKey
-from holdfast.audit.note import MAX_NOTE
+from holdfast.audit.faults import Finding, LogDamaged
 from holdfast.audit.proof import Proof
 from holdfast.audit.records import Exhibit
 from holdfast.audit.search import SignedLog
 from holdfast.audit.verify import Verified, verify_log
 from holdfast.cli import output
+from holdfast.cli.audit_arguments import KeyOption, log_reader, small_file, verifier_keys
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.options import ConfigOption, JsonOption, read_configuration
+from holdfast.cli.reconcile import reconcile
 from holdfast.cli.tables import fields
 from holdfast.config.kinds import printable
 from holdfast.control.audit_key import create_audit_key, verifier_key
-from holdfast.control.errors import Conflict, Invalid, NotFound
+from holdfast.control.errors import Conflict, NotFound
 from holdfast.control.files import PUBLIC_MODE, create_file
-from holdfast.store.log_directory import directory_reader
 
 app = typer.Typer(help="The audit log: verify it, prove what it says.", no_args_is_help=True)
 key_app = typer.Typer(help="The key that signs this node's audit log.", no_args_is_help=True)
 app.add_typer(key_app, name="key")
+app.command()(reconcile)
 
 _PLACE = re.compile(r"entry:(?P<index>[0-9]{1,18})(?::(?P<line>[0-9]{1,9}))?")
 
 LogArgument = Annotated[Path, typer.Argument(help="The directory of the log, or a copy of it.", show_default=False)]
-KeyOption = Annotated[
-    list[str],
-    typer.Option("--key", help="A verifier key of the log (NAME+ID+KEY), or a file with one. Repeatable."),
-]
 WitnessOption = Annotated[
     list[str] | None,
     typer.Option("--witness", help="A verifier key of a witness that must have cosigned. Repeatable."),
@@ -65,10 +60,10 @@ def verify(
     Every entry, tile and segment must be what was signed. Nothing but these files and the keys is used.
     The exit code is 0 where all is as it was signed, else 15.
     """
-    keys, witnesses = _keys(key), _keys(witness or [])
-    kept = [open_checkpoint(_content(path), keys) for path in earlier or []]
+    keys, witnesses = verifier_keys(key), verifier_keys(witness or [])
+    kept = [open_checkpoint(small_file(path), keys) for path in earlier or []]
     try:
-        verified = verify_log(_reader(log), keys, witnesses=witnesses, earlier=kept)
+        verified = verify_log(log_reader(log), keys, witnesses=witnesses, earlier=kept)
     except LogDamaged as damage:
         _tell_damage(damage.findings, as_json=as_json)
         raise typer.Exit(ExitCode.EVIDENCE) from None
@@ -101,7 +96,7 @@ def prove(
 
     It can be checked without the log: it is a C2SP .tlog-proof file, and quotes the record.
     """
-    signed = SignedLog(_reader(log))
+    signed = SignedLog(log_reader(log))
     place = _PLACE.fullmatch(what)
     if place is not None:
         places = [(int(place["index"]), None if place["line"] is None else int(place["line"]))]
@@ -138,9 +133,9 @@ def check_proof(
 
     The exit code is 0 where it holds, else 15.
     """
-    parsed = Proof.parse(_content(proof))
+    parsed = Proof.parse(small_file(proof))
     exhibit = Exhibit.parse(parsed.extra)
-    signed = parsed.check(exhibit.entry.encode(), _keys(key), witnesses=_keys(witness or []))
+    signed = parsed.check(exhibit.entry.encode(), verifier_keys(key), witnesses=verifier_keys(witness or []))
     record = exhibit.record()
     checkpoint = signed.checkpoint
     shown = {
@@ -189,35 +184,6 @@ def show_key(*, config: ConfigOption = None) -> None:
     Auditors verify the log with it. It is public, and must come to them by a way that they trust.
     """
     output.data(str(verifier_key(read_configuration(config))))
-
-
-def _keys(texts: Iterable[str]) -> list[VerifierKey]:
-    """The verifier keys that stand in the arguments, or in files that these name."""
-    keys = []
-    for text in texts:
-        lines = [text] if text.count("+") >= 2 else _content(Path(text)).decode(errors="replace").split()  # noqa: PLR2004 (NAME+ID+KEY)
-        try:
-            keys += [VerifierKey.parse(line) for line in lines]
-        except Malformed as error:
-            raise Invalid(
-                f"{printable(text)} is not a verifier key: {error.message}",
-                hint="A verifier key looks like NAME+8 hexadecimal digits+Base64, or is such a line in a file.",
-            ) from None
-    return keys
-
-
-def _content(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_NOTE + 1)
-    except OSError as error:
-        raise Invalid(f"{path} cannot be read: {error.strerror}", hint="Name a file that exists.") from None
-
-
-def _reader(log: Path) -> Any:
-    if not log.is_dir():
-        raise Invalid(f"{log} is not a directory", hint="Name the directory that holds the file `checkpoint`.")
-    return directory_reader(log)
 
 
 def _facts(verified: Verified) -> dict[str, Any]:
