@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import func, insert, select, text
+from tests.administered import Catalog
 
 from holdfast.keys.budget import EncryptionBudget, EncryptionLimits
 from holdfast.store import schema
 from holdfast.store.changes import fresh_tag
 from holdfast.store.feed import CatalogFeed
 from holdfast.store.memory import MemoryFile
-from holdfast.store.store import Catalog
 from holdfast.xks.types import ExternalKeyId, UriPathPrefix
 
 KEYSTORES = 100

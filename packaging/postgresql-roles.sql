@@ -30,17 +30,27 @@ ALTER TABLE credentials OWNER TO holdfast_admin;
 ALTER TABLE external_keys OWNER TO holdfast_admin;
 ALTER TABLE key_generations OWNER TO holdfast_admin;
 ALTER TABLE proxies OWNER TO holdfast_admin;
+ALTER TABLE changes OWNER TO holdfast_admin;
+ALTER TABLE operators OWNER TO holdfast_admin;
+ALTER TABLE rules OWNER TO holdfast_admin;
+ALTER TABLE requests OWNER TO holdfast_admin;
+ALTER TABLE approvals OWNER TO holdfast_admin;
 ALTER TABLE alembic_version OWNER TO holdfast_admin;
 
-REVOKE ALL ON catalog, keystores, credentials, external_keys, key_generations, proxies, alembic_version
-  FROM holdfast_run, PUBLIC;
-GRANT SELECT ON catalog, keystores, credentials, external_keys, key_generations, proxies, alembic_version
-  TO holdfast_run;
+REVOKE ALL ON catalog, keystores, credentials, external_keys, key_generations, proxies, alembic_version, changes,
+  operators, rules, requests, approvals FROM holdfast_run, PUBLIC;
+GRANT SELECT ON catalog, keystores, credentials, external_keys, key_generations, proxies, alembic_version, changes,
+  operators, rules, requests, approvals TO holdfast_run;
 GRANT UPDATE (version) ON catalog TO holdfast_run;
 GRANT UPDATE (last_used_at) ON credentials TO holdfast_run;
 GRANT UPDATE (encryptions_reserved, canary, stopped_at, stopped_reason, token_serial, changed) ON key_generations
   TO holdfast_run;
 GRANT INSERT, UPDATE, DELETE ON proxies TO holdfast_run;
+-- What the service finds out about a key is a change, and has a record like any other; it also passes records on to
+-- the audit log.
+GRANT INSERT, UPDATE (logged) ON changes TO holdfast_run;
+REVOKE ALL ON SEQUENCE changes_number_seq FROM PUBLIC;
+GRANT USAGE ON SEQUENCE changes_number_seq TO holdfast_run;
 
 -- Stopping a key makes a new version. A service that could set any version could end all further changes with 2^63.
 CREATE OR REPLACE FUNCTION holdfast_count() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -77,3 +87,19 @@ $$;
 ALTER FUNCTION holdfast_keep() OWNER TO holdfast_admin;
 DROP TRIGGER IF EXISTS holdfast_keep ON key_generations;
 CREATE TRIGGER holdfast_keep BEFORE UPDATE ON key_generations FOR EACH ROW EXECUTE FUNCTION holdfast_keep();
+
+-- The service writes records in its own name only: nobody else's change can be invented from a proxy's machine.
+CREATE OR REPLACE FUNCTION holdfast_record() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF pg_has_role(current_user, 'holdfast_admin', 'MEMBER') THEN
+    RETURN NEW;
+  END IF;
+  IF (NEW.record::jsonb -> 'actor' ->> 'known_by') IS DISTINCT FROM 'node' OR NEW.outcome <> 'applied' THEN
+    RAISE insufficient_privilege USING MESSAGE = 'only holdfast_admin records changes of persons';
+  END IF;
+  RETURN NEW;
+END
+$$;
+ALTER FUNCTION holdfast_record() OWNER TO holdfast_admin;
+DROP TRIGGER IF EXISTS holdfast_record ON changes;
+CREATE TRIGGER holdfast_record BEFORE INSERT ON changes FOR EACH ROW EXECUTE FUNCTION holdfast_record();

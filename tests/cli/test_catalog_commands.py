@@ -356,7 +356,7 @@ def test_a_block_that_cannot_be_written_says_what_to_do_instead(
     def full(*_: object, **__: object) -> None:
         raise Unavailable("the catalog does not answer: database or disk is full")
 
-    monkeypatch.setattr(Catalog, "set_blocked", full)
+    monkeypatch.setattr(Catalog, "changing", full)
     done = run("keystore", "block", "--all", "--yes", "--config", config)
     assert done.code == ExitCode.CATALOG
     assert "NOTHING IS BLOCKED" in done.err
@@ -371,6 +371,7 @@ def test_a_block_that_cannot_be_written_says_what_to_do_instead(
         "UPDATE catalog SET version = 'x'",
         "DROP TABLE key_generations",
         "DROP TABLE credentials",
+        "DROP TABLE changes",
     ],
 )
 def test_break_glass_works_in_a_damaged_catalog(run: Run, config: Path, damage: str) -> None:

@@ -8,13 +8,13 @@ from threading import Event
 from typing import TYPE_CHECKING, cast
 
 import pytest
+from tests.administered import Catalog
 from tests.store.conftest import now
 from tests.store.samples import KEY, OTHER_KEY, PREFIX
 
 from holdfast.gateway.worker.key_records import KeyRecords
 from holdfast.hsm.port import KeyLocator
 from holdfast.keys.model import ExternalKey, Keystore, Snapshot
-from holdfast.store.store import Catalog
 from holdfast.xks.types import UriPathPrefix
 
 if TYPE_CHECKING:

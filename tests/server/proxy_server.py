@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 import tomli_w
+from tests.administered import Catalog
 from tests.ports import free_ports
 from tests.server.certificates import Authority, Pair
 from tests.server.client import Caller, trusting
 from tests.server.token import HEALTH_KEY, KEYS, LIBRARY, PIN, TOKEN, softhsm_environment, write_configuration
 from tests.shim.control import ShimControl, environment
 
-from holdfast.store.store import Catalog
 from holdfast.xks.sigv4 import Credential
 from holdfast.xks.types import AccessKeyId, ExternalKeyId, SecretAccessKey, UriPathPrefix
 

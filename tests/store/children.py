@@ -8,10 +8,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from tests.administered import Catalog
 from tests.store.conftest import now
 from tests.store.samples import ID, SECRET
-
-from holdfast.store.store import Catalog
 
 JOIN = 60
 

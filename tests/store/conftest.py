@@ -5,9 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from tests.administered import Catalog
 from tests.store.postgresql import Cluster, NoPostgresql, cluster
-
-from holdfast.store.store import Catalog
 
 
 def now() -> datetime:

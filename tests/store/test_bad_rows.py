@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.administered import Catalog
 from tests.store.conftest import now
 from tests.store.samples import ID, KEY, OTHER_ID, OTHER_SECRET, PREFIX, SECRET
 
 from holdfast.keys.model import Keystore, Snapshot
 from holdfast.store import schema
 from holdfast.store.errors import CatalogError, NoVersion
-from holdfast.store.store import Catalog
 from holdfast.store.view import States, View
 from holdfast.xks.types import UriPathPrefix
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from tests.administered import Catalog
 from tests.store import children
 from tests.store.conftest import now
 from tests.store.samples import ID, OTHER_ID, OTHER_SECRET, PREFIX, SECRET
@@ -12,7 +13,6 @@ from tests.store.samples import ID, OTHER_ID, OTHER_SECRET, PREFIX, SECRET
 from holdfast.secrets.errors import ReferenceRefused, SecretMissing
 from holdfast.secrets.reference import SecretReference, Source
 from holdfast.store.errors import CatalogError, NotFound, Unavailable
-from holdfast.store.store import Catalog
 from holdfast.store.view import View
 from holdfast.xks.types import AccessKeyId
 

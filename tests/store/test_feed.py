@@ -8,6 +8,7 @@ from threading import Event
 
 import pytest
 from sqlalchemy import delete, update
+from tests.administered import Catalog
 from tests.store.conftest import now
 from tests.store.postgresql import NoPostgresql, cluster
 from tests.store.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PREFIX, SECRET
@@ -19,7 +20,6 @@ from holdfast.store import schema
 from holdfast.store.errors import Unavailable
 from holdfast.store.feed import CatalogFeed
 from holdfast.store.memory import MemoryFile
-from holdfast.store.store import Catalog
 from holdfast.xks.types import KeyStatus, UriPathPrefix
 
 LIMITS = EncryptionLimits(2**30, 2**31, 2**32)

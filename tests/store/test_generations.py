@@ -1,11 +1,11 @@
 """What proves and what stops a generation."""
 
 import pytest
+from tests.administered import Catalog
 from tests.store.samples import KEY, PREFIX
 
 from holdfast.keys.model import Generation
 from holdfast.store.errors import NotFound, Refused
-from holdfast.store.store import Catalog
 
 
 @pytest.fixture

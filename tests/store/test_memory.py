@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 from sqlalchemy import text
+from tests.administered import Catalog
 from tests.store.samples import ID, KEY, OTHER_ID, OTHER_SECRET, PREFIX, SECRET
 from tests.store.test_feed import Running, seconds_until, started
 
@@ -15,7 +16,6 @@ from holdfast.keys.model import Keystore
 from holdfast.keys.states import GenerationState
 from holdfast.store.errors import Unavailable
 from holdfast.store.memory import Memory, MemoryFile
-from holdfast.store.store import Catalog
 from holdfast.store.view import View
 from holdfast.xks.types import KeyStatus
 

@@ -10,13 +10,13 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
+from tests.administered import Catalog
 from tests.store import children
 from tests.store.conftest import now
 from tests.store.samples import PREFIX
 
 from holdfast.store import migrate, schema
 from holdfast.store.errors import CatalogError, SchemaMismatch, Unavailable
-from holdfast.store.store import Catalog
 
 
 def test_a_new_catalog_is_empty_and_of_version_1(catalog: Catalog) -> None:

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from tests.administered import Catalog
 
 from holdfast.control.issue import new_credential
-from holdfast.store.store import Catalog
 from holdfast.xks.types import UriPathPrefix
 
 SERVICE = 65534

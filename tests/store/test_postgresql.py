@@ -7,6 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from sqlalchemy import event, make_url
+from tests.administered import Catalog
 from tests.store.conftest import now
 from tests.store.postgresql import Cluster
 from tests.store.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PREFIX, SECRET
@@ -15,7 +16,6 @@ from tests.store.test_feed import seconds_until, started
 from holdfast.cli.failure import report
 from holdfast.store.database import engine_of
 from holdfast.store.errors import CatalogError, Refused, Unavailable
-from holdfast.store.store import Catalog
 from holdfast.xks.types import KeyStatus, UriPathPrefix
 
 ROLES = Path(__file__).parents[2] / "packaging" / "postgresql-roles.sql"

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import StatementError
+from tests.administered import Catalog
 from tests.store import children
 from tests.store.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PREFIX, SECRET
 
 from holdfast.keys.model import Takeover
 from holdfast.secrets.errors import ReferenceRefused
 from holdfast.store.errors import AlreadyExists, CatalogError, InUse, NotFound, Refused
-from holdfast.store.store import Catalog
 from holdfast.xks.types import ExternalKeyId, KeyStatus, UriPathPrefix
 
 

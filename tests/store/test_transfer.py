@@ -8,12 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 from sqlalchemy import text
+from tests.administered import Catalog
 from tests.store.conftest import now
 from tests.store.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PREFIX, SECRET
 
 from holdfast.keys.model import Takeover
 from holdfast.store.errors import AlreadyExists, InUse, Refused
-from holdfast.store.store import Catalog
 from holdfast.store.transfer import Export
 from holdfast.xks.types import KeyStatus, UriPathPrefix
 

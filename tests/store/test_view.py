@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import event, text
+from tests.administered import Catalog
 from tests.store.samples import ID, OTHER_KEY, PREFIX, SECRET
 
-from holdfast.store.store import Catalog
 from holdfast.store.view import View
 from holdfast.xks.types import ExternalKeyId, KeyStatus, UriPathPrefix
 

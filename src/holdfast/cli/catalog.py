@@ -13,8 +13,8 @@ from holdfast.cli.confirm import confirm
 from holdfast.cli.options import ConfigOption, JsonOption, YesOption, installation
 from holdfast.cli.tables import fields
 from holdfast.control.errors import Invalid
+from holdfast.control.explanations import Explanation
 from holdfast.control.files import create_file
-from holdfast.control.plans import Plan
 from holdfast.store.errors import Unavailable
 from holdfast.store.memory import Memory, MemoryFile
 from holdfast.store.transfer import Export
@@ -74,7 +74,7 @@ def accept(*, yes: YesOption = False, config: ConfigOption = None) -> None:
             return
         changes = () if remembered is None else tuple(remembered.looser(found))
         confirm(
-            Plan(
+            Explanation(
                 f"Believe the catalog at version {found.version}, although {doubt or 'nothing is remembered'}:",
                 changes or ("nothing that stood still starts again",),
                 ("The proxies of this machine take it over within a second. Other machines are not reached.",),
@@ -134,7 +134,7 @@ def import_(
     with installation(config, create=True) as here:
         keys = sum(len(keystore.keys) for keystore in document.keystores)
         confirm(
-            Plan(
+            Explanation(
                 f"Import version {document.version} of a catalog:",
                 (
                     f"keystores: {len(document.keystores)}, keys: {keys}",

@@ -5,10 +5,10 @@ import sys
 from holdfast.cli.options import Installation
 from holdfast.cli.output import say
 from holdfast.control.errors import Unconfirmed
-from holdfast.control.plans import Plan
+from holdfast.control.explanations import Explanation
 
 
-def confirm(plan: Plan, *, yes: bool) -> None:
+def confirm(plan: Explanation, *, yes: bool) -> None:
     """Shows the plan and returns if it may be applied. Raises Unconfirmed.
 
     `yes` is the --yes of the command line. Without it, only a person at a terminal can agree.

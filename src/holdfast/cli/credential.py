@@ -10,10 +10,10 @@ from holdfast.cli import output
 from holdfast.cli.confirm import confirm
 from holdfast.cli.options import ConfigOption, Installation, JsonOption, YesOption, installation
 from holdfast.cli.tables import table
+from holdfast.control.explanations import Usage, explain_retire, moment
 from holdfast.control.files import create_file
 from holdfast.control.issue import new_credential
 from holdfast.control.lookup import find_credential
-from holdfast.control.plans import Usage, moment, retire_plan
 from holdfast.store.reads import CredentialRow
 from holdfast.xks.types import AccessKeyId
 
@@ -118,7 +118,7 @@ def retire(
         row = find_credential(here.catalog, access_key_id)
         if row.retired_at is None:
             now = output.utc_now()
-            confirm(retire_plan(row, Usage(here.catalog.credentials(None), here.catalog.keys(None), now)), yes=yes)
+            confirm(explain_retire(row, Usage(here.catalog.credentials(None), here.catalog.keys(None), now)), yes=yes)
             here.catalog.retire_credential(AccessKeyId.parse(access_key_id))
             row = replace(row, retired_at=now)
             output.say(f"Retired the credential {access_key_id}.")

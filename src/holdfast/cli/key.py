@@ -9,18 +9,18 @@ from holdfast.cli.confirm import confirm, say_not_confirmed
 from holdfast.cli.options import ConfigOption, Installation, JsonOption, YesOption, installation
 from holdfast.cli.tables import fields, table
 from holdfast.control.errors import Invalid
+from holdfast.control.explanations import (
+    Usage,
+    explain_disable,
+    explain_enable,
+    explain_rebind,
+    explain_release,
+    explain_share,
+    explain_unregister,
+    explain_upgrade,
+)
 from holdfast.control.keys import NewKey, bind, create_key, find_binding, hsm_settings, register_key
 from holdfast.control.lookup import find_generations, find_key, find_keystore
-from holdfast.control.plans import (
-    Usage,
-    disable_plan,
-    enable_plan,
-    rebind_plan,
-    release_plan,
-    share_plan,
-    unregister_plan,
-    upgrade_plan,
-)
 from holdfast.keys.model import Takeover
 from holdfast.keys.states import GenerationState
 from holdfast.store.reads import KeyRow
@@ -106,7 +106,7 @@ def register(
         takeover = Takeover() if aws_sample else None
         others = [find_keystore(here.catalog, name).name for name in share_with or ()]
         if others:
-            confirm(share_plan(keystore, key, others), yes=yes)
+            confirm(explain_share(keystore, key, others), yes=yes)
         for finding in register_key(
             here.catalog,
             settings,
@@ -214,7 +214,7 @@ def rebind(
         row = find_key(here.catalog, keystore, key)
         settings = hsm_settings(here.configuration, row.hsm)
         found = find_binding(settings, row, label=label, cka_id=cka_id, without_proof=without_proof)
-        confirm(rebind_plan(row, label=found.label, cka_id=found.proof.cka_id, proven=found.proven), yes=yes)
+        confirm(explain_rebind(row, label=found.label, cka_id=found.proof.cka_id, proven=found.proven), yes=yes)
         bind(here.catalog, row, found)
         _show(here, keystore, key, f"{key} is bound to {found.label!r} in [hsm.{row.hsm}].", as_json=as_json)
 
@@ -234,7 +234,7 @@ def release(
         if row.stopped is None:
             _show(here, keystore, key, f"{key} is not stopped.", as_json=as_json)
             return
-        confirm(release_plan(row), yes=yes)
+        confirm(explain_release(row), yes=yes)
         here.catalog.release_generation(row.generation_id)
         _show(here, keystore, key, f"{key} is released.", as_json=as_json)
 
@@ -260,7 +260,7 @@ def unregister(
         first = rows[0].generation_id
         total = here.catalog.encryption_totals([first]).get(first, 0)
         if rows[0].status is KeyStatus.DISABLED:
-            confirm(unregister_plan(rows, total), yes=yes)
+            confirm(explain_unregister(rows, total), yes=yes)
         here.catalog.unregister_key(keystore, ExternalKeyId.parse(key))
         output.say(f"The keystore {keystore!r} has no key {key} any more.")
 
@@ -288,7 +288,7 @@ def upgrade(
         if not older:
             output.say(f"Every key makes ciphertexts of format {NEWEST_FORMAT} already.")
             return
-        confirm(upgrade_plan(older), yes=yes)
+        confirm(explain_upgrade(older), yes=yes)
         here.catalog.upgrade_keys([(row.keystore, row.external_key_id) for row in older])
         output.say(f"Keys that make ciphertexts of format {NEWEST_FORMAT} now: {len(older)}.")
 
@@ -326,7 +326,7 @@ def _set_status(here: Installation, keystore: str, key: str, status: KeyStatus, 
     changed = row.status is not status
     if changed:
         usage = Usage(here.catalog.credentials(None), here.catalog.keys(None), output.utc_now())
-        confirm(disable_plan(row, usage) if status is KeyStatus.DISABLED else enable_plan(row, usage), yes=yes)
+        confirm(explain_disable(row, usage) if status is KeyStatus.DISABLED else explain_enable(row, usage), yes=yes)
         here.catalog.set_key_status(keystore, ExternalKeyId.parse(key), status)
     if as_json:
         output.json({"keystore": keystore, "external_key_id": key, "status": status, "changed": changed})

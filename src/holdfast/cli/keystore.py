@@ -7,26 +7,35 @@ from typing import Annotated, Any
 import typer
 
 from holdfast.cli import output
-from holdfast.cli.confirm import confirm, say_not_confirmed
-from holdfast.cli.options import ConfigOption, Installation, JsonOption, YesOption, installation
+from holdfast.cli.changing import How, carry_out, changing, say_done
+from holdfast.cli.confirm import say_not_confirmed
+from holdfast.cli.options import ConfigOption, Installation, JsonOption, installation
 from holdfast.cli.tables import fields, table
+from holdfast.control.actions.keystores import (
+    BlockKeystores,
+    ChangeKeystore,
+    CreateKeystore,
+    DeleteKeystore,
+    UnblockKeystores,
+)
 from holdfast.control.files import create_file
 from holdfast.control.kms_connection import PLACEHOLDER, connection_of, credential_path, require_endpoint
 from holdfast.control.lookup import find_keystore
-from holdfast.control.plans import Usage, block_plan, change_keystore_plan, delete_keystore_plan, unblock_plan
 from holdfast.store.changes import require_keystore_name, require_region
-from holdfast.store.errors import CatalogError, Unavailable
+from holdfast.store.errors import Unavailable
 from holdfast.store.memory import MemoryFile
 from holdfast.store.reads import KeystoreRow
 from holdfast.xks.types import UriPathPrefix
 
 app = typer.Typer(help="External key stores: a path prefix, its credentials, its keys.", no_args_is_help=True)
 
+NamesArgument = Annotated[list[str] | None, typer.Argument(help="The keystores' names.", show_default=False)]
 NameArgument = Annotated[str, typer.Argument(help="The keystore's name.", show_default=False)]
 AllOption = Annotated[bool, typer.Option("--all", help="Every keystore of the catalog.")]
 
 
 @app.command()
+@changing
 def create(
     name: NameArgument,
     *,
@@ -39,15 +48,15 @@ def create(
     region: Annotated[
         str | None, typer.Option(help="Accept requests signed for this AWS region only.", show_default=False)
     ] = None,
+    how: How,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Create a keystore without keys and credentials."""
     require_keystore_name(name)
+    path = UriPathPrefix.parse(f"/{name}" if prefix is None else prefix)
     with installation(config) as here:
-        here.catalog.create_keystore(
-            name, UriPathPrefix.parse(f"/{name}" if prefix is None else prefix), region=region
-        )
+        carry_out(here, CreateKeystore(keystore=name, prefix=path.value, region=region), how, ask=False)
         row = find_keystore(here.catalog, name)
         if as_json:
             output.json(_as_json(row, here))
@@ -94,32 +103,35 @@ def show(name: NameArgument, *, config: ConfigOption = None, as_json: JsonOption
 
 
 @app.command()
+@changing
 def block(
-    name: Annotated[str | None, typer.Argument(help="The keystore's name.", show_default=False)] = None,
+    names: NamesArgument = None,
     *,
     all_: AllOption = False,
-    yes: YesOption = False,
+    how: How,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Stop a keystore, or all: proxies refuse each Encrypt and Decrypt, normally within a second."""
-    _set_blocked(name, all_=all_, yes=yes, config=config, as_json=as_json, blocked=True)
+    _set_blocked(BlockKeystores(names=_named(names, all_=all_)), how, config=config, as_json=as_json)
 
 
 @app.command()
+@changing
 def unblock(
-    name: Annotated[str | None, typer.Argument(help="The keystore's name.", show_default=False)] = None,
+    names: NamesArgument = None,
     *,
     all_: AllOption = False,
-    yes: YesOption = False,
+    how: How,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """End a block."""
-    _set_blocked(name, all_=all_, yes=yes, config=config, as_json=as_json, blocked=False)
+    _set_blocked(UnblockKeystores(names=_named(names, all_=all_)), how, config=config, as_json=as_json)
 
 
 @app.command("set")
+@changing
 def set_(
     name: NameArgument,
     *,
@@ -130,36 +142,38 @@ def set_(
         str | None,
         typer.Option(help="Accept requests signed for this AWS region only; '' for any.", show_default=False),
     ] = None,
-    yes: YesOption = False,
+    how: How,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Change a keystore's path prefix or region."""
     if prefix is None and region is None:
         raise typer.BadParameter("say what to change: --prefix, --region, or both")
+    path = None if prefix is None else UriPathPrefix.parse(prefix).value
+    require_region(region or None)
     with installation(config) as here:
-        row = find_keystore(here.catalog, name)
-        moved = None if prefix is None else UriPathPrefix.parse(prefix)
-        require_region(region or None)
-        usage = Usage(here.catalog.credentials(name), here.catalog.keys(name), output.utc_now())
-        path = None if moved is None else moved.xks_proxy_uri_path
-        confirm(change_keystore_plan(row, usage, prefix=path, region=region), yes=yes)
-        here.catalog.change_keystore(name, prefix=moved, region=region)
+        action = ChangeKeystore(keystore=name, prefix=path, region=region)
+        done = carry_out(here, action, how)
         if as_json:
             output.json(_as_json(find_keystore(here.catalog, name), here))
+        elif done is None:
+            output.say(f"The keystore {name!r} is so already.")
         else:
             output.say(f"Changed the keystore {name!r}.")
+        if done is not None:
+            say_done(here, action, done)
 
 
 @app.command()
-def delete(name: NameArgument, *, yes: YesOption = False, config: ConfigOption = None) -> None:
+@changing
+def delete(name: NameArgument, *, how: How, config: ConfigOption = None) -> None:
     """Delete a keystore that has no keys and no live credentials."""
     with installation(config) as here:
-        row = find_keystore(here.catalog, name)
-        here.catalog.require_empty(name)
-        confirm(delete_keystore_plan(row), yes=yes)
-        here.catalog.remove_keystore(name)
+        action = DeleteKeystore(keystore=name)
+        done = carry_out(here, action, how)
         output.say(f"Deleted the keystore {name!r}.")
+        if done is not None:
+            say_done(here, action, done)
 
 
 @app.command("config")
@@ -202,48 +216,38 @@ def config_(
     output.data(connection.aws_cli_update_line(credential_path(output_file)))
 
 
-def _set_blocked(
-    name: str | None, *, all_: bool, yes: bool, config: Path | None, as_json: bool, blocked: bool
-) -> None:
-    if (name is None) is not all_:
-        raise typer.BadParameter("name one keystore, or say --all; `holdfast keystore list` shows them")
+def _named(names: list[str] | None, *, all_: bool) -> tuple[str, ...] | None:
+    """The keystores to block or unblock; None: all."""
+    if bool(names) is all_:
+        raise typer.BadParameter("name keystores, or say --all; `holdfast keystore list` shows them")
+    return tuple(dict.fromkeys(names or ())) or None
+
+
+def _set_blocked(action: BlockKeystores | UnblockKeystores, how: How, *, config: Path | None, as_json: bool) -> None:
+    blocks = isinstance(action, BlockKeystores)
     with installation(config) as here:
-        chosen = here.catalog.keystores() if name is None else [find_keystore(here.catalog, name)]
-        rows = [row for row in chosen if row.blocked is not blocked]
-        if rows:
-            usage = _usage(here)
-            confirm(block_plan(rows, usage) if blocked else unblock_plan(rows, usage), yes=yes)
-            _apply_block(here, [row.name for row in rows], blocked=blocked)
-        word = "blocked in the catalog" if blocked else "open in the catalog"
+        try:
+            done = carry_out(here, action, how)
+        except Unavailable as error:
+            if not blocks:
+                raise
+            raise Unavailable(
+                f"NOTHING IS BLOCKED: {error.message}. To stop the keys without the catalog, stop every proxy:"
+                " `systemctl stop holdfast` on each machine; AWS KMS then reaches none of them"
+            ) from None
+        changed = {effect.subject.removeprefix("keystore ") for effect in (() if done is None else done.effects)}
+        names = [row.name for row in here.catalog.keystores()] if action.names is None else action.names
+        if done is not None and not blocks:
+            _say_doubt(here)
+        word = "blocked in the catalog" if blocks else "open in the catalog"
         if as_json:
-            output.json([{"name": row.name, "blocked": blocked, "changed": row in rows} for row in chosen])
+            output.json([{"name": name, "blocked": blocks, "changed": name in changed} for name in names])
         else:
-            output.say("\n".join(f"{row.name} is {word}{'' if row in rows else ' already'}." for row in chosen))
-            if blocked and rows:
-                say_not_confirmed(here, rows[0].name, "KEY")
-
-
-def _apply_block(here: Installation, names: list[str], *, blocked: bool) -> None:
-    try:
-        here.catalog.set_blocked(*names, blocked=blocked)
-    except Unavailable as error:
-        if not blocked:
-            raise
-        raise Unavailable(
-            f"NOTHING IS BLOCKED: {error.message}. To stop the keys without the catalog, stop every proxy:"
-            " `systemctl stop holdfast` on each machine; AWS KMS then reaches none of them"
-        ) from None
-    if not blocked:
-        _say_doubt(here)
-
-
-def _usage(here: Installation) -> Usage | None:
-    """Who is reached; None where the catalog is damaged: a block must not need it."""
-    try:
-        return Usage(here.catalog.credentials(None), here.catalog.keys(None), output.utc_now())
-    except CatalogError as error:
-        output.warning(f"which keys and callers this reaches cannot be listed: {error.message}")
-        return None
+            output.say("\n".join(f"{name} is {word}{'' if name in changed else ' already'}." for name in names))
+            if blocks and changed:
+                say_not_confirmed(here, next(name for name in names if name in changed), "KEY")
+        if done is not None:
+            say_done(here, action, done)
 
 
 def _say_doubt(here: Installation) -> None:

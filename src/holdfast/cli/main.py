@@ -23,6 +23,7 @@ _MODULES = {
     "keystore": ("holdfast.cli.keystore", "External key stores: create, list, block, unblock, config."),
     "credential": ("holdfast.cli.credential", "Proxy authentication credentials: issue, list, retire."),
     "key": ("holdfast.cli.key", "External keys: create, register, list, show, disable, enable."),
+    "change": ("holdfast.cli.change", "Changes: who made them, when and why."),
     "catalog": ("holdfast.cli.catalog", "The catalog as a whole: show, accept, export, import."),
     "authorization": ("holdfast.cli.authorization", "Cedar policies: test, replay what they decide."),
     "audit": ("holdfast.cli.audit", "The audit log: verify it, prove what it says."),

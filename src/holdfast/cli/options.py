@@ -14,8 +14,10 @@ from holdfast.cli.output import say, utc_now
 from holdfast.config.load import parse
 from holdfast.config.model import Configuration
 from holdfast.config.text import read_text
+from holdfast.control.actor import current_actor
 from holdfast.control.catalogs import create_catalog, open_catalog
 from holdfast.control.errors import Invalid
+from holdfast.control.runner import Control
 from holdfast.store.errors import NoVersion
 from holdfast.store.store import Catalog
 
@@ -41,6 +43,11 @@ class Installation:
 
     configuration: Configuration
     catalog: Catalog
+
+    @property
+    def control(self) -> Control:
+        """The way to change the catalog, in the name of whoever runs this command."""
+        return Control(self.configuration, self.catalog, actor=current_actor(), now=utc_now)
 
     def command(self, line: str) -> str:
         """What to type for `holdfast LINE` on this installation, for a person to copy."""

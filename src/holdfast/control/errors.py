@@ -18,6 +18,14 @@ class Conflict(AdminError):
     """What is asked for contradicts what exists."""
 
 
+class Outdated(Conflict):
+    """The plan does not fit the catalog any more; nothing was changed."""
+
+
+class Denied(AdminError):
+    """Whoever asks may not do this, or an approval is none."""
+
+
 class Invalid(AdminError):
     """A value or a file is not what it must be."""
 

@@ -13,6 +13,8 @@ from datetime import datetime
 from pathlib import Path
 
 from holdfast.config.load import load
+from holdfast.control.actions.keystores import CreateKeystore
+from holdfast.control.actor import current_actor
 from holdfast.control.catalogs import create_catalog, open_catalog
 from holdfast.control.files import PUBLIC_MODE, create_file, private_directory
 from holdfast.control.issue import new_credential
@@ -25,15 +27,17 @@ from holdfast.control.kms_connection import (
     refresh_files,
 )
 from holdfast.control.lookup import find_keystore
+from holdfast.control.runner import Control
 from holdfast.hsm.pkcs11.inspect import Inspector
 from holdfast.setup.local_tls import LocalTls, ensure_local_tls
 from holdfast.setup.softhsm import HEALTH_KEY, TOKEN_LABEL, SoftHsm, find_library
 from holdfast.setup.toml_text import toml_string
-from holdfast.store.store import Catalog
 from holdfast.xks.types import ExternalKeyId, UriPathPrefix
 
 HSM_NAME = "softhsm"
 """The `[hsm.NAME]` of a setup made here."""
+_REASON = "holdfast init"
+"""Of its changes, in their records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,8 @@ class Setup:
         yield self._configuration(softhsm)
         configuration = load(self.configuration_path)
         with closing(create_catalog(configuration, now=self.now)) as catalog:
-            yield from self._catalog(catalog, softhsm)
+            control = Control(configuration, catalog, actor=current_actor(), now=self.now)
+            yield from self._catalog(control, softhsm)
             self._kms_files(connection_of(catalog, self.wanted.keystore, local_endpoint(configuration)))
         yield f"KMS: {self.console_file} is what the KMS console takes"
 
@@ -139,11 +144,11 @@ class Setup:
         create_file(self.configuration_path, text.encode(), mode=PUBLIC_MODE)
         return f"Configuration: made {self.configuration_path}"
 
-    def _catalog(self, catalog: Catalog, softhsm: SoftHsm) -> Iterator[str]:
-        name = self.wanted.keystore
+    def _catalog(self, control: Control, softhsm: SoftHsm) -> Iterator[str]:
+        name, catalog = self.wanted.keystore, control.catalog
         exists = any(row.name == name for row in catalog.keystores())
         if not exists:
-            catalog.create_keystore(name, self.wanted.prefix)
+            control.do(CreateKeystore(keystore=name, prefix=self.wanted.prefix.value), reason=_REASON)
         yield f"Keystore: {'kept' if exists else 'made'} {name!r}"
         key = str(self.wanted.key)
         exists = any(row.external_key_id == key for row in catalog.keys(name))

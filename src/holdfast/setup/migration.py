@@ -11,11 +11,14 @@ from pathlib import Path, PurePath
 
 from holdfast.config.load import load, parse
 from holdfast.config.model import Configuration
+from holdfast.control.actions.keystores import CreateKeystore
+from holdfast.control.actor import current_actor
 from holdfast.control.catalogs import create_catalog, open_catalog
 from holdfast.control.errors import Conflict, HsmRefused, Invalid
+from holdfast.control.explanations import Explanation
 from holdfast.control.files import PUBLIC_MODE, create_file, private_directory, replace_file
 from holdfast.control.keys import NewKey, Proof, examine_found, register_proven, take_proof
-from holdfast.control.plans import Plan
+from holdfast.control.runner import Control
 from holdfast.finding import Finding, Severity
 from holdfast.hsm.pkcs11.inspect import Inspector, TokenDescription
 from holdfast.hsm.pkcs11.profile import PROFILES
@@ -29,6 +32,8 @@ from holdfast.xks.types import AccessKeyId, ExternalKeyId, SecretAccessKey, UriP
 
 HSM_NAME = "main"
 """The `[hsm.NAME]` of a configuration made here."""
+_REASON = "holdfast migrate aws-sample"
+"""Of its changes, in their records."""
 _PROFILE_OF_LIBRARY = {
     "cknfast": "nshield",
     "cryptoki2": "luna",
@@ -88,7 +93,7 @@ class Migration:
         """The user PIN's file."""
         return self.directory / "pin"
 
-    def plan(self, *, now: Callable[[], datetime]) -> Plan:
+    def plan(self, *, now: Callable[[], datetime]) -> Explanation:
         """Everything that will be made, and what has no counterpart here, with the reason.
 
         Raises Conflict, Invalid, ConfigurationError and CatalogError for what would stop `apply` half-way.
@@ -101,7 +106,7 @@ class Migration:
                 hint="Choose another --directory, or move that file away.",
             )
         self._require_no_conflict(configuration, now)
-        return Plan(
+        return Explanation(
             f"Take over {self.source} into {self.directory}:", tuple(self._changes()), tuple(self._left_out())
         )
 
@@ -116,8 +121,9 @@ class Migration:
         yield f"Configuration: {self.configuration_path}"
         configuration = load(self.configuration_path)
         with closing(create_catalog(configuration, now=now)) as catalog:
+            control = Control(configuration, catalog, actor=current_actor(), now=now)
             for store in self.settings.stores:
-                yield from self._keystore(catalog, store)
+                yield from self._keystore(control, store)
 
     @property
     def pin(self) -> str | None:
@@ -234,10 +240,12 @@ class Migration:
         if not self.pin_path.exists() or self.pin_path.read_bytes() != content:
             replace_file(self.pin_path, content)
 
-    def _keystore(self, catalog: Catalog, store: SampleKeyStore) -> Iterator[str]:
+    def _keystore(self, control: Control, store: SampleKeyStore) -> Iterator[str]:
+        catalog = control.catalog
         if all(row.name != store.name for row in catalog.keystores()):
-            prefix = UriPathPrefix.parse(store.uri_path_prefix)
-            catalog.create_keystore(store.name, prefix, region=self.settings.server.region)
+            prefix = UriPathPrefix.parse(store.uri_path_prefix).value
+            make = CreateKeystore(keystore=store.name, prefix=prefix, region=self.settings.server.region)
+            control.do(make, reason=_REASON)
         if all(row.access_key_id != store.sigv4_access_key_id for row in catalog.credentials(store.name)):
             pair = (
                 AccessKeyId.parse(store.sigv4_access_key_id),

@@ -1,17 +1,22 @@
-"""What an operator changes: keystores, keys, blocks. Each change and its new version are one transaction."""
+"""What an operator changes: keystores, keys, blocks. A change, its new version and its record are one transaction."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from secrets import token_bytes
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy.exc import DBAPIError
 
+from holdfast.audit.records import Change
 from holdfast.keys.model import Takeover
 from holdfast.keys.states import GenerationState
 from holdfast.store import schema
 from holdfast.store.database import THIS_VERSION, Database
-from holdfast.store.errors import AlreadyExists, InUse, NotFound, NoVersion, Refused
-from holdfast.store.reads import keystore_id
+from holdfast.store.errors import AlreadyExists, InUse, NotFound, Refused
+from holdfast.store.reads import Reading, keystore_id
+from holdfast.store.records import write_record
 from holdfast.store.rows import KEYSTORE_NAME, MAX_LABEL
 from holdfast.store.use import readable_format
 from holdfast.xks.aad import (
@@ -34,43 +39,55 @@ def require_keystore_name(name: str) -> None:
         raise Refused(f"{name!r} is not a keystore name: use 1 to 63 of a-z 0-9 -, not beginning with -")
 
 
-class KeystoreChanges(Database):
-    """Changes to keystores. They raise CatalogError and then have changed nothing."""
+class Transaction(Reading):
+    """Changes, of which all happen or none, with their record. They raise CatalogError.
+
+    Made by `Changes.changing`; nobody but `control` asks for one.
+    """
+
+    def __init__(self, connection: Connection, *, now: datetime) -> None:
+        super().__init__(connection)
+        self._now = now
+        self.recorded = False
+
+    def record(self, change: Change, *, required: bool = True) -> bool:
+        """Keep what became of the change, with the change.
+
+        Where it is not `required` a catalog that cannot keep it does not prevent the change: False.
+        """
+        self.recorded = True
+        if required:
+            write_record(self.connection, change)
+            return True
+        try:
+            with self.connection.begin_nested():
+                write_record(self.connection, change)
+        except DBAPIError:
+            return False
+        return True
 
     def create_keystore(self, name: str, prefix: UriPathPrefix, *, region: str | None = None) -> None:
         """A keystore without keys and credentials. Raises AlreadyExists for a name or prefix that is taken."""
-        require_keystore_name(name)
-        require_region(region)
-        table = schema.keystores
-        with self._changing() as connection:
-            if connection.execute(select(table.c.id).where(table.c.name == name)).first():
-                raise AlreadyExists(f"there is a keystore {name!r} already")
-            _check_prefix_free(connection, prefix, except_for=None)
-            connection.execute(
-                insert(table).values(
-                    name=name,
-                    prefix=prefix.value,
-                    region=region,
-                    blocked=False,
-                    created_at=self._now(),
-                    changed=THIS_VERSION,
-                )
+        require_keystore_free(self, name, prefix, region=region)
+        self.connection.execute(
+            insert(schema.keystores).values(
+                name=name,
+                prefix=prefix.value,
+                region=region,
+                blocked=False,
+                created_at=self._now,
+                changed=THIS_VERSION,
             )
+        )
 
-    def set_blocked(self, *names: str, blocked: bool) -> None:
-        """Block or unblock keystores, all in one transaction.
+    def set_blocked(self, name: str, *, blocked: bool, until: datetime | None = None) -> None:
+        """Block a keystore, or unblock it. A block is possible without a version: proxies read it at each look.
 
-        While blocked a keystore answers nothing but GetKeyMetadata, with DISABLED. A block is possible without a new
-        version: proxies read the blocks at each look.
+        While blocked a keystore answers nothing but GetKeyMetadata, with DISABLED.
         """
-        try:
-            with self._changing() as connection:
-                _set_blocked(connection, names, blocked=blocked)
-        except NoVersion:
-            if not blocked:
-                raise
-            with self._writing() as connection:
-                _set_blocked(connection, names, blocked=True)
+        _update_keystore(
+            self.connection, name, changed=func.coalesce(THIS_VERSION, 0), blocked=blocked, blocked_until=until
+        )
 
     def change_keystore(self, name: str, *, prefix: UriPathPrefix | None = None, region: str | None = None) -> None:
         """Move a keystore to another path prefix, or restrict it to callers that sign for a region ("": any).
@@ -81,24 +98,71 @@ class KeystoreChanges(Database):
         if region is not None:
             require_region(region or None)
             values["region"] = region or None
-        with self._changing() as connection:
-            if prefix is not None:
-                _check_prefix_free(connection, prefix, except_for=name)
-                values["prefix"] = prefix.value
-            _update_keystore(connection, name, **values)
-
-    def require_empty(self, name: str) -> None:
-        """Raises InUse for a keystore with keys or live credentials, NotFound."""
-        with self._reading() as connection:
-            _require_empty(connection, name)
+        if prefix is not None:
+            require_prefix_free(self, prefix, except_for=name)
+            values["prefix"] = prefix.value
+        _update_keystore(self.connection, name, changed=THIS_VERSION, **values)
 
     def remove_keystore(self, name: str) -> None:
         """Remove a keystore that has no keys and no live credentials; its retired ones go too. Raises InUse."""
-        with self._changing() as connection:
-            identity = _require_empty(connection, name)
-            connection.execute(update(schema.catalog).values(removed=schema.catalog.c.version))
-            connection.execute(delete(schema.credentials).where(schema.credentials.c.keystore_id == identity))
-            connection.execute(delete(schema.keystores).where(schema.keystores.c.id == identity))
+        identity = require_empty(self, name)
+        connection = self.connection
+        connection.execute(update(schema.catalog).values(removed=schema.catalog.c.version))
+        connection.execute(delete(schema.credentials).where(schema.credentials.c.keystore_id == identity))
+        connection.execute(delete(schema.keystores).where(schema.keystores.c.id == identity))
+
+
+class Changes(Database):
+    """The one way into a change."""
+
+    @contextmanager
+    def changing(self, *, in_snapshot: bool = True, needs_version: bool = True) -> Iterator[Transaction]:
+        """A transaction that changes something; it ends with its record, or with nothing changed.
+
+        `in_snapshot`: it changes what a Snapshot holds, and so the version. `needs_version` False: it is possible
+        also where the catalog's own row is missing.
+        """
+        with self._changing(in_snapshot=in_snapshot, needs_version=needs_version) as connection:
+            transaction = Transaction(connection, now=self._now())
+            yield transaction
+            if not transaction.recorded:
+                raise RuntimeError("a change was to be made without its record")
+
+
+def require_keystore_free(state: Reading, name: str, prefix: UriPathPrefix, *, region: str | None) -> None:
+    """Raises AlreadyExists, Refused unless a keystore can be made so."""
+    require_keystore_name(name)
+    require_region(region)
+    table = schema.keystores
+    if state.connection.execute(select(table.c.id).where(table.c.name == name)).first():
+        raise AlreadyExists(f"there is a keystore {name!r} already")
+    require_prefix_free(state, prefix, except_for=None)
+
+
+def require_prefix_free(state: Reading, prefix: UriPathPrefix, *, except_for: str | None) -> None:
+    """Raises AlreadyExists if a keystore has the path prefix, other than `except_for`."""
+    table = schema.keystores
+    owner = state.connection.execute(select(table.c.name).where(table.c.prefix == prefix.value)).scalar_one_or_none()
+    if owner is not None and owner != except_for:
+        shown = f"path prefix {prefix.value!r}" if prefix.value else "empty path prefix"
+        raise AlreadyExists(f"the {shown} belongs to the keystore {owner!r}: choose another one")
+
+
+def require_empty(state: Reading, name: str) -> int:
+    """The row of a keystore without keys and live credentials. Raises InUse, NotFound."""
+    identity = keystore_id(state.connection, name)
+    keys = _count(state.connection, schema.external_keys, schema.external_keys.c.keystore_id == identity)
+    live = _count(
+        state.connection,
+        schema.credentials,
+        (schema.credentials.c.keystore_id == identity) & schema.credentials.c.retired_at.is_(None),
+    )
+    if keys or live:
+        raise InUse(
+            f"the keystore {name!r} is not empty (keys: {keys}, live credentials: {live}): only an empty one is"
+            " deleted (`holdfast key unregister`, `holdfast credential retire`). To stop it at once, block it"
+        )
+    return identity
 
 
 class KeyChanges(Database):
@@ -257,45 +321,9 @@ def require_region(region: str | None) -> None:
         raise Refused(f"{region!r} is not the name of an AWS region: names look like eu-central-1, us-gov-west-1")
 
 
-def _check_prefix_free(connection: Connection, prefix: UriPathPrefix, *, except_for: str | None) -> None:
-    table = schema.keystores
-    owner = connection.execute(select(table.c.name).where(table.c.prefix == prefix.value)).scalar_one_or_none()
-    if owner is not None and owner != except_for:
-        shown = f"path prefix {prefix.value!r}" if prefix.value else "empty path prefix"
-        raise AlreadyExists(f"the {shown} belongs to the keystore {owner!r}: choose another one")
-
-
 def _update_keystore(connection: Connection, name: str, **values: object) -> None:
     identity = keystore_id(connection, name)
-    connection.execute(
-        update(schema.keystores).where(schema.keystores.c.id == identity).values(changed=THIS_VERSION, **values)
-    )
-
-
-def _set_blocked(connection: Connection, names: Collection[str], *, blocked: bool) -> None:
-    for name in names:
-        identity = keystore_id(connection, name)
-        connection.execute(
-            update(schema.keystores)
-            .where(schema.keystores.c.id == identity)
-            .values(changed=func.coalesce(THIS_VERSION, 0), blocked=blocked)
-        )
-
-
-def _require_empty(connection: Connection, name: str) -> int:
-    identity = keystore_id(connection, name)
-    keys = _count(connection, schema.external_keys, schema.external_keys.c.keystore_id == identity)
-    live = _count(
-        connection,
-        schema.credentials,
-        (schema.credentials.c.keystore_id == identity) & schema.credentials.c.retired_at.is_(None),
-    )
-    if keys or live:
-        raise InUse(
-            f"the keystore {name!r} is not empty (keys: {keys}, live credentials: {live}): only an empty one is"
-            " deleted (`holdfast key unregister`, `holdfast credential retire`). To stop it at once, block it"
-        )
-    return identity
+    connection.execute(update(schema.keystores).where(schema.keystores.c.id == identity).values(**values))
 
 
 def _count(connection: Connection, table: Any, condition: Any) -> int:

@@ -82,17 +82,20 @@ class Database:
             yield connection
 
     @contextmanager
-    def _changing(self) -> Iterator[Connection]:
-        """A transaction that changes what a Snapshot holds.
+    def _changing(self, *, in_snapshot: bool = True, needs_version: bool = True) -> Iterator[Connection]:
+        """A transaction that changes what a Snapshot holds, or with `in_snapshot` False what only control reads.
 
         It takes the version's row first: so changes happen one after the other on every database, and what a
-        change has checked still holds when it commits. Raises NoVersion where that row is missing or wrong.
+        change has checked still holds when it commits. Raises NoVersion where that row is missing or wrong, unless
+        the change can do without (`needs_version` False).
         """
         with self._writing() as connection:
             if connection.dialect.name == "postgresql":
                 # A failover must not undo a block: where there is a synchronous standby, it has applied the change.
                 connection.execute(text("SET LOCAL synchronous_commit = remote_apply"))
-            if not connection.execute(_NEXT_VERSION).rowcount:
+            if not in_snapshot:
+                connection.execute(select(_VERSION).with_for_update())
+            elif not connection.execute(_NEXT_VERSION).rowcount and needs_version:
                 raise NoVersion
             yield connection
 

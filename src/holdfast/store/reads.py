@@ -1,6 +1,7 @@
 """What the CLI lists: keystores, credentials and keys as rows, in the order they were made."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +11,7 @@ from sqlalchemy import Column, Connection, Row, Select, select
 from holdfast.keys.model import Takeover
 from holdfast.keys.states import GenerationState
 from holdfast.store import rows, schema
-from holdfast.store.database import Database
+from holdfast.store.database import MAX_VERSION, Database
 from holdfast.store.errors import NotFound
 from holdfast.store.rows import BadRow, raw
 from holdfast.xks.types import KeyStatus, UriPathPrefix
@@ -24,13 +25,17 @@ _MOMENTS = ("created_at", "state_since", "activated_at", "compromised_at", "dest
 
 @dataclass(frozen=True, slots=True)
 class KeystoreRow:
-    """A keystore. `region`: the only one its callers may sign for, None for any."""
+    """A keystore. `region`: the only one its callers may sign for, None for any.
+
+    `blocked_until`: when a block ends by itself; None: never.
+    """
 
     name: str
     prefix: UriPathPrefix
     region: str | None
     blocked: bool
     created_at: datetime
+    blocked_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +81,26 @@ class KeyRow:
     metadata_format: int
 
 
-class Reads(Database):
-    """Lists. They raise Unavailable, and NotFound for a keystore that is not there.
+class Reading:
+    """The catalog as of one moment: lists, and what is free. Raises CatalogError.
 
     Rows that are wrong (`Snapshot.bad_rows` names them) are left out, apart from keystores: a keystore is blocked by
     its name whatever else is wrong with its row.
     """
 
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def version(self) -> int | None:
+        """The catalog's version; None where its row is missing or wrong."""
+        found = self.connection.execute(select(*raw(schema.catalog, "version"))).scalar()
+        return found if type(found) is int and 1 <= found <= MAX_VERSION else None
+
     def keystores(self) -> list[KeystoreRow]:
         """Every keystore."""
         table = schema.keystores
-        query = select(*raw(table, "name", "prefix", "region", "blocked", "created_at")).order_by(table.c.id)
-        with self._reading() as connection:
-            found = connection.execute(query).all()
+        columns = raw(table, "name", "prefix", "region", "blocked", "blocked_until", "created_at")
+        found = self.connection.execute(select(*columns).order_by(table.c.id)).all()
         return [
             KeystoreRow(
                 row.name,
@@ -96,6 +108,7 @@ class Reads(Database):
                 row.region if row.region is None or isinstance(row.region, str) else rows.shown(row.region),
                 not rows.is_false(row.blocked),
                 rows.moment(row.created_at) or NEVER,
+                rows.moment(row.blocked_until),
             )
             for row in found
             if isinstance(row.name, str)
@@ -132,10 +145,34 @@ class Reads(Database):
         return [made for row in self._of(keystore, query, key.c.keystore_id) if (made := _key(row)) is not None]
 
     def _of(self, keystore: str | None, query: Select[Any], column: Column[Any]) -> Sequence[Row[Any]]:
+        if keystore is not None:
+            query = query.where(column == keystore_id(self.connection, keystore))
+        return self.connection.execute(query).all()
+
+
+class Reads(Database):
+    """Lists, each as of a moment of its own. They raise Unavailable, and NotFound for an unknown keystore."""
+
+    @contextmanager
+    def reading(self) -> Iterator[Reading]:
+        """A transaction that reads, and sees one moment of the catalog."""
         with self._reading() as connection:
-            if keystore is not None:
-                query = query.where(column == keystore_id(connection, keystore))
-            return connection.execute(query).all()
+            yield Reading(connection)
+
+    def keystores(self) -> list[KeystoreRow]:
+        """As `Reading.keystores`."""
+        with self.reading() as state:
+            return state.keystores()
+
+    def credentials(self, keystore: str | None) -> list[CredentialRow]:
+        """As `Reading.credentials`."""
+        with self.reading() as state:
+            return state.credentials(keystore)
+
+    def keys(self, keystore: str | None) -> list[KeyRow]:
+        """As `Reading.keys`."""
+        with self.reading() as state:
+            return state.keys(keystore)
 
 
 def _credential(row: Row[Any]) -> CredentialRow | None:

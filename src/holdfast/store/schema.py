@@ -16,6 +16,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     TypeDecorator,
     UniqueConstraint,
     text,
@@ -82,9 +83,11 @@ keystores = Table(
     Column("prefix", String(117), nullable=False, unique=True),
     Column("region", String(32)),
     Column("blocked", Boolean, nullable=False),
+    Column("blocked_until", Utc),
     Column("created_at", Utc, nullable=False),
     _changed(),
 )
+"""`blocked_until`: when a block ends by itself; NULL: never."""
 
 credentials = Table(
     "credentials",
@@ -106,6 +109,7 @@ external_keys = Table(
     Column("keystore_id", ForeignKey("keystores.id"), nullable=False),
     Column("external_key_id", String(128), nullable=False),
     Column("status", String(8), CheckConstraint("status IN ('ENABLED', 'DISABLED')", name="status"), nullable=False),
+    Column("enabled_until", Utc),
     Column("takeover", Boolean, nullable=False),
     Column("takeover_metadata", LargeBinary),
     Column("created_at", Utc, nullable=False),
@@ -114,7 +118,10 @@ external_keys = Table(
     Column("metadata_format", Integer, nullable=False, server_default="1"),
     UniqueConstraint("keystore_id", "external_key_id"),
 )
-"""`tag` stands in ciphertexts of `metadata_format` 2 (`holdfast.xks.aad`). Every key has one."""
+"""`tag` stands in ciphertexts of `metadata_format` 2 (`holdfast.xks.aad`). Every key has one.
+
+`enabled_until`: when an enabled key counts as disabled again; NULL: never.
+"""
 
 _IS_ACTIVE = text(f"state = '{GenerationState.ACTIVE}'")
 
@@ -164,3 +171,57 @@ proxies = Table(
     Column("metadata_format", Integer),
 )
 """`metadata_format`: the newest format of ciphertext metadata that the proxy reads; NULL: 1."""
+
+changes = Table(
+    "changes",
+    METADATA,
+    Column("number", Integer, primary_key=True),
+    Column("id", String(32), nullable=False, index=True),
+    Column("time", Utc, nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("record", Text, nullable=False),
+    Column("logged", Utc, index=True),
+    sqlite_autoincrement=True,
+)
+"""What became of each change, in the transaction that made it: `record` is a leaf of the audit log.
+
+It is also the way there: `logged` is when the log had it, NULL until then. `number` is the order of the commits, as
+every row is written under the lock of the catalog's own row.
+"""
+
+operators = Table(
+    "operators",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("roles", String(256), nullable=False),
+    Column("public_key", String(4096)),
+    Column("enrolled_at", Utc, nullable=False),
+)
+"""Who may ask for changes and approve them. `roles` are separated by spaces, `public_key` is an SSH key."""
+
+rules = Table(
+    "rules",
+    METADATA,
+    Column("name", String(32), primary_key=True),
+    Column("content", Text, nullable=False),
+)
+"""`approval`: which changes need others (TOML). `authorization`: what a role may do (Cedar)."""
+
+requests = Table(
+    "requests",
+    METADATA,
+    Column("id", String(32), primary_key=True),
+    Column("plan", Text, nullable=False),
+    Column("outcome", String(16)),
+)
+"""Changes that need approval. `plan` is the document whose digest approvals sign; `outcome` NULL: undecided."""
+
+approvals = Table(
+    "approvals",
+    METADATA,
+    Column("request_id", ForeignKey("requests.id"), primary_key=True),
+    Column("operator", String(64), primary_key=True),
+    Column("time", Utc, nullable=False),
+    Column("public_key", String(4096), nullable=False),
+    Column("signature", Text, nullable=False),
+)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from holdfast.control.plans import Usage, block_plan, moment, retire_plan
+from holdfast.control.explanations import Usage, explain_block, explain_retire, moment
 from holdfast.store.reads import CredentialRow, KeystoreRow
 from holdfast.xks.types import UriPathPrefix
 
@@ -17,7 +17,7 @@ OTHER = replace(CREDENTIAL, access_key_id="NEWACCESSKEYID2345672345")
 
 def warnings(*others: CredentialRow, last_used_at: datetime | None = None) -> str:
     credential = replace(CREDENTIAL, last_used_at=last_used_at)
-    plan = retire_plan(credential, Usage([credential, *others], [], NOW))
+    plan = explain_retire(credential, Usage([credential, *others], [], NOW))
     return "\n".join(line for line in plan.impact if line.startswith("WARNING"))
 
 
@@ -46,7 +46,7 @@ def test_other_credential_that_kms_never_used_is_a_warning() -> None:
 
 def test_block_names_each_keystore_and_its_last_use() -> None:
     rows = [KeystoreRow(name, UriPathPrefix(f"/{name}"), None, False, OLD) for name in ("alpha", "beta")]
-    plan = block_plan(rows, Usage([replace(CREDENTIAL, last_used_at=NOW - timedelta(minutes=5))], [], NOW))
+    plan = explain_block(rows, Usage([replace(CREDENTIAL, last_used_at=NOW - timedelta(minutes=5))], [], NOW), None)
     assert plan.title == "Block 2 keystores:"
     assert plan.changes == (
         "alpha (0 keys, now open, last called 5 minutes ago)",

@@ -12,7 +12,7 @@ RECENTLY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Explanation:
     """What will be changed, and what that means for those who use it."""
 
     title: str
@@ -45,31 +45,32 @@ class Usage:
         return [row for row in self.credentials if row.keystore == keystore and row.retired_at is None]
 
 
-def block_plan(keystores: Sequence[KeystoreRow], usage: Usage | None) -> Plan:
-    """Blocking keystores. `usage` None: it is not known."""
-    return Plan(
-        f"Block {_count(keystores)}:",
+def explain_block(keystores: Sequence[KeystoreRow], usage: Usage | None, until: datetime | None) -> Explanation:
+    """Blocking keystores, to the time `until` or without end. `usage` None: it is not known."""
+    return Explanation(
+        f"Block {_count(keystores)}{'' if until is None else f' until {until:%Y-%m-%d %H:%M:%S} UTC'}:",
         tuple(_keystore_line(row, usage) for row in keystores),
         (
             "Within a second each proxy that reads the catalog answers their requests with InvalidStateException.",
             "AWS shows KMSInvalidStateException. A service that has data keys in memory can still use these.",
             "Nothing is deleted. `holdfast keystore unblock` undoes it.",
+            *(() if until is None else ("At that time, by each machine's own clock, they are open again.",)),
         ),
     )
 
 
-def unblock_plan(keystores: Sequence[KeystoreRow], usage: Usage | None) -> Plan:
+def explain_unblock(keystores: Sequence[KeystoreRow], usage: Usage | None) -> Explanation:
     """Unblocking keystores. `usage` None: it is not known."""
-    return Plan(
+    return Explanation(
         f"Unblock {_count(keystores)}:",
         tuple(_keystore_line(row, usage) for row in keystores),
         ("Within a second every enabled key of these keystores encrypts and decrypts for KMS again.",),
     )
 
 
-def disable_plan(key: KeyRow, usage: Usage) -> Plan:
+def explain_disable(key: KeyRow, usage: Usage) -> Explanation:
     """Disabling an external key."""
-    return Plan(
+    return Explanation(
         f"Disable the key {key.external_key_id} of the keystore {key.keystore!r}:",
         (f"status ENABLED becomes DISABLED; the keystore was {usage.last_use(key.keystore)}",),
         (
@@ -81,18 +82,18 @@ def disable_plan(key: KeyRow, usage: Usage) -> Plan:
     )
 
 
-def enable_plan(key: KeyRow, usage: Usage) -> Plan:
+def explain_enable(key: KeyRow, usage: Usage) -> Explanation:
     """Enabling an external key."""
-    return Plan(
+    return Explanation(
         f"Enable the key {key.external_key_id} of the keystore {key.keystore!r}:",
         (f"status DISABLED becomes ENABLED; the keystore was {usage.last_use(key.keystore)}",),
         ("Within a second the key encrypts and decrypts for KMS again.",),
     )
 
 
-def release_plan(key: KeyRow) -> Plan:
+def explain_release(key: KeyRow) -> Explanation:
     """Letting a stopped key encrypt again."""
-    return Plan(
+    return Explanation(
         f"Release the key {key.external_key_id} of the keystore {key.keystore!r}:",
         (f"it is stopped: {key.stopped}",),
         (
@@ -103,10 +104,10 @@ def release_plan(key: KeyRow) -> Plan:
     )
 
 
-def rebind_plan(key: KeyRow, *, label: str, cka_id: bytes | None, proven: bool) -> Plan:
+def explain_rebind(key: KeyRow, *, label: str, cka_id: bytes | None, proven: bool) -> Explanation:
     """Finding an external key's HSM key by another label or CKA_ID."""
     unproven = "WARNING: nothing proves that it is the same key. If it is not, what was encrypted stays unreadable."
-    return Plan(
+    return Explanation(
         f"Bind the key {key.external_key_id} of the keystore {key.keystore!r}:",
         (f"from {_place(key.label, key.cka_id)} to {_place(label, cka_id)}, in [hsm.{key.hsm}]",),
         (
@@ -120,10 +121,10 @@ def _place(label: str, cka_id: bytes | None) -> str:
     return f"label {label!r} and " + ("any CKA_ID" if cka_id is None else f"CKA_ID {cka_id.hex()}")
 
 
-def share_plan(keystore: str, external_key_id: str, others: Sequence[str]) -> Plan:
+def explain_share(keystore: str, external_key_id: str, others: Sequence[str]) -> Explanation:
     """Letting a keystore use an HSM key that other keystores use."""
     names = ", ".join(others)
-    return Plan(
+    return Explanation(
         f"Register the key {external_key_id} of the keystore {keystore!r} under an HSM key that is used already:",
         (f"the HSM key then serves {keystore} and {names}",),
         (
@@ -134,7 +135,7 @@ def share_plan(keystore: str, external_key_id: str, others: Sequence[str]) -> Pl
     )
 
 
-def unregister_plan(generations: Sequence[KeyRow], encryptions: int) -> Plan:
+def explain_unregister(generations: Sequence[KeyRow], encryptions: int) -> Explanation:
     """Forgetting an external key, of which these are the generations."""
     key = generations[0]
     again = f"--tag {key.tag.hex()}" + (f" --prior-encryptions {encryptions}" if encryptions else "")
@@ -146,16 +147,16 @@ def unregister_plan(generations: Sequence[KeyRow], encryptions: int) -> Plan:
         impact.append(
             "WARNING: a key is registered again with one generation. What the others encrypted then opens no more."
         )
-    return Plan(
+    return Explanation(
         f"Unregister the key {key.external_key_id} of the keystore {key.keystore!r}:",
         tuple(f"generation {row.generation}, label {row.label!r} of the HSM {row.hsm!r}" for row in generations),
         tuple(impact),
     )
 
 
-def upgrade_plan(keys: Sequence[KeyRow]) -> Plan:
+def explain_upgrade(keys: Sequence[KeyRow]) -> Explanation:
     """Letting keys make ciphertexts of the newest format."""
-    return Plan(
+    return Explanation(
         f"Upgrade {len(keys)} key{'' if len(keys) == 1 else 's'} to the newest format of ciphertext metadata:",
         tuple(
             f"{row.keystore}/{row.external_key_id}: format {row.metadata_format} becomes {NEWEST_FORMAT}"
@@ -168,32 +169,34 @@ def upgrade_plan(keys: Sequence[KeyRow]) -> Plan:
     )
 
 
-def change_keystore_plan(keystore: KeystoreRow, usage: Usage, *, prefix: str | None, region: str | None) -> Plan:
+def explain_change_keystore(
+    keystore: KeystoreRow, usage: Usage, *, prefix: str | None, region: str | None
+) -> Explanation:
     """Moving a keystore to another path prefix, or to another region; None: as it is."""
     changes = [] if prefix is None else [f"URI path {keystore.prefix.xks_proxy_uri_path} becomes {prefix}"]
     changes += [] if region is None else [f"region {keystore.region or 'any'} becomes {region or 'any'}"]
     update = "Give KMS the new path: `aws kms update-custom-key-store --xks-proxy-uri-path`."
     impact = [] if prefix is None else [update]
     impact += [] if region is None else ["Requests that are signed for another region are refused within a second."]
-    return Plan(
+    return Explanation(
         f"Change the keystore {keystore.name!r} ({usage.last_use(keystore.name)}):", tuple(changes), tuple(impact)
     )
 
 
-def delete_keystore_plan(keystore: KeystoreRow) -> Plan:
+def explain_delete_keystore(keystore: KeystoreRow) -> Explanation:
     """Removing an empty keystore."""
-    return Plan(
+    return Explanation(
         f"Delete the keystore {keystore.name!r}:",
         (f"its URI path {keystore.prefix.xks_proxy_uri_path} and its retired credentials",),
         ("KMS's requests to it are refused within a second. It has no keys and no live credentials.",),
     )
 
 
-def retire_plan(credential: CredentialRow, usage: Usage) -> Plan:
+def explain_retire(credential: CredentialRow, usage: Usage) -> Explanation:
     """Retiring a credential."""
     now = usage.now
     others = [row for row in usage.live(credential.keystore) if row.access_key_id != credential.access_key_id]
-    return Plan(
+    return Explanation(
         f"Retire the credential {credential.access_key_id} of the keystore {credential.keystore!r}:",
         (f"issued {moment(credential.created_at, now)}, last used {moment(credential.last_used_at, now)}",),
         tuple(_retire_impact(credential, others, now)),
