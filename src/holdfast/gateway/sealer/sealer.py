@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from holdfast.audit.faults import AuditFault
 from holdfast.config.audit_key import AuditKey, open_audit_key
 from holdfast.config.errors import ConfigurationError
-from holdfast.config.model import Audit
+from holdfast.config.storage import Audit
 from holdfast.gateway.observe.messages import SealerReport
 from holdfast.gateway.sealer.start import SealerStart
 from holdfast.hsm.faults import HsmFault, LoginRefused
@@ -75,7 +75,7 @@ class _Sealer:
 
     def _serve(self, node: NodeLog) -> None:
         """Until the supervisor ends it. Raises what makes it necessary to open the log again."""
-        turn = min(_TURN, self._audit.interval / 2)
+        turn = min(_TURN, self._audit.interval_s / 2)
         due, waiting_since, trouble = time.monotonic(), None, None
         while True:
             ending = self._ending
@@ -84,7 +84,7 @@ class _Sealer:
                 waiting_since = waiting_since or _now().timestamp()
                 if ending or time.monotonic() >= due:
                     trouble = self._attempt(node)
-                    due = time.monotonic() + (self._audit.interval if trouble is None else _RETRY)
+                    due = time.monotonic() + (self._audit.interval_s if trouble is None else _RETRY)
                     waiting_since = None if trouble is None else waiting_since
             self._tell(
                 SealerReport(
