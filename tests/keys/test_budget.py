@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.config.storage import EncryptionLimits
 from holdfast.keys.budget import (
     FIRST_BLOCK,
     LARGEST_BLOCK,
@@ -16,6 +15,7 @@ from holdfast.keys.budget import (
     CountUnavailable,
     EncryptionBudget,
     EncryptionLimitReached,
+    EncryptionLimits,
 )
 from holdfast.keys.model import Generation
 from holdfast.store.errors import Unavailable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,20 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from tests.audit.test_foreign import foreign
 from tests.server.proxy_server import AUDIT_LOG, ProxyServer
 
 from holdfast.audit.checkpoint import Checkpoint
 from holdfast.audit.keys import SignatureType, VerifierKey
 from holdfast.audit.note import Note
-from holdfast.audit.records import Segment, decode, segment_lines, segment_path
+from holdfast.audit.records import Change, Segment, decode, segment_lines, segment_path
 from holdfast.audit.tiles import CHECKPOINT, Tiles
 from holdfast.audit.verify import Verified, verify_log
 from holdfast.store.log_directory import directory_reader
+from holdfast.store.node_log import SPOOL
 from holdfast.xks.types import Operation
 
 if TYPE_CHECKING:
     from tests.server.conftest import Serve
 
+__all__ = ["foreign"]
+CONTROL_LOG = "holdfast.test/control"
 pytestmark = pytest.mark.server
 
 
@@ -145,6 +150,18 @@ def test_an_hsm_that_cannot_sign_delays_the_signature_and_no_request(serve: Serv
     assert verified(server, key_of(server)).events == 6
 
 
+def test_go_verifies_the_log_of_a_running_server(serve: Serve, foreign: Path) -> None:
+    """Tessera's fsck and Go's tlog, with the HSM's key; while the server goes on."""
+    server = serve(audit={})
+    for round_trips in range(1, 4):
+        server.round_trip()
+        wait_logged(server, 2 * round_trips)
+    copy = server.directory / "copy"
+    shutil.copytree(server.audit_directory, copy, ignore=shutil.ignore_patterns(SPOOL, ".lock"))
+    done = subprocess.run([foreign, "check-log", copy, str(key_of(server))], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("victim", ["supervisor", "worker", "sealer"])
 def test_sigkill_forks_nothing_and_loses_no_event_that_was_spooled(serve: Serve, victim: str) -> None:
     server = serve(audit={})
@@ -164,6 +181,43 @@ def test_sigkill_forks_nothing_and_loses_no_event_that_was_spooled(serve: Serve,
             assert Checkpoint.parse(before.text).size <= found.signed.checkpoint.size
     assert server.stop() == 0
     assert verified(server, key).lost == 0
+
+
+def test_each_change_of_an_operator_is_a_leaf_of_the_control_log(serve: Serve) -> None:
+    """Also one that was made while nothing ran that could log it."""
+    server = serve(audit={"control_directory": "control", "control_name": CONTROL_LOG})
+    node = key_of(server)
+    key = VerifierKey(CONTROL_LOG, node.type, node.public)
+    change(server, "keystore", "block", "test", "--reason", "a drill")
+    server.eventually(lambda: len(control_log(server)) == 1, within=15, what="the change in the control log")
+    assert server.stop() == 0
+    change(server, "keystore", "unblock", "test")
+    server.start()
+    server.eventually(lambda: len(control_log(server)) == 2, within=15, what="the change made meanwhile")
+    assert server.stop() == 0
+    verify_log(directory_reader(server.directory / "control"), [key])
+    block, unblock = control_log(server)
+    assert (block.action, block.reason, block.outcome) == ("keystore block", "a drill", "applied")
+    assert unblock.action == "keystore unblock"
+    made = holdfast(server, "audit", "prove", "control", block.id, "--output", "block.tlog-proof")
+    assert made.returncode == 0, made.stderr
+    shown = holdfast(server, "audit", "check-proof", "block.tlog-proof", "--key", str(key))
+    assert (shown.returncode, msgspec.json.decode(shown.stdout)["id"]) == (0, block.id)
+
+
+def change(server: ProxyServer, *arguments: str) -> None:
+    """A change on the command line."""
+    done = holdfast(server, *arguments, "--yes", "--config", str(server.config))
+    assert done.returncode == 0, done.stderr
+
+
+def control_log(server: ProxyServer) -> list[Change]:
+    """What is signed of the control log, without what set the test up."""
+    read = directory_reader(server.directory / "control")
+    raw = read(CHECKPOINT)
+    size = 0 if raw is None else Checkpoint.parse(Note.parse(raw).text).size
+    records = [decode(Tiles(read, size).entry(index)) for index in range(size)]
+    return [record for record in records if isinstance(record, Change) and record.action != "set up"]
 
 
 def kill(server: ProxyServer, victim: str) -> None:

@@ -23,18 +23,13 @@ def postgresql() -> Iterator[Cluster]:
         pytest.skip(f"no PostgreSQL here: {reason}")
 
 
-POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.programs)
-
-
-@pytest.fixture(params=["sqlite", POSTGRESQL])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a database that is not there yet (SQLite) or empty (PostgreSQL)."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/catalog.db"
-        return
+        return f"sqlite:///{tmp_path}/catalog.db"
     running: Cluster = request.getfixturevalue("postgresql")
-    with running.lent() as url:
-        yield url
+    return running.database()
 
 
 @pytest.fixture

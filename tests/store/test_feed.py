@@ -13,8 +13,7 @@ from tests.store.conftest import now
 from tests.store.postgresql import NoPostgresql, cluster
 from tests.store.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PREFIX, SECRET
 
-from holdfast.config.storage import EncryptionLimits
-from holdfast.keys.budget import FIRST_BLOCK, EncryptionBudget
+from holdfast.keys.budget import FIRST_BLOCK, EncryptionBudget, EncryptionLimits
 from holdfast.keys.model import ExternalKey
 from holdfast.store import feed as feed_module
 from holdfast.store import schema
@@ -307,7 +306,6 @@ class TestOutage:
             running.encrypt()
 
 
-@pytest.mark.programs
 def test_a_postgresql_that_restarts_is_found_again(tmp_path: Path) -> None:
     try:
         with cluster() as own:

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.audit.logs import LOG, NOW
 
-from holdfast.audit.records import Lost, Segment, decode, segment_lines, segment_path
+from holdfast.audit.records import Actor, Exhibit, Lost, Segment, decode, segment_lines, segment_path
+from holdfast.audit.search import SignedLog
 from holdfast.audit.verify import Verified, verify_log
 from holdfast.store import spool
 from holdfast.store.log_directory import LogDirectory, directory_reader
@@ -170,6 +173,69 @@ def test_a_file_with_more_lines_than_numbers_is_no_evidence(tmp_path: Path) -> N
         file.write(b"{}\n")
     verified = sealed(tmp_path)
     assert (verified.events, verified.lost) == (0, 2)
+
+
+def days_of_events(directory: Path, days: int) -> None:
+    """A segment of two events each day."""
+    clock = Clock()
+    worker = writer(directory, clock=clock)
+    for day in range(days):
+        worker.write(lines(2 * day + 1, 2))
+        clock.now += 10.0
+        worker.rotate()
+        with LogDirectory(directory, SIGNERS) as log:
+            NodeLog(log, directory / SPOOL, now=partial(_after, day)).seal()
+            log.checkpoint()
+    worker.close()
+
+
+def _after(days: int) -> datetime:
+    return NOW + timedelta(days=days)
+
+
+def prune(directory: Path, *, keep_from_day: int) -> int:
+    with LogDirectory(directory, SIGNERS) as log:
+        node = NodeLog(log, directory / SPOOL, now=lambda: NOW + timedelta(days=100))
+        return node.prune(NOW + timedelta(days=keep_from_day), actor=Actor(name="test", known_by="test"))
+
+
+def test_old_segments_are_deleted_and_their_proofs_stay_valid(tmp_path: Path) -> None:
+    days_of_events(tmp_path, 5)
+    read = directory_reader(tmp_path)
+    proof = SignedLog(read).prove(1, 0)
+    assert (prune(tmp_path, keep_from_day=3), prune(tmp_path, keep_from_day=3)) == (3, 0)
+    assert len(list((tmp_path / "segments").rglob("*.jsonl"))) == 2
+    verified = verify_log(read, [LOG.key])
+    assert (verified.events, verified.pruned, verified.records["pruned"]) == (10, 3, 1)
+    exhibit = Exhibit.parse(proof.extra)
+    proof.check(exhibit.entry.encode(), [LOG.key])
+    assert (exhibit.record(), exhibit.event) == (decode(exhibit.entry.encode()), '{"n":3}')
+    later = SignedLog(read).prove(1)
+    later.check(exhibit.entry.encode(), [LOG.key])
+
+
+def test_a_crash_while_segments_are_deleted_is_made_good_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days_of_events(tmp_path, 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(LogDirectory, "delete_segment", _crash_at_second(LogDirectory.delete_segment))
+        with pytest.raises(Crash):
+            prune(tmp_path, keep_from_day=4)
+    assert verify_log(directory_reader(tmp_path), [LOG.key]).pruned == 1
+    assert prune(tmp_path, keep_from_day=4) == 3
+    assert verify_log(directory_reader(tmp_path), [LOG.key]).pruned == 4
+
+
+def _crash_at_second(real: Callable[..., Any]) -> Callable[..., Any]:
+    calls = count()
+
+    def call(*arguments: Any) -> Any:
+        if next(calls) == 1:
+            raise Crash
+        return real(*arguments)
+
+    return call
 
 
 class Crash(BaseException):

@@ -21,7 +21,8 @@ from holdfast.cli.options import ConfigOption, JsonOption, read_configuration
 from holdfast.cli.reconcile import reconcile
 from holdfast.cli.tables import fields
 from holdfast.config.kinds import printable
-from holdfast.control.audit_key import create_audit_key, verifier_key
+from holdfast.control.audit_key import create_audit_key
+from holdfast.control.audit_key import verifier_keys as node_keys
 from holdfast.control.errors import Conflict, NotFound
 from holdfast.control.files import PUBLIC_MODE, create_file
 
@@ -167,23 +168,22 @@ def audit_key() -> None:
 
 @key_app.command("create")
 def create_key(*, config: ConfigOption = None) -> None:
-    """Make the key that [audit] names, in its HSM, and print its verifier key.
+    """Make the key that [audit] names, in its HSM, and print its verifier keys.
 
     It is a pair on P-256 that only signs and never leaves the HSM.
     """
-    configuration = read_configuration(config)
-    key = create_audit_key(configuration)
-    output.say("The key is made. Give this verifier key to your auditors, by a way that they trust:")
-    output.data(str(key))
+    keys = create_audit_key(read_configuration(config))
+    output.say("The key is made. Give your auditors what follows, one line for each log, by a way that they trust:")
+    output.data("\n".join(map(str, keys)))
 
 
 @key_app.command("show")
 def show_key(*, config: ConfigOption = None) -> None:
-    """Print the verifier key of this node's audit log.
+    """Print the verifier keys of this host's audit logs, a line each.
 
-    Auditors verify the log with it. It is public, and must come to them by a way that they trust.
+    Auditors verify the logs with them. They are public, and must come to auditors by a way that they trust.
     """
-    output.data(str(verifier_key(read_configuration(config))))
+    output.data("\n".join(map(str, node_keys(read_configuration(config)))))
 
 
 def _facts(verified: Verified) -> dict[str, Any]:

@@ -8,17 +8,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from holdfast.audit.keys import VerifierKey
 from holdfast.config.audit_key import open_audit_key
-from holdfast.config.hsm import resolve
-from holdfast.config.model import Configuration
-from holdfast.config.storage import Audit
+from holdfast.config.model import Audit, Configuration
+from holdfast.config.secrets import resolve
 from holdfast.control.errors import Invalid
 from holdfast.control.files import create_file
 from holdfast.control.keys import CKA_ID_BYTES
 from holdfast.hsm.pkcs11.inspect import Inspector
 
 
-def create_audit_key(configuration: Configuration) -> VerifierKey:
-    """Make the key that `[audit]` names; its verifier key. Raises HsmFault, ConfigurationError, OSError, Conflict.
+def create_audit_key(configuration: Configuration) -> list[VerifierKey]:
+    """Make the key that `[audit]` names; as `verifier_keys`. Raises HsmFault, ConfigurationError, OSError, Conflict.
 
     Raises Invalid where the configuration has no audit log.
     """
@@ -27,16 +26,21 @@ def create_audit_key(configuration: Configuration) -> VerifierKey:
         private = generate_private_key(SECP256R1())
         create_file(audit.key_file, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     else:
-        with Inspector(resolve(configuration.signing_hsm(audit))) as inspector:
+        with Inspector(resolve(configuration.hsms[audit.hsm])) as inspector:
             inspector.generate_p256(audit.key, secrets.token_bytes(CKA_ID_BYTES))
-    return verifier_key(configuration)
+    return verifier_keys(configuration)
 
 
-def verifier_key(configuration: Configuration) -> VerifierKey:
-    """What auditors need. Raises HsmFault, ConfigurationError; Invalid where there is no audit log."""
+def verifier_keys(configuration: Configuration) -> list[VerifierKey]:
+    """What auditors need: of the node's log, and of the control log where this host keeps it.
+
+    Raises HsmFault, ConfigurationError; Invalid where there is no audit log.
+    """
     audit = audit_of(configuration)
-    with closing(open_audit_key(configuration, audit, name=audit.name)) as key:
-        return key.key
+    with closing(open_audit_key(configuration, audit, name=audit.name)) as opened:
+        key = opened.key
+    names = [audit.name, *([] if audit.control_name is None else [audit.control_name])]
+    return [VerifierKey(name, key.type, key.public) for name in names]
 
 
 def audit_of(configuration: Configuration) -> Audit:

@@ -19,6 +19,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -121,6 +122,14 @@ class LogDirectory:
         for index in range(start // WIDTH, -(-self.size // WIDTH)):
             yield from files.bundle(index)[max(0, start - index * WIDTH) :]
 
+    def backwards(self, end: int | None = None) -> Iterator[bytes]:
+        """The entries on disk below index `end` (None: all), signed or not, the newest first. Raises LogDamaged."""
+        end = self.size if end is None else end
+        while end:
+            begin = (end - 1) // WIDTH * WIDTH
+            yield from reversed(list(islice(self.entries(begin), end - begin)))
+            end = begin
+
     def append(self, entries: Iterable[bytes]) -> int:
         """Log entries durably; returns the index of the first. Raises ValueError, LogUnusable and OSError."""
         self._check_usable()
@@ -149,6 +158,14 @@ class LogDirectory:
     def store_segment(self, digest: str, lines: Iterable[bytes]) -> None:
         """Write a segment durably, before its record is appended. Raises OSError."""
         self._write({segment_path(digest): segment_file(lines)})
+
+    def has_segment(self, digest: str) -> bool:
+        """Whether the file of a segment is there."""
+        return (self._directory / segment_path(digest)).exists()
+
+    def delete_segment(self, digest: str) -> None:
+        """Delete a segment's file, after a record says so. Raises OSError."""
+        (self._directory / segment_path(digest)).unlink(missing_ok=True)
 
     def _last_signed(self) -> SignedCheckpoint:
         raw = self._read(CHECKPOINT)

@@ -5,15 +5,14 @@ spooled file is deleted, and the deletion before the next records. So what is sp
 among its last records: there `NodeLog` looks before it logs anything.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
 from holdfast.audit.checkpoint import SignedCheckpoint
-from holdfast.audit.records import Lost, Segment, decode, encode
-from holdfast.audit.tiles import WIDTH
+from holdfast.audit.records import Actor, Lost, Pruned, Segment, decode, encode
 from holdfast.store.log_directory import LogDirectory
 from holdfast.store.spool import Piece, SpooledStream, spooled
 
@@ -66,6 +65,39 @@ class NodeLog:
         """Sign what is logged. Raises as `LogDirectory.checkpoint`."""
         return self._log.checkpoint()
 
+    def prune(self, before: datetime, *, actor: Actor) -> int:
+        """Delete the segments of entries older than `before`; how many. Their records and all tiles stay.
+
+        First the log says so, signed; then the oldest go first, so that what a crash leaves is deleted the next time.
+        Raises OSError, LogDamaged, LogUnusable, and what the signers raise.
+        """
+        below = self._first_since(before)
+        doomed: list[str] = []
+        for entry in self._log.backwards(below):
+            record = decode(entry)
+            if isinstance(record, Segment):
+                if not self._log.has_segment(record.sha256):
+                    break
+                doomed.append(record.sha256)
+        if doomed:
+            reason = f"older than {before:%Y-%m-%d}"
+            self._log.append([encode(Pruned(time=self._now(), actor=actor, segments_below=below, reason=reason))])
+            self._log.checkpoint()
+        for digest in reversed(doomed):
+            self._log.delete_segment(digest)
+        return len(doomed)
+
+    def _first_since(self, before: datetime) -> int:
+        """The index of the first entry that is not older. Times are out of order by seconds at most."""
+        low, high = 0, self._log.size
+        while low < high:
+            middle = (low + high) // 2
+            if decode(next(self._log.entries(middle))).time < before:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
     def _take(self, stream: SpooledStream) -> None:
         at = 0
         while at < len(stream.pieces) or (stream.over and self._next[stream.name] is not None):
@@ -116,7 +148,7 @@ class NodeLog:
         """The number that follows what is logged of this stream; None if the stream has ended there."""
         # Where the first events are still spooled, only a crash can have left records, and then among the last ones.
         within = _RECENT if stream.first == 1 else self._log.size
-        for entry in _backwards(self._log, within):
+        for entry in islice(self._log.backwards(), within):
             if stream.name.encode() in entry:
                 record = decode(entry)
                 if isinstance(record, Segment | Lost) and record.stream == stream.name:
@@ -152,12 +184,3 @@ class _Batch:
         else:
             self.counts.lost += last - first + 1
             self.next = last + 1
-
-
-def _backwards(log: LogDirectory, count: int) -> Iterator[bytes]:
-    """The last `count` entries, the newest first."""
-    end, start = log.size, max(0, log.size - count)
-    while end > start:
-        begin = max(start, (end - 1) // WIDTH * WIDTH)
-        yield from reversed(list(islice(log.entries(begin), end - begin)))
-        end = begin

@@ -1,11 +1,12 @@
 """What became of each change, as the catalog keeps it: for people, and on its way to the audit log."""
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, insert, select, update
 
 from holdfast.audit import records
 from holdfast.audit.faults import Malformed
@@ -45,8 +46,16 @@ class ChangeRow:
     logged: datetime | None
 
 
+class Waiting(NamedTuple):
+    """A record that the log does not have yet, as far as the catalog knows. `number` is the order of the changes."""
+
+    number: int
+    time: datetime
+    record: bytes
+
+
 class Records(Database):
-    """Reads the records. Raises Unavailable."""
+    """The records, on their way from a change to its readers. Raises Unavailable."""
 
     def changes(self, *, latest: int | None = None, beginning: str = "") -> list[ChangeRow]:
         """The latest records, or all, the oldest first; of the changes whose id begins so."""
@@ -59,6 +68,26 @@ class Records(Database):
         with self._reading() as connection:
             found = connection.execute(query.limit(latest)).all()
         return [_change_row(row) for row in reversed(found)]
+
+    def unlogged(self, *, limit: int) -> list[Waiting]:
+        """The first records that the audit log does not have yet, in the order of the changes. Raises Unavailable."""
+        table = schema.changes
+        query = select(*raw(table, "number", "time", "record")).where(table.c.logged.is_(None))
+        with self._reading() as connection:
+            found = connection.execute(query.order_by(table.c.number).limit(limit)).all()
+        return [Waiting(row.number, rows.moment(row.time) or NEVER, _bytes(row.record)) for row in found]
+
+    def mark_logged(self, numbers: Sequence[int]) -> None:
+        """The audit log has these records. Raises Unavailable."""
+        with self._writing() as connection:
+            connection.execute(
+                update(schema.changes).where(schema.changes.c.number.in_(numbers)).values(logged=self._now())
+            )
+
+
+def _bytes(record: object) -> bytes:
+    """The text of a row, whatever somebody has put there."""
+    return (record if isinstance(record, str) else repr(record)).encode(errors="backslashreplace")
 
 
 def _change_row(row: Row[Any]) -> ChangeRow:

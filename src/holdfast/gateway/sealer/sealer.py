@@ -8,14 +8,16 @@ gone, or its HSM is, the workers go on to spool.
 import os
 import signal
 import time
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from datetime import UTC, datetime
 
 from holdfast.audit.faults import AuditFault
-from holdfast.config.audit_key import AuditKey, open_audit_key
+from holdfast.audit.records import Actor
+from holdfast.config.audit_key import open_audit_key
 from holdfast.config.errors import ConfigurationError
-from holdfast.config.storage import Audit
+from holdfast.config.model import Audit
 from holdfast.gateway.observe.messages import SealerReport
+from holdfast.gateway.sealer.control_side import ControlSide
 from holdfast.gateway.sealer.start import SealerStart
 from holdfast.hsm.faults import HsmFault, LoginRefused
 from holdfast.store.log_directory import LogDirectory, LogUnusable
@@ -28,6 +30,8 @@ _RETRY = 2.0
 _PATIENCE = 5.0
 """Seconds in which the sealer of a supervisor that was killed lets go of the log."""
 _SOON = 0.2
+_PRUNE_EVERY = 3600.0
+_SELF = Actor(name="holdfast", known_by="configuration", where="keep_days in [audit]")
 _EXPECTED = (AuditFault, HsmFault, ConfigurationError, OSError)
 
 
@@ -58,8 +62,10 @@ class _Sealer:
         while not self._ending:
             try:
                 key = open_audit_key(self._start.configuration, self._audit, name=self._audit.name)
-                with closing(key), self._open(key) as log:
-                    self._serve(NodeLog(log, self._audit.directory / SPOOL, now=_now))
+                with closing(key), LogDirectory(self._audit.directory, [(key.key, key.sign)]) as log:
+                    control = ControlSide.of(self._start.configuration, key, now=_now)
+                    with closing(control) if control is not None else nullcontext():
+                        self._serve(NodeLog(log, self._audit.directory / SPOOL, now=_now), control)
             except _EXPECTED as error:
                 if isinstance(error, LogUnusable) and _now().timestamp() < self._began + _PATIENCE:
                     self._wait(_SOON)
@@ -70,22 +76,25 @@ class _Sealer:
                 self._wait(_RETRY)  # tokens lock after a few refused logins
             self._wait(_RETRY)
 
-    def _open(self, key: AuditKey) -> LogDirectory:
-        return LogDirectory(self._audit.directory, [(key.key, key.sign)])
-
-    def _serve(self, node: NodeLog) -> None:
+    def _serve(self, node: NodeLog, control: ControlSide | None) -> None:
         """Until the supervisor ends it. Raises what makes it necessary to open the log again."""
-        turn = min(_TURN, self._audit.interval_s / 2)
+        turn = min(_TURN, self._audit.interval / 2)
         due, waiting_since, trouble = time.monotonic(), None, None
+        prune_at = time.monotonic()
         while True:
             ending = self._ending
             node.seal()
+            if self._audit.keep is not None and time.monotonic() >= prune_at:
+                oldest = _now() - self._audit.keep
+                node.prune(oldest.replace(hour=0, minute=0, second=0, microsecond=0), actor=_SELF)
+                prune_at = time.monotonic() + _PRUNE_EVERY
             if node.size > node.signed.checkpoint.size:
                 waiting_since = waiting_since or _now().timestamp()
                 if ending or time.monotonic() >= due:
                     trouble = self._attempt(node)
-                    due = time.monotonic() + (self._audit.interval_s if trouble is None else _RETRY)
+                    due = time.monotonic() + (self._audit.interval if trouble is None else _RETRY)
                     waiting_since = None if trouble is None else waiting_since
+            control_trouble = None if control is None else control.turn(last=ending)
             self._tell(
                 SealerReport(
                     at=_now().timestamp(),
@@ -96,7 +105,7 @@ class _Sealer:
                     events=node.counts.events,
                     lost=node.counts.lost,
                     cut=node.counts.cut,
-                    trouble=trouble,
+                    trouble=trouble or control_trouble,
                 )
             )
             if ending:
