@@ -1,7 +1,7 @@
 -- Two roles for the catalog in PostgreSQL, so that a proxy's machine cannot change what an administrator decides.
 --
---   holdfast_run    the service: reads everything; counts encryptions, records last uses and heartbeats, and can stop
---                   a key. It cannot unblock, enable, register, issue, retire or release anything.
+--   holdfast_run    the service: reads everything; counts encryptions, records last uses, heartbeats and which
+--                   generations it has found, and can stop a key. It cannot unblock, enable, register, issue, retire or release anything.
 --   holdfast_admin  the holdfast commands: everything. It owns the tables, so it also upgrades them.
 --
 -- Run as a superuser, connected to the catalog's database, after `holdfast init` made the tables and again after each
@@ -35,17 +35,18 @@ ALTER TABLE operators OWNER TO holdfast_admin;
 ALTER TABLE rules OWNER TO holdfast_admin;
 ALTER TABLE requests OWNER TO holdfast_admin;
 ALTER TABLE approvals OWNER TO holdfast_admin;
+ALTER TABLE generation_reports OWNER TO holdfast_admin;
 ALTER TABLE alembic_version OWNER TO holdfast_admin;
 
 REVOKE ALL ON catalog, keystores, credentials, external_keys, key_generations, proxies, alembic_version, changes,
-  operators, rules, requests, approvals FROM holdfast_run, PUBLIC;
+  operators, rules, requests, approvals, generation_reports FROM holdfast_run, PUBLIC;
 GRANT SELECT ON catalog, keystores, credentials, external_keys, key_generations, proxies, alembic_version, changes,
-  operators, rules, requests, approvals TO holdfast_run;
+  operators, rules, requests, approvals, generation_reports TO holdfast_run;
 GRANT UPDATE (version) ON catalog TO holdfast_run;
 GRANT UPDATE (last_used_at) ON credentials TO holdfast_run;
 GRANT UPDATE (encryptions_reserved, canary, stopped_at, stopped_reason, token_serial, changed) ON key_generations
   TO holdfast_run;
-GRANT INSERT, UPDATE, DELETE ON proxies TO holdfast_run;
+GRANT INSERT, UPDATE, DELETE ON proxies, generation_reports TO holdfast_run;
 -- What the service finds out about a key is a change, and has a record like any other; it also passes records on to
 -- the audit log.
 GRANT INSERT, UPDATE (logged) ON changes TO holdfast_run;

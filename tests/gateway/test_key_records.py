@@ -66,7 +66,13 @@ class Setting:
             catalog.register_key(name, key, hsm="main", label=label)
         self.latest = catalog.snapshot()
         self.records = KeyRecords(
-            catalog, lambda: self.latest, stop=None, on_notice=self.said.append, on_warning=self.said.append
+            catalog,
+            lambda: self.latest,
+            stop=None,
+            proxy_id="proxy",
+            worker=0,
+            on_notice=self.said.append,
+            on_warning=self.said.append,
         )
 
     def start(self) -> None:

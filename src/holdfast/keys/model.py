@@ -15,6 +15,7 @@ class Generation:
     `label` and `cka_id` locate the key in the token of the HSM named `hsm`. `token_serial` is the token that it was
     last found in. `canary` is what the key made of a known text (None: not made yet), for the HSM's proof that this
     is still the same key. `stopped` says why the key may not be used until a person releases it; None: it may.
+    `looks`: how often the nodes were asked to look for the key.
     """
 
     id: int
@@ -26,6 +27,7 @@ class Generation:
     stopped: str | None = None
     token_serial: str | None = None
     state: GenerationState = GenerationState.ACTIVE
+    looks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ class Transaction(Reading):
 
     def __init__(self, connection: Connection, *, now: datetime) -> None:
         super().__init__(connection)
-        self._now = now
+        self.now = now
         self.recorded = False
 
     def record(self, change: Change, *, required: bool = True) -> bool:
@@ -75,7 +75,7 @@ class Transaction(Reading):
                 prefix=prefix.value,
                 region=region,
                 blocked=False,
-                created_at=self._now,
+                created_at=self.now,
                 changed=THIS_VERSION,
             )
         )
@@ -199,7 +199,7 @@ class KeyChanges(Database):
         with self._changing() as connection:
             identity = keystore_id(connection, keystore)
             _check_key_free(connection, identity, keystore, external_key_id)
-            _check_hsm_key_free(connection, keystore, same, f"the key {label!r} of the HSM {hsm!r}", share_with)
+            require_hsm_key_free(connection, keystore, same, f"the key {label!r} of the HSM {hsm!r}", share_with)
             key_id = connection.execute(
                 insert(schema.external_keys)
                 .values(
@@ -273,6 +273,13 @@ class KeyChanges(Database):
                 )
             generations = schema.key_generations
             connection.execute(update(schema.catalog).values(removed=schema.catalog.c.version))
+            connection.execute(
+                delete(schema.generation_reports).where(
+                    schema.generation_reports.c.generation_id.in_(
+                        select(generations.c.id).where(generations.c.key_id == row.id)
+                    )
+                )
+            )
             connection.execute(delete(generations).where(generations.c.key_id == row.id))
             connection.execute(delete(table).where(table.c.id == row.id))
 
@@ -330,11 +337,16 @@ def _count(connection: Connection, table: Any, condition: Any) -> int:
     return connection.execute(select(func.count()).select_from(table).where(condition)).scalar_one()
 
 
-def _check_key(hsm: str, label: str, cka_id: bytes | None, takeover: Takeover | None) -> None:
+def require_key_place(hsm: str, label: str) -> None:
+    """Raises Refused for what names no HSM, or cannot be a CKA_LABEL."""
     if not hsm:
         raise Refused("a key is kept in an HSM: name one of the configuration's [hsm.NAME] tables")
     if not label or len(label) > MAX_LABEL or "\x00" in label:
         raise Refused(f"a key's label (CKA_LABEL) has 1 to {MAX_LABEL} characters, and no NUL")
+
+
+def _check_key(hsm: str, label: str, cka_id: bytes | None, takeover: Takeover | None) -> None:
+    require_key_place(hsm, label)
     if cka_id == b"":
         raise Refused("an empty CKA_ID finds nothing: leave it out, and the key is found by its label")
     metadata = None if takeover is None else takeover.ciphertext_metadata
@@ -356,9 +368,10 @@ def _check_key_free(connection: Connection, identity: int, keystore: str, extern
         raise AlreadyExists(f"the keystore {keystore!r} has a key {external_key_id} already")
 
 
-def _check_hsm_key_free(
+def require_hsm_key_free(
     connection: Connection, keystore: str, same: Any, said: str, share_with: Collection[str]
 ) -> None:
+    """Raises AlreadyExists if a generation that fits the condition `same` is not one of the keystores named."""
     key, owner = schema.external_keys, schema.keystores
     found = connection.execute(
         select(owner.c.name, key.c.external_key_id).join_from(owner, key).join(schema.key_generations).where(same)

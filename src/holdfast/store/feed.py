@@ -51,6 +51,7 @@ class CatalogFeed:
         budget: EncryptionBudget,
         *,
         proxy_id: str,
+        workers: int = 1,
         stale_limit: float,
         state: MemoryFile,
         monotonic: Callable[[], float],
@@ -60,6 +61,7 @@ class CatalogFeed:
         self._catalog = catalog
         self._budget = budget
         self._proxy_id = proxy_id
+        self._workers = workers
         self._stale_limit = stale_limit
         self._file = state
         self._monotonic = monotonic
@@ -312,7 +314,7 @@ class CatalogFeed:
 
     def _heartbeat(self) -> None:
         """Tell the others of this proxy, and hear of them: neither changes the version."""
-        self._catalog.heartbeat(self._proxy_id)
+        self._catalog.heartbeat(self._proxy_id, self._workers)
         self._budget.refresh()
         self._fleet_size = self._catalog.fleet_size()
 

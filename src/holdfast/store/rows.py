@@ -44,6 +44,7 @@ GENERATION = (
     "stopped_reason",
     "token_serial",
     "state",
+    "looks",
 )
 """The columns that `generation` looks at."""
 
@@ -154,7 +155,7 @@ def metadata_format(row: Row[Any]) -> int:
 
 def generation(row: Sequence[Any]) -> Generation:
     """One generation, from the columns GENERATION. Raises BadRow."""
-    identity, _, number, hsm, label, cka_id, reserved, canary, stopped_at, reason, serial, state = row
+    identity, _, number, hsm, label, cka_id, reserved, canary, stopped_at, reason, serial, state, looks = row
     if not 1 <= integer(number, "number") <= _MAX_GENERATION:
         raise BadRow(f"number is {number}, not 1 to {_MAX_GENERATION}")
     if not 1 <= len(_string(hsm, "hsm")) <= _MAX_HSM:
@@ -174,6 +175,7 @@ def generation(row: Sequence[Any]) -> Generation:
         None if stopped_at is None else reason if isinstance(reason, str) else "no reason is recorded",
         None if serial is None else _string(serial, "token_serial"),
         generation_state(state),
+        integer(looks, "looks"),
     )
 
 

@@ -157,9 +157,12 @@ key_generations = Table(
     Column("activated_at", Utc),
     Column("compromised_at", Utc),
     Column("destroy_after", Utc),
+    Column("looks", Integer, nullable=False, server_default="0"),
     UniqueConstraint("key_id", "number"),
 )
-"""`activated_at`: when it first became active. `destroy_after`: when the waiting period of `destroy-pending` ends."""
+"""`activated_at`: when it first became active. `destroy_after`: when the waiting period of `destroy-pending` ends.
+`looks`: how often nodes were asked to look for the HSM key.
+"""
 
 Index("ix_one_active", key_generations.c.key_id, unique=True, sqlite_where=_IS_ACTIVE, postgresql_where=_IS_ACTIVE)
 
@@ -169,8 +172,21 @@ proxies = Table(
     Column("id", String(255), primary_key=True),
     Column("last_seen", Utc, nullable=False),
     Column("metadata_format", Integer),
+    Column("workers", Integer),
 )
-"""`metadata_format`: the newest format of ciphertext metadata that the proxy reads; NULL: 1."""
+"""`metadata_format`: the newest format of ciphertext metadata that it reads, NULL: 1. `workers`: how many it has."""
+
+generation_reports = Table(
+    "generation_reports",
+    METADATA,
+    Column("generation_id", ForeignKey("key_generations.id"), primary_key=True),
+    Column("proxy_id", String(255), primary_key=True),
+    Column("worker", Integer, primary_key=True, autoincrement=False),
+    Column("looks", Integer, nullable=False),
+    Column("fault", String(1024)),
+    Column("reported_at", Utc, nullable=False),
+)
+"""Whether a worker, by its place, has opened the canary of a ready generation; `fault`: why it has not."""
 
 changes = Table(
     "changes",

@@ -17,12 +17,15 @@ from holdfast.store.database import engine_of, errors_in_words
 from holdfast.store.generations import GenerationChanges
 from holdfast.store.reads import Reads
 from holdfast.store.records import Records
+from holdfast.store.rotation import GenerationReports
 from holdfast.store.transfer import Transfer
 from holdfast.store.use import Use
 from holdfast.store.view import Difference, States, View, read_states
 
 
-class Catalog(Reads, Records, Changes, KeyChanges, GenerationChanges, CredentialChanges, Use, Transfer):
+class Catalog(
+    Reads, Records, Changes, KeyChanges, GenerationChanges, GenerationReports, CredentialChanges, Use, Transfer
+):
     """Opened with `open`, which never changes the tables, or with `create_or_upgrade`, which makes them fit.
 
     Safe to use from several threads, but not across a fork. Every method raises CatalogError.

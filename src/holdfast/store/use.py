@@ -92,11 +92,11 @@ class Use(Database):
                 [{"of": access_key_id, "at": at} for access_key_id, at in sorted(last_used.items())],
             )
 
-    def heartbeat(self, proxy_id: str) -> None:
-        """The proxy `proxy_id` lives. Proxies unseen for a day are forgotten."""
+    def heartbeat(self, proxy_id: str, workers: int = 1) -> None:
+        """The proxy `proxy_id` lives, and has so many workers. Proxies unseen for a day are forgotten."""
         table, now = schema.proxies, self._now()
         with self._writing() as connection:
-            values = {"last_seen": now, "metadata_format": NEWEST_FORMAT}
+            values = {"last_seen": now, "metadata_format": NEWEST_FORMAT, "workers": workers}
             seen = update(table).where(table.c.id == proxy_id).values(values)
             if not connection.execute(seen).rowcount:
                 try:

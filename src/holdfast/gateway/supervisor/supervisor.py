@@ -354,6 +354,7 @@ class Supervisor:
         def start(control: Connection) -> WorkerStart:
             return WorkerStart(
                 number=number,
+                place=place.number,
                 configuration=target,
                 listening=self._sockets[server.listen],
                 health=self._sockets[server.health_listen] if server.health_listen else [],

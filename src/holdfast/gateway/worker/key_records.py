@@ -10,9 +10,11 @@ from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import NamedTuple
 
+from holdfast.gateway.worker.readiness import ReadyGeneration
 from holdfast.hsm.pkcs11.backend import Pkcs11Hsm
 from holdfast.hsm.port import CanaryKeeper, KeyLocator
 from holdfast.keys.model import ExternalKey, Generation, Snapshot
+from holdfast.keys.states import GenerationState
 from holdfast.store.errors import CatalogError
 from holdfast.store.store import Catalog
 from holdfast.threads import LivingThread
@@ -45,10 +47,21 @@ class _Canary:
 
 
 @dataclass(frozen=True, slots=True)
+class _Found:
+    hsm: str
+    key: KeyLocator
+    ready: ReadyGeneration
+    fault: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Stop:
     hsm: str
     key: KeyLocator
     reason: str
+
+
+_Finding = _Wanted | _Canary | _Found | _Stop
 
 
 class _User(NamedTuple):
@@ -65,24 +78,31 @@ class _User(NamedTuple):
 
 
 class KeyRecords:
-    """Canaries of keys that were registered without one, and stops for unsafe IVs.
+    """Canaries of keys that were registered without one, stops for unsafe IVs, and keys that are to encrypt next.
 
     What cannot be written is kept and tried again; a stop is then in force in this process alone. `recorded` are the
     keys that the catalog holds as stopped, by HSM. `stop` is the limit of encryptions under a key (None: no limit):
-    a canary is counted before it is made, and never made over the limit. `on_notice` and `on_warning` get sentences
+    a canary is counted before it is made, and never made over the limit. `ready` are the generations in that state.
+    `worker` is this process's place among those of the proxy `proxy_id`. `on_notice` and `on_warning` get sentences
     for the operator.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what one worker gives it)
         self,
         catalog: Catalog,
         snapshot: Callable[[], Snapshot],
         *,
         stop: int | None,
+        proxy_id: str,
+        worker: int,
         on_notice: Callable[[str], None],
         on_warning: Callable[[str], None],
     ) -> None:
         self.recorded: dict[str, dict[KeyLocator, str]] = {}
+        self.ready: frozenset[ReadyGeneration] = frozenset()
+        self._ready: dict[int, ReadyGeneration] = {}
+        self._proxy_id = proxy_id
+        self._worker = worker
         self._catalog = catalog
         self._snapshot = snapshot
         self._hsms: Mapping[str, Pkcs11Hsm] = {}
@@ -91,8 +111,8 @@ class KeyRecords:
         self._permits_lock = Lock()
         self._on_notice = on_notice
         self._on_warning = on_warning
-        self._queue: SimpleQueue[_Wanted | _Canary | _Stop | None] = SimpleQueue()
-        self._waiting: deque[_Wanted | _Canary | _Stop] = deque()
+        self._queue: SimpleQueue[_Finding | None] = SimpleQueue()
+        self._waiting: deque[_Finding] = deque()
         self._written: list[tuple[_Stop, int]] = []
         self._seen: Snapshot | None = None
         self._followed: dict[str, Mapping[str, ExternalKey]] = {}
@@ -132,6 +152,10 @@ class KeyRecords:
     def key_stopped(self, hsm: str, key: KeyLocator, reason: str) -> None:
         """A worker of this proxy has stopped the key."""
         self._queue.put(_Stop(hsm, key, reason))
+
+    def generation_found(self, ready: ReadyGeneration, fault: str | None) -> None:
+        """This worker has opened the canary of a ready generation, or not."""
+        self._queue.put(_Found(ready.hsm, ready.key, ready, fault))
 
     # ---- life
 
@@ -177,7 +201,7 @@ class KeyRecords:
 
     def _write(self, snapshot: Snapshot) -> None:
         named: list[str] = []
-        failed: list[_Wanted | _Canary | _Stop] = []
+        failed: list[_Finding] = []
         try:
             # Taken one by one: a mistake in one of them must not lose the others.
             while self._waiting:
@@ -186,9 +210,9 @@ class KeyRecords:
                     named += self._write_one(finding, snapshot)
                 except CatalogError as error:
                     failed.append(finding)
-                    what = "stopped in this proxy alone" if isinstance(finding, _Stop) else "still without a canary"
                     self._on_warning(
-                        f"the key {finding.key.label!r} is {what} until the catalog answers: {error.message}"
+                        f"the key {finding.key.label!r} is {_UNWRITTEN[type(finding)]} until the catalog answers:"
+                        f" {error.message}"
                     )
         finally:
             self._waiting.extendleft(reversed(failed))
@@ -198,7 +222,7 @@ class KeyRecords:
         if self._waiting and not self._stopping:
             time.sleep(_TURN)
 
-    def _write_one(self, finding: _Wanted | _Canary | _Stop, snapshot: Snapshot) -> list[str]:
+    def _write_one(self, finding: _Finding, snapshot: Snapshot) -> list[str]:
         """Write a finding; the names of the keys that have a canary by it. Raises CatalogError."""
         users = self._users.get(finding.hsm, {}).get(finding.key, ())
         match finding:
@@ -210,6 +234,14 @@ class KeyRecords:
                     for user in users
                     if self._write_canary(user.generation, finding)
                 ]
+            case _Found():
+                self._catalog.report_generation(
+                    finding.ready.id,
+                    proxy_id=self._proxy_id,
+                    worker=self._worker,
+                    looks=finding.ready.looks,
+                    fault=finding.fault,
+                )
             case _Stop():
                 for user in users:
                     self._catalog.stop_generation(user.generation.id, finding.reason)
@@ -253,6 +285,7 @@ class KeyRecords:
             else:
                 self._followed[prefix] = new
         self._note_stops(changed)
+        self.ready = frozenset(self._ready.values())
         if changed:
             # Twice: a request or a probe that was under way may still bring back what was forgotten.
             self._prune = 2
@@ -269,6 +302,12 @@ class KeyRecords:
                 continue
             for generation in key.generations.values():
                 place = KeyLocator(generation.label, generation.cka_id)
+                self._ready.pop(generation.id, None)
+                if add and generation.state is GenerationState.READY:
+                    locator = KeyLocator(generation.label, generation.cka_id, generation.canary)
+                    self._ready[generation.id] = ReadyGeneration(
+                        generation.id, generation.looks, generation.hsm, locator
+                    )
                 users = self._users.setdefault(generation.hsm, {})
                 user = _User(prefix, key.external_key_id, generation)
                 left = tuple(one for one in users.get(place, ()) if one.identity != user.identity)
@@ -294,6 +333,14 @@ class KeyRecords:
                 if user.generation.stopped is not None:
                     recorded[hsm][key] = user.generation.stopped
         self.recorded = recorded  # exchanged, never changed: the event loop reads it
+
+
+_UNWRITTEN: dict[type[_Finding], str] = {
+    _Wanted: "still without a canary",
+    _Canary: "still without a canary",
+    _Found: "not reported as found or missing",
+    _Stop: "stopped in this proxy alone",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ class Parts:
     credentials_used: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, configuration: Configuration, *, turn_file: int, worker: int, proven: bool) -> "Parts":
+    def build(cls, configuration: Configuration, *, turn_file: int, worker: int, place: int, proven: bool) -> "Parts":
         """Start everything that can be unfit to serve. `proven`: this configuration has been served.
 
         Raises HsmFault, CatalogError, ConfigurationError, TlsUnusable, OSError; what was started is then stopped.
@@ -78,6 +78,8 @@ class Parts:
                 catalog,
                 lambda: feed.snapshot,
                 stop=configuration.encryption_limits.stop,
+                proxy_id=_proxy_id(configuration),
+                worker=place,
                 on_notice=partial(say, "notice"),
                 on_warning=partial(say, "warning"),
             )
@@ -99,6 +101,7 @@ class Parts:
                 catalog,
                 budget,
                 proxy_id=_proxy_id(configuration),
+                workers=configuration.server.workers,
                 stale_limit=configuration.catalog.stale_limit,
                 state=MemoryFile(configuration.catalog.state),
                 monotonic=time.monotonic,

@@ -15,10 +15,13 @@ from holdfast.gateway.observe.messages import StoppedKeys
 class WorkerStart:
     """What a worker is given. The sockets are bound and shared with the other workers; `cpu` is its own, if any.
 
+    `number` counts all processes, `place` is that of the process which it replaces.
+
     `stopped`: by HSM, the keys that other workers have stopped. `proven`: workers have served this configuration.
     """
 
     number: int
+    place: int
     configuration: Configuration
     listening: list[socket.socket]
     health: list[socket.socket]

@@ -20,6 +20,7 @@ from holdfast.gateway.http.tls import TICKET_LIFE, TlsUnusable
 from holdfast.gateway.observe.messages import Drain, ExitReason, Failed, Ready, Refresh, RefreshTls, StopKeys
 from holdfast.gateway.worker.hardening import forbid_dumps
 from holdfast.gateway.worker.parts import Parts
+from holdfast.gateway.worker.readiness import Readiness
 from holdfast.gateway.worker.reporter import Reporter
 from holdfast.gateway.worker.server import Server
 from holdfast.gateway.worker.start import WorkerStart
@@ -46,7 +47,11 @@ def run(start: WorkerStart) -> None:
         bind_to_cpu(start.cpu)
     try:
         parts = Parts.build(
-            start.configuration, turn_file=start.turn_file.descriptor, worker=start.number, proven=start.proven
+            start.configuration,
+            turn_file=start.turn_file.descriptor,
+            worker=start.number,
+            place=start.place,
+            proven=start.proven,
         )
     except (HsmFault, CatalogError, ConfigurationError, TlsUnusable, OSError) as error:
         start.control.send(Failed(_exit_reason_of(error), str(error)))
@@ -94,6 +99,7 @@ class _Worker:
         self._drain = asyncio.Event()
         self._ticks = 0
         self._refreshing: set[asyncio.Future[None]] = set()
+        self._readiness = Readiness(parts.hsms, clock=time.monotonic, found=parts.key_records.generation_found)
 
     async def run(self) -> None:
         """Serve until the supervisor asks for a drain."""
@@ -153,4 +159,5 @@ class _Worker:
             self._in_thread(self._parts.refresh_tls)
         if self._ticks % _REPORT_EVERY == 0:
             self._report()
+        self._readiness.look(self._parts.key_records.ready)
         self._loop.call_later(_TICK, self._tick, now + _TICK)
