@@ -84,6 +84,15 @@ def test_without_policies_nobody_pays_for_their_engine() -> None:
     assert "cedarpy" not in loaded
 
 
+def test_only_who_reads_a_configuration_pays_for_pydantic() -> None:
+    """A worker is sent the settings, and help needs none."""
+    loaded = _loaded_by(
+        ["holdfast.gateway.worker.worker", "holdfast.gateway.supervisor.supervisor", "holdfast.cli.config"]
+    )
+    assert "holdfast.config.load" in loaded
+    assert "pydantic" not in loaded
+
+
 def _loaded_by(modules: list[str]) -> set[str]:
     """What importing these modules loads in a fresh interpreter."""
     program = (

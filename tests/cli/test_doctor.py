@@ -7,7 +7,7 @@ import pytest
 from tests.cli.conftest import Run
 
 from holdfast.cli.exit_codes import ExitCode
-from holdfast.config.reference import TABLES, Table
+from holdfast.config.tables import TABLES, Table
 from holdfast.finding import Finding, Severity, error, ok, warning
 
 FINDINGS = (

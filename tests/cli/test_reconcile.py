@@ -85,7 +85,11 @@ def test_a_log_that_was_changed_is_not_compared(run: Run, tmp_path: Path, logs: 
     assert (done.code, "ALARM" in done.out, "matched" in done.out) == (ExitCode.EVIDENCE, False, False)
 
 
-@pytest.mark.parametrize("content", [b"not compressed", gzip.compress(b"{}")[:-4], gzip.compress(b"no JSON")])
+@pytest.mark.parametrize(
+    "content",
+    [b"not compressed", gzip.compress(b"{}")[:-4], gzip.compress(b"no JSON")],
+    ids=["not compressed", "truncated", "no JSON"],
+)
 def test_a_file_that_is_no_trail_is_named(run: Run, tmp_path: Path, logs: list[Path], content: bytes) -> None:
     (tmp_path / "wrong.json.gz").write_bytes(content)
     done = run("audit", "reconcile", *logs, "--cloudtrail", tmp_path / "wrong.json.gz", *KEYS)

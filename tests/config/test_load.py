@@ -1,7 +1,7 @@
 import pickle
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import tomli_w
@@ -9,11 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.config.errors import ConfigurationError, Problem
+from holdfast.config.hsm import resolve
+from holdfast.config.listeners import Address
 from holdfast.config.load import load, parse
-from holdfast.config.model import Address, Authorization, Configuration
-from holdfast.config.secrets import resolve
+from holdfast.config.storage import Authorization
 from holdfast.hsm.pkcs11.profile import PROFILES
 from holdfast.hsm.settings import IvMode, LoginMode, TokenSelector
+
+if TYPE_CHECKING:
+    from holdfast.config.model import Configuration
 
 FILE = Path("/etc/holdfast/holdfast.toml")
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))
@@ -76,12 +80,12 @@ def test_there_is_an_example_for_each_way_to_use_nshield() -> None:
 def test_the_smallest_configuration_has_the_defaults() -> None:
     configuration = parse(written(), FILE)
     server, hsm = configuration.server, configuration.hsms["main"]
-    assert (server.listen.port, server.workers, server.deadline) == (443, 2, 0.2)
+    assert (server.listen.port, server.workers, server.deadline_ms) == (443, 2, 200)
     assert (configuration.tls, configuration.log.events, server.health_listen) == (None, None, None)
     assert configuration.authorization is None
     assert configuration.catalog.url == "sqlite:////etc/holdfast/catalog.db"
-    assert configuration.catalog.secrets == Path("/etc/holdfast/secrets")
-    assert configuration.encryption_limits.stop == 2**32
+    assert configuration.catalog.secrets_directory == Path("/etc/holdfast/secrets")
+    assert configuration.encryption_limit.stop == 2**32
     assert (hsm.pin, hsm.settings.pin, hsm.settings.library) == (None, None, "lib.so")
 
 
@@ -108,17 +112,20 @@ def test_every_key_reaches_the_model() -> None:
         FILE,
     )  # fmt: skip
     server, hsm = configuration.server, configuration.hsms["main"]
-    assert (server.listen, server.workers, server.deadline) == (Address("::1", 8443), 3, 0.15)
-    assert (server.max_body, server.max_headers) == (40_000, 5_000)
-    assert (server.max_connections, server.read_timeout) == (7, 1.5)
-    assert (server.idle_timeout, server.drain_timeout) == (2.0, 3.0)
+    assert (server.listen, server.workers, server.deadline_ms) == (Address("::1", 8443), 3, 150)
+    assert (server.max_body_bytes, server.max_header_bytes) == (40_000, 5_000)
+    assert (server.max_connections, server.read_timeout_s) == (7, 1.5)
+    assert (server.idle_timeout_s, server.drain_timeout_s) == (2.0, 3.0)
     assert (server.health_listen, server.metrics_listen) == (Address("127.0.0.1", 1), Address("localhost", 2))
     assert configuration.tls is not None
     assert (configuration.tls.certificate, configuration.tls.private_key) == (FILE.with_name("c.pem"), Path("/k.pem"))
     assert (configuration.tls.client_ca, configuration.tls.client_subject) == (FILE.with_name("ca.pem"), "cks")
     assert configuration.catalog.url == "postgresql://u@h/d?passfile=/p"
-    assert (configuration.catalog.secrets, configuration.catalog.stale_limit) == (FILE.with_name("s"), 9.0)
-    limits = configuration.encryption_limits
+    assert (configuration.catalog.secrets_directory, configuration.catalog.stale_limit_s) == (
+        FILE.with_name("s"),
+        9.0,
+    )
+    limits = configuration.encryption_limit
     assert (limits.warn, limits.alarm, limits.stop) == (1, 2, None)
     assert configuration.authorization == Authorization(FILE.with_name("policies.cedar"))
     assert configuration.log.events == FILE.with_name("events.jsonl")
@@ -129,7 +136,7 @@ def test_every_key_reaches_the_model() -> None:
     assert (settings.sessions, settings.queue, settings.environment) == (5, 6, {"A": "1"})
     assert (settings.iv_mode, settings.iv_length, settings.gcm_parameter_bytes) == (IvMode.HSM_APPENDED, 16, 40)
     assert (settings.iv_bits, settings.mechanism, settings.read_write_sessions) == (False, 0x1087, True)
-    assert settings.probe_interval == 5.0
+    assert settings.probe_interval_s == 5.0
 
 
 def test_a_configuration_can_be_sent_to_a_worker() -> None:
@@ -191,6 +198,8 @@ sesions = 8
         ({"encryption_limit": {"stop": "no"}}, 'must be an integer or "never"'),
         ({"encryption_limit": {"stop": 5}}, "`stop` in [encryption_limit] is 5, below `alarm`, which is 2147483648"),
         ({"encryption_limit": {"warn": 2**31 + 1}}, "`alarm` in [encryption_limit] is 2147483648, below `warn`"),
+        ({"audit": {"directory": "a", "name": "a+b"}}, "must have 1 to 128 of A-Z a-z 0-9"),
+        ({"audit": {"directory": "a", "name": "n", "hsm": "b"}}, "`hsm` in [audit] is 'b'; known are main"),
         ({"hsm": {"token": {}}}, "must have exactly one of label, serial, slot"),
         ({"hsm": {"token": {"slot": -1}}}, "it must be an integer from 0"),
         ({"hsm": {"token": "holdfast"}}, 'must be a table: token = { label = "holdfast" }'),
@@ -329,7 +338,7 @@ _ANY: st.SearchStrategy[Any] = st.recursive(
 @given(st.data())
 def test_a_value_of_any_kind_is_taken_or_refused_in_words(data: st.DataObject) -> None:
     """Whatever stands at a known key, the answer is a Configuration or a ConfigurationError with lines."""
-    from holdfast.config.reference import TABLES  # noqa: PLC0415 (beside its only use)
+    from holdfast.config.tables import TABLES  # noqa: PLC0415 (beside its only use)
 
     table = data.draw(st.sampled_from(TABLES))
     key = data.draw(st.sampled_from(table.keys))

@@ -13,7 +13,7 @@ from tools.docs.__main__ import write
 
 from holdfast.cli.exit_codes import MEANINGS
 from holdfast.cli.main import app, load
-from holdfast.config.reference import TABLES
+from holdfast.config.tables import TABLES
 from holdfast.witness.check.checks import CATALOGUE
 from holdfast.witness.kms_errors import KMS_ERRORS, ConnectionErrorCode
 

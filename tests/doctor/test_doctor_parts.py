@@ -16,8 +16,9 @@ from cryptography.x509.oid import NameOID
 from tests.policy.samples import CONFIGURATION, PERMIT
 from tests.protocols.xks.proxy import keystore_of
 
+from holdfast.config.listeners import Tls
 from holdfast.config.load import parse
-from holdfast.config.model import Configuration, Tls
+from holdfast.config.model import Configuration
 from holdfast.doctor.certificate import examine_certificate
 from holdfast.doctor.clock import examine_clock, kernel_clock
 from holdfast.doctor.files import examine_files

@@ -25,7 +25,7 @@ DEADLINE = 0.15
 
 @pytest.fixture
 def hsm(site: Site, start: Start) -> Pkcs11Hsm:
-    hsm = start(site.shim_settings("plain", sessions=2, queue=8, probe_interval=3600.0))
+    hsm = start(site.shim_settings("plain", sessions=2, queue=8, probe_interval_s=3600.0))
     assert call(hsm, round_trip) == TEXT
     return hsm
 
@@ -132,7 +132,7 @@ def test_a_full_queue_refuses_at_once(hsm: Pkcs11Hsm, control: ShimControl) -> N
 def test_a_wait_that_would_pass_the_deadline_is_refused_at_once(
     site: Site, start: Start, control: ShimControl
 ) -> None:
-    hsm = start(site.shim_settings("plain", sessions=2, queue=1000, probe_interval=3600.0))
+    hsm = start(site.shim_settings("plain", sessions=2, queue=1000, probe_interval_s=3600.0))
     control.delay(20, ["C_Encrypt"])
     gather(hsm, 60, seconds=5.0)  # what is typical is learned
     outcomes = gather(hsm, 100, seconds=DEADLINE)
@@ -192,7 +192,7 @@ def test_many_jobs_share_the_sessions(hsm: Pkcs11Hsm, control: ShimControl) -> N
 
 
 def test_delays_run_side_by_side(site: Site, start: Start, control: ShimControl) -> None:
-    hsm = start(site.shim_settings("plain", sessions=32, queue=256, probe_interval=3600.0))
+    hsm = start(site.shim_settings("plain", sessions=32, queue=256, probe_interval_s=3600.0))
     call(hsm, encrypt)
     control.delay(20, ["C_Encrypt"])
     began = monotonic()

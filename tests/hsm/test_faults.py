@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def hsm(site: Site, start: Start) -> Pkcs11Hsm:
     """One session, its key found already."""
-    hsm = start(site.shim_settings("plain", sessions=1, probe_interval=3600.0))
+    hsm = start(site.shim_settings("plain", sessions=1, probe_interval_s=3600.0))
     assert call(hsm, round_trip) == TEXT
     return hsm
 
@@ -63,7 +63,7 @@ def test_random_bytes_come_in_bulk(hsm: Pkcs11Hsm, control: ShimControl) -> None
 def test_a_module_that_makes_the_iv_is_asked_for_no_random_bytes(
     site: Site, start: Start, control: ShimControl
 ) -> None:
-    hsm = start(site.shim_settings("nshield", probe_interval=3600.0))
+    hsm = start(site.shim_settings("nshield", probe_interval_s=3600.0))
     call(hsm, encrypt)
     control.reset_counters()
     for _ in range(10):
@@ -159,7 +159,7 @@ def test_a_good_ciphertext_that_was_once_called_bad_is_decrypted(
 def test_a_device_error_of_cloudhsm_may_be_throttling_and_is_tried_again(
     site: Site, start: Start, control: ShimControl
 ) -> None:
-    hsm = start(site.shim_settings("cloudhsm", probe_interval=3600.0))
+    hsm = start(site.shim_settings("cloudhsm", probe_interval_s=3600.0))
     control.fail("C_Encrypt", 0x30, times=1)
     call(hsm, encrypt)
 
@@ -168,7 +168,7 @@ def test_a_device_error_of_cloudhsm_may_be_throttling_and_is_tried_again(
 def test_an_ambiguous_code_is_no_bad_ciphertext_while_the_health_key_does_not_decrypt(
     site: Site, start: Start, control: ShimControl, personality: str, ckr: int
 ) -> None:
-    hsm = start(site.shim_settings(personality, probe_interval=3600.0))  # type: ignore[arg-type]  # one of them
+    hsm = start(site.shim_settings(personality, probe_interval_s=3600.0))  # type: ignore[arg-type]  # one of them
     sealed = call(hsm, lambda session: session.encrypt(KEY, TEXT, AAD))
     control.fail("C_Decrypt", ckr, times=3)
     with pytest.raises(ModuleFailed):
@@ -179,7 +179,7 @@ def test_too_few_sessions_in_the_token_serve_and_show_as_degraded(
     site: Site, start: Start, control: ShimControl
 ) -> None:
     control.session_limit(5)
-    hsm = start(site.shim_settings("plain", sessions=8, probe_interval=0.02))
+    hsm = start(site.shim_settings("plain", sessions=8, probe_interval_s=0.02))
     control.reset_counters()
     eventually(lambda: control.calls().get("C_Encrypt", 0) > 2)
     assert hsm.gauges().sessions == 3  # besides the anchor and the probe
@@ -190,7 +190,7 @@ def test_too_few_sessions_in_the_token_serve_and_show_as_degraded(
 
 def test_a_probe_without_a_session_does_not_stop_the_service(site: Site, start: Start, control: ShimControl) -> None:
     control.session_limit(2)
-    hsm = start(site.shim_settings("plain", sessions=1, probe_interval=0.02))
+    hsm = start(site.shim_settings("plain", sessions=1, probe_interval_s=0.02))
     eventually(lambda: "no session for the probe" in hsm.health().reason)
     assert hsm.health().status is HealthStatus.DEGRADED
     assert call(hsm, round_trip) == TEXT
@@ -206,7 +206,7 @@ def test_an_error_shows_in_the_health_for_a_minute(hsm: Pkcs11Hsm, control: Shim
 
 def test_a_module_that_cannot_lock_gets_one_call_at_a_time(site: Site, start: Start, control: ShimControl) -> None:
     control.fail("C_Initialize", 0x0A, times=1)
-    hsm = start(site.shim_settings("plain", sessions=4, probe_interval=3600.0))
+    hsm = start(site.shim_settings("plain", sessions=4, probe_interval_s=3600.0))
     control.delay(5, ["C_Encrypt"])
     control.reset_counters()
 
@@ -227,7 +227,7 @@ def test_an_iv_of_16_bytes_may_be_configured(site: Site, start: Start) -> None:
 def test_the_anchor_session_is_opened_anew_after_the_card_was_away(
     site: Site, start: Start, control: ShimControl
 ) -> None:
-    hsm = start(site.shim_settings("plain", sessions=1, probe_interval=0.02))
+    hsm = start(site.shim_settings("plain", sessions=1, probe_interval_s=0.02))
     call(hsm, round_trip)
     eventually(lambda: control.sessions == 3)  # the anchor's, the probe's, and the one
     control.close_sessions()

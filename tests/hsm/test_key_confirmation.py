@@ -40,7 +40,7 @@ class Served:
     def __init__(self, site: Site, *, permitted: bool | None = True, **changes: Any) -> None:
         self.canaries: list[tuple[KeyLocator, bytes]] = []
         self.permitted = permitted
-        settings = site.shim_settings("plain", sessions=1, **({"probe_interval": 3600.0} | changes))
+        settings = site.shim_settings("plain", sessions=1, **({"probe_interval_s": 3600.0} | changes))
         self.hsm = Pkcs11Hsm(settings, wait_for_token=0.0, canaries=self)
         self.hsm.start()
 
@@ -221,7 +221,7 @@ def test_another_key_under_the_label_is_never_used(site: Site) -> None:
 
 @pytest.mark.usefixtures("_token_key", "control")
 def test_another_key_is_noticed_by_the_probe_without_a_request(site: Site) -> None:
-    served = Served(site, probe_interval=0.05)
+    served = Served(site, probe_interval_s=0.05)
     key = KeyLocator(LABEL, canary=served.canary_of(PLACE))
     call(served.hsm, seal(key))
     swap(site)
@@ -231,7 +231,7 @@ def test_another_key_is_noticed_by_the_probe_without_a_request(site: Site) -> No
 
 @pytest.mark.usefixtures("_token_key", "control")
 def test_a_key_that_proves_itself_again_serves_again(site: Site) -> None:
-    served = Served(site, probe_interval=0.05)
+    served = Served(site, probe_interval_s=0.05)
     key = KeyLocator(LABEL, canary=served.canary_of(PLACE))
     with _inspector(site) as inspector:
         inspector.generate_aes_256("other", b"\x0b")

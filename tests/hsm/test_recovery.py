@@ -64,7 +64,7 @@ def test_ciphertexts_outlive_the_loss(hsm: Pkcs11Hsm, control: ShimControl) -> N
 
 
 def test_a_loss_is_noticed_without_any_request(site: Site, start: Start, control: ShimControl) -> None:
-    hsm = start(site.shim_settings("plain", probe_interval=0.05))
+    hsm = start(site.shim_settings("plain", probe_interval_s=0.05))
     control.device_lost()
     eventually(lambda: unavailable(hsm), within=1.0)
     assert "CKR_DEVICE_ERROR" in hsm.health().reason
@@ -93,7 +93,7 @@ def test_initialising_is_tried_until_it_succeeds(hsm: Pkcs11Hsm, control: ShimCo
 
 
 def test_a_module_is_not_finalized_while_a_call_is_inside(site: Site, start: Start, control: ShimControl) -> None:
-    hsm = start(site.shim_settings("plain", sessions=2, probe_interval=0.05))
+    hsm = start(site.shim_settings("plain", sessions=2, probe_interval_s=0.05))
     control.hang("C_Encrypt")
     with pytest.raises(HsmFault):
         call(hsm, encrypt, seconds=0.1)
@@ -109,7 +109,7 @@ def test_a_module_is_not_finalized_while_a_call_is_inside(site: Site, start: Sta
 
 
 def test_a_module_that_hangs_for_a_probe_is_unavailable(site: Site, start: Start, control: ShimControl) -> None:
-    hsm = start(site.shim_settings("plain", sessions=2, probe_interval=0.05))
+    hsm = start(site.shim_settings("plain", sessions=2, probe_interval_s=0.05))
     control.hang()
     eventually(lambda: unavailable(hsm), within=2.5)
     with pytest.raises(HsmUnavailable):
@@ -119,7 +119,7 @@ def test_a_module_that_hangs_for_a_probe_is_unavailable(site: Site, start: Start
 
 
 def test_a_pin_refused_at_recovery_is_not_tried_again(site: Site, start: Start, control: ShimControl) -> None:
-    hsm = start(site.shim_settings("plain", probe_interval=0.05))
+    hsm = start(site.shim_settings("plain", probe_interval_s=0.05))
     control.device_lost(needs_reinit=True)
     eventually(lambda: unavailable(hsm))
     control.refuse_login()

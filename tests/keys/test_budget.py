@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.config.storage import EncryptionLimits
 from holdfast.keys.budget import (
     FIRST_BLOCK,
     LARGEST_BLOCK,
@@ -15,7 +16,6 @@ from holdfast.keys.budget import (
     CountUnavailable,
     EncryptionBudget,
     EncryptionLimitReached,
-    EncryptionLimits,
 )
 from holdfast.keys.model import Generation
 from holdfast.store.errors import Unavailable

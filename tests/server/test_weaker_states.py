@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.server.proxy_server import NotReady, ProxyServer
 
-from holdfast.config.model import Authorization
+from holdfast.config.storage import Authorization
 
 if TYPE_CHECKING:
     from tests.server.conftest import Serve

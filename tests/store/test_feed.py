@@ -13,7 +13,8 @@ from tests.store.conftest import now
 from tests.store.postgresql import NoPostgresql, cluster
 from tests.store.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PREFIX, SECRET
 
-from holdfast.keys.budget import FIRST_BLOCK, EncryptionBudget, EncryptionLimits
+from holdfast.config.storage import EncryptionLimits
+from holdfast.keys.budget import FIRST_BLOCK, EncryptionBudget
 from holdfast.keys.model import ExternalKey
 from holdfast.store import feed as feed_module
 from holdfast.store import schema

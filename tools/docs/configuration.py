@@ -1,7 +1,7 @@
 """docs/reference/configuration.md, from the table that the reader itself uses."""
 
 from holdfast.config.kinds import literal
-from holdfast.config.reference import TABLES, Absent, Key, Table
+from holdfast.config.tables import TABLES, Key, Table
 
 _HEAD = """\
 # Configuration
@@ -29,16 +29,10 @@ def _section(table: Table) -> str:
 
 
 def _row(key: Key) -> str:
-    return f"| `{key.name}` | {key.kind.words} | {_default(key)} | {key.meaning} |"
+    return f"| `{key.name}` | {key.words} | {_default(key)} | {key.meaning} |"
 
 
 def _default(key: Key) -> str:
-    match key.default:
-        case Absent.REQUIRED:
-            return "required"
-        case Absent.NONE:
-            return "-"
-        case dict():
-            return "`{}`"
-        case written:
-            return f"`{literal(written)}`"
+    if key.is_required:
+        return "required"
+    return "-" if key.default is None else f"`{literal(key.default)}`"

@@ -33,7 +33,7 @@ def show(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     with installation(config, changes=False) as here:
         view = View()
         here.catalog.refresh(view)
-        remembered = MemoryFile(here.configuration.catalog.state).read()
+        remembered = MemoryFile(here.configuration.catalog.state_file).read()
     doubt = None if remembered is None else remembered.doubt or remembered.doubt_of(Memory.of(view))
     row = {
         "catalog": here.configuration.catalog.url,
@@ -62,7 +62,7 @@ def accept(*, yes: YesOption = False, config: ConfigOption = None) -> None:
         view = View()
         here.catalog.refresh(view)
         found = Memory.of(view)
-        file = MemoryFile(here.configuration.catalog.state)
+        file = MemoryFile(here.configuration.catalog.state_file)
         try:
             remembered = file.read()
         except Unavailable as damaged:
@@ -133,6 +133,7 @@ def import_(
         raise Invalid(f"{file} cannot be read: {error.strerror}") from None
     with installation(config, create=True) as here:
         keys = sum(len(keystore.keys) for keystore in document.keystores)
+        secrets = here.configuration.catalog.secrets_directory
         confirm(
             Explanation(
                 f"Import version {document.version} of a catalog:",
@@ -142,7 +143,7 @@ def import_(
                 ),
                 (
                     "Encryption counts are those of the export: no proxy may have used the keys since.",
-                    f"The secrets are not in it: {here.configuration.catalog.secrets} must hold their files.",
+                    f"The secrets are not in it: {secrets} must hold their files.",
                 ),
             ),
             yes=yes,

@@ -14,7 +14,7 @@ from holdfast.cli.findings import report_findings
 from holdfast.cli.options import ConfigOption, JsonOption, configuration_path, read_configuration
 from holdfast.config.errors import ConfigurationError
 from holdfast.config.kinds import literal
-from holdfast.config.reference import TABLES, Absent, Key, Table
+from holdfast.config.tables import TABLES, Key, Table
 from holdfast.control.errors import NotFound
 from holdfast.doctor.references import examine_configuration
 from holdfast.finding import Finding, error
@@ -89,16 +89,8 @@ def _is_in(table: Table, wanted: str) -> bool:
 
 
 def _key(key: Key) -> str:
-    match key.default:
-        case Absent.REQUIRED:
-            default = "required"
-        case Absent.NONE:
-            default = "no default"
-        case dict():
-            default = "default: {}"
-        case written:
-            default = f"default: {literal(written)}"
-    return _paragraph(f"{key.name}  ({key.kind.words}; {default})", key.meaning)
+    default = "no default" if key.default is None else f"default: {literal(key.default)}"
+    return _paragraph(f"{key.name}  ({key.words}; {'required' if key.is_required else default})", key.meaning)
 
 
 def _paragraph(title: str, text: str) -> str:

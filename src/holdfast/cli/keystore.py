@@ -253,7 +253,7 @@ def _set_blocked(action: BlockKeystores | UnblockKeystores, how: How, *, config:
 def _say_doubt(here: Installation) -> None:
     """An unblock changes nothing on a machine that does not believe the catalog."""
     with suppress(Unavailable):  # doctor and serve say that
-        remembered = MemoryFile(here.configuration.catalog.state).read()
+        remembered = MemoryFile(here.configuration.catalog.state_file).read()
         if remembered is not None and remembered.doubt is not None:
             output.warning(
                 f"the proxies of this machine do not believe the catalog ({remembered.doubt}): what was blocked stays"

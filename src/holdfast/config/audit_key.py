@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from holdfast.audit.keys import Sign, SignatureType, VerifierKey, ecdsa_der
 from holdfast.config.errors import ConfigurationError, Problem
-from holdfast.config.model import Audit, Configuration
-from holdfast.config.secrets import resolve
+from holdfast.config.hsm import resolve
+from holdfast.config.model import Configuration
+from holdfast.config.storage import Audit
 from holdfast.hsm.pkcs11.signer import HsmSigner
 
 
@@ -36,7 +37,7 @@ def open_audit_key(configuration: Configuration, audit: Audit, *, name: str) -> 
         private = _read(audit.key_file)
         public = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         return AuditKey(_ecdsa(name, public), partial(private.sign, signature_algorithm=ECDSA(SHA256())))
-    signer = HsmSigner(resolve(configuration.hsms[audit.hsm]), audit.key)
+    signer = HsmSigner(resolve(configuration.signing_hsm(audit)), audit.key)
     return AuditKey(_ecdsa(name, signer.public()), lambda message: ecdsa_der(signer.sign(message)), signer)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from holdfast.config.errors import ConfigurationError, Problem
-from holdfast.config.model import Authorization
+from holdfast.config.storage import Authorization
 from holdfast.config.text import read_text
 from holdfast.policy.faults import PoliciesInvalid
 from holdfast.policy.policies import Policies

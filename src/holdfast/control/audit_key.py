@@ -8,8 +8,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from holdfast.audit.keys import VerifierKey
 from holdfast.config.audit_key import open_audit_key
-from holdfast.config.model import Audit, Configuration
-from holdfast.config.secrets import resolve
+from holdfast.config.hsm import resolve
+from holdfast.config.model import Configuration
+from holdfast.config.storage import Audit
 from holdfast.control.errors import Invalid
 from holdfast.control.files import create_file
 from holdfast.control.keys import CKA_ID_BYTES
@@ -26,7 +27,7 @@ def create_audit_key(configuration: Configuration) -> list[VerifierKey]:
         private = generate_private_key(SECP256R1())
         create_file(audit.key_file, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     else:
-        with Inspector(resolve(configuration.hsms[audit.hsm])) as inspector:
+        with Inspector(resolve(configuration.signing_hsm(audit))) as inspector:
             inspector.generate_p256(audit.key, secrets.token_bytes(CKA_ID_BYTES))
     return verifier_keys(configuration)
 

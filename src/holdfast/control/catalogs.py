@@ -11,11 +11,11 @@ def create_catalog(configuration: Configuration, *, now: Callable[[], datetime])
     """The configuration's catalog, its tables made or upgraded."""
     settings = configuration.catalog
     return Catalog.create_or_upgrade(
-        settings.url, settings.secrets, reference_prefix=settings.reference_prefix, now=now
+        settings.url, settings.secrets_directory, reference_prefix=settings.reference_prefix, now=now
     )
 
 
 def open_catalog(configuration: Configuration, *, now: Callable[[], datetime]) -> Catalog:
     """The configuration's catalog, which must be of this version."""
     settings = configuration.catalog
-    return Catalog.open(settings.url, settings.secrets, reference_prefix=settings.reference_prefix, now=now)
+    return Catalog.open(settings.url, settings.secrets_directory, reference_prefix=settings.reference_prefix, now=now)

@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from holdfast.config.hsm import resolve
 from holdfast.config.model import Configuration
-from holdfast.config.secrets import resolve
 from holdfast.control.errors import Conflict, HsmRefused, NotFound
 from holdfast.control.lookup import find_key, find_keystore
 from holdfast.finding import Finding, Severity, worst

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.utils import CryptographyDeprecationWarning
 
 from holdfast.certificate_rules import Breach, Rule, Weight, alternative_names, common_names, judge
-from holdfast.config.model import Tls
+from holdfast.config.listeners import Tls
 from holdfast.finding import Finding, Severity, error, ok, warning
 from holdfast.trust import client_context
 

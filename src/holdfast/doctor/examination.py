@@ -35,7 +35,7 @@ def examine(configuration: Configuration, *, now: Callable[[], datetime]) -> Ite
     else:
         with closing(catalog):
             yield from _whole("HSMs and keys", _keys(configuration, catalog, now))
-            yield from _whole("catalog", _catalog(catalog, MemoryFile(configuration.catalog.state)))
+            yield from _whole("catalog", _catalog(catalog, MemoryFile(configuration.catalog.state_file)))
             yield from _whole("policies", _policy_names(configuration, catalog))
     yield from _whole("policies", examine_policies(configuration.authorization))
     yield from _whole("certificate", examine_certificate(configuration.tls, now=now()))

@@ -65,7 +65,7 @@ def _secrets(configuration: Configuration) -> Iterator[tuple[Path, str]]:
         yield configuration.audit.key_file, "the key that signs the audit log"
     if configuration.tls is not None:
         yield configuration.tls.private_key, "the TLS private key"
-    secrets = configuration.catalog.secrets
+    secrets = configuration.catalog.secrets_directory
     yield secrets, "the secret access keys"
     try:
         files = sorted(secrets.iterdir())
@@ -79,13 +79,13 @@ def _secrets(configuration: Configuration) -> Iterator[tuple[Path, str]]:
 
 def _directories(configuration: Configuration) -> Iterator[Finding]:
     service = _Service.of(configuration)
-    used = {configuration.catalog.secrets: "the secret access keys"}
+    used = {configuration.catalog.secrets_directory: "the secret access keys"}
     if catalog := _sqlite_file(configuration):
         used[catalog.parent] = "the catalog"
     if configuration.log.events is not None:
         used[configuration.log.events.parent] = "the event log"
     for directory, holds in used.items():
-        if directory == configuration.catalog.secrets and _is_missing(directory):
+        if directory == configuration.catalog.secrets_directory and _is_missing(directory):
             continue  # The first `credential issue` makes it.
         yield from _directory(directory, holds, service)
 
@@ -151,7 +151,7 @@ class _Service:
 
     @classmethod
     def of(cls, configuration: Configuration) -> "_Service":
-        for path in (configuration.catalog.secrets, _sqlite_file(configuration)):
+        for path in (configuration.catalog.secrets_directory, _sqlite_file(configuration)):
             if path is not None:
                 with suppress(OSError):
                     return cls(path.stat().st_uid)

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from holdfast.config.errors import ConfigurationError
-from holdfast.config.model import HsmTable
-from holdfast.config.secrets import resolve
+from holdfast.config.hsm import HsmTable, resolve
 from holdfast.finding import Finding, Severity, error, note, ok, warning, worst
 from holdfast.hsm.faults import HsmFault, LoginRefused
 from holdfast.hsm.pkcs11 import ckr

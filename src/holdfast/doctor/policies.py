@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from holdfast.config.errors import ConfigurationError
-from holdfast.config.model import Authorization
 from holdfast.config.policies import parse_policies, read_policies
+from holdfast.config.storage import Authorization
 from holdfast.finding import Finding, error, ok, warning
 from holdfast.keys.model import Snapshot
 

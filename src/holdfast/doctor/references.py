@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-from holdfast.config.model import Configuration, HsmTable
+from holdfast.config.hsm import HsmTable
+from holdfast.config.model import Configuration
 from holdfast.config.safe_path import distrust_library
 from holdfast.doctor.certificate import examine_certificate
 from holdfast.doctor.files import examine_files

@@ -9,7 +9,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from holdfast.config.errors import ConfigurationError
-from holdfast.config.model import Configuration, Tls
+from holdfast.config.listeners import Tls
+from holdfast.config.model import Configuration
 from holdfast.config.policies import parse_policies, read_policies
 from holdfast.control.errors import AdminError, NotFound
 from holdfast.control.kms_connection import KmsConnection, connection_of, credential_in_use, local_endpoint

@@ -9,7 +9,6 @@ counted. So the count is wrong upward only, by at most one and a half blocks per
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from threading import Event
 from typing import Protocol
 
@@ -28,13 +27,20 @@ _LARGEST_RETURN = 2**27
 """A total that falls by more than this was not given back: 85 workers that return one and a half largest blocks."""
 
 
-@dataclass(frozen=True, slots=True)
-class EncryptionLimits:
-    """`[encryption_limit]`, in encryptions per key generation (NIST SP 800-38D, 8.3); `stop` None: never."""
+class Limits(Protocol):
+    """Encryptions per key generation at which something happens, as the configuration says."""
 
-    warn: int
-    alarm: int
-    stop: int | None
+    @property
+    def warn(self) -> int:
+        """One warning in the log."""
+
+    @property
+    def alarm(self) -> int:
+        """An alarm in the log."""
+
+    @property
+    def stop(self) -> int | None:
+        """The key only decrypts from here on; None: never."""
 
 
 class EncryptionLimitReached(Exception):
@@ -68,7 +74,7 @@ class EncryptionBudget:
     def __init__(
         self,
         catalog: Reservations,
-        limits: EncryptionLimits,
+        limits: Limits,
         *,
         monotonic: Callable[[], float],
         on_warning: Callable[[str], None],

@@ -4,7 +4,7 @@ import errno
 import socket
 from contextlib import ExitStack
 
-from holdfast.config.model import Address
+from holdfast.config.listeners import Address
 
 _BACKLOG = 4096
 """Connections that wait in the kernel to be accepted; Linux caps it at net.core.somaxconn."""

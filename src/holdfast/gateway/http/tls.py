@@ -7,7 +7,7 @@ from typing import Any
 
 from cryptography import x509
 
-from holdfast.config.model import Tls
+from holdfast.config.listeners import Tls
 from holdfast.gateway.http.handshake import HandshakeContext, PeerCertificate
 
 TLS12_SUITES = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"

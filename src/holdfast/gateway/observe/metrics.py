@@ -91,7 +91,7 @@ class Fleet:
     def note_limits(self, configuration: Configuration) -> None:
         """Show the limits and the policies of this configuration."""
         self.policy_digest = "" if configuration.authorization is None else configuration.authorization.digest
-        limits = configuration.encryption_limits
+        limits = configuration.encryption_limit
         named = {"warn": limits.warn, "alarm": limits.alarm, "stop": limits.stop}
         self.encryption_limits = {name: count for name, count in named.items() if count is not None}
 

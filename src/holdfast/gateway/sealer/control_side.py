@@ -50,7 +50,7 @@ class ControlSide:
         if audit is None or audit.control_directory is None or audit.control_name is None:
             return None
         own = VerifierKey(audit.control_name, key.key.type, key.key.public)
-        return cls(configuration, audit.control_directory, (own, key.sign), interval=audit.interval, now=now)
+        return cls(configuration, audit.control_directory, (own, key.sign), interval=audit.interval_s, now=now)
 
     def turn(self, *, last: bool) -> str | None:
         """Log what waits, and sign it if that is due, or this is the `last` turn; why it is not possible, if so."""
@@ -85,7 +85,7 @@ class ControlSide:
         settings = self._configuration.catalog
         if self._catalog is None:
             self._catalog = Catalog.open(
-                settings.url, settings.secrets, reference_prefix=settings.reference_prefix, now=self._now
+                settings.url, settings.secrets_directory, reference_prefix=settings.reference_prefix, now=self._now
             )
         if self._log is None:
             self._log = LogDirectory(self._directory, [self._signer])

@@ -15,7 +15,7 @@ from holdfast.audit.faults import AuditFault
 from holdfast.audit.records import Actor
 from holdfast.config.audit_key import open_audit_key
 from holdfast.config.errors import ConfigurationError
-from holdfast.config.model import Audit
+from holdfast.config.storage import Audit
 from holdfast.gateway.observe.messages import SealerReport
 from holdfast.gateway.sealer.control_side import ControlSide
 from holdfast.gateway.sealer.start import SealerStart
@@ -78,7 +78,7 @@ class _Sealer:
 
     def _serve(self, node: NodeLog, control: ControlSide | None) -> None:
         """Until the supervisor ends it. Raises what makes it necessary to open the log again."""
-        turn = min(_TURN, self._audit.interval / 2)
+        turn = min(_TURN, self._audit.interval_s / 2)
         due, waiting_since, trouble = time.monotonic(), None, None
         prune_at = time.monotonic()
         while True:
@@ -92,7 +92,7 @@ class _Sealer:
                 waiting_since = waiting_since or _now().timestamp()
                 if ending or time.monotonic() >= due:
                     trouble = self._attempt(node)
-                    due = time.monotonic() + (self._audit.interval if trouble is None else _RETRY)
+                    due = time.monotonic() + (self._audit.interval_s if trouble is None else _RETRY)
                     waiting_since = None if trouble is None else waiting_since
             control_trouble = None if control is None else control.turn(last=ending)
             self._tell(

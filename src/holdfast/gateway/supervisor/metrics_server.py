@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from holdfast.config.model import Address
+from holdfast.config.listeners import Address
 from holdfast.gateway.http.connections import ConnectionTable, Place
 from holdfast.gateway.http.listener import Listener
 from holdfast.gateway.http.protocol import HttpConnection

@@ -15,8 +15,9 @@ from typing import Self
 
 from holdfast.certificate_rules import Rule, Weight, judge
 from holdfast.config.errors import ConfigurationError
+from holdfast.config.listeners import Address
 from holdfast.config.load import load
-from holdfast.config.model import Address, Configuration, differences
+from holdfast.config.model import Configuration, differences
 from holdfast.gateway.http.sockets import CannotListen, bind
 from holdfast.gateway.http.tls import TlsUnusable, build_context, certificate_chain, certificate_expiry
 from holdfast.gateway.observe.messages import ExitReason, Failed, Refresh, RefreshTls, Report, StopKeys, ToWorker
@@ -373,7 +374,7 @@ class Supervisor:
             self._waker.send(b"\0")
 
     def _dismiss(self, worker: WorkerProcess, now: float) -> None:
-        worker.drain(until=now + worker.configuration.server.drain_timeout + _GRACE)
+        worker.drain(until=now + worker.configuration.server.drain_timeout_s + _GRACE)
         self._leaving.append(worker)
 
     def _kill_overdue(self, now: float) -> None:
@@ -479,7 +480,7 @@ class Supervisor:
         if not self._stopping:
             self._stopping = True
             notify("STOPPING=1")
-            timeout = self._target.server.drain_timeout
+            timeout = self._target.server.drain_timeout_s
             say("notice", f"stopping: running requests have {timeout:g} s to end")
             self._close_sockets(keep=())
             for place in self._places:

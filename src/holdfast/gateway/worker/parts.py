@@ -12,9 +12,10 @@ from functools import partial
 from threading import Timer
 
 from holdfast.config.errors import ConfigurationError, Problem
-from holdfast.config.model import Configuration, Tls
+from holdfast.config.hsm import resolve
+from holdfast.config.listeners import Tls
+from holdfast.config.model import Configuration
 from holdfast.config.policies import parse_policies
-from holdfast.config.secrets import resolve
 from holdfast.gateway.http.tls import TlsUnusable, build_context
 from holdfast.gateway.observe.audit_spool import AuditSpool
 from holdfast.gateway.observe.event_log import EventLog
@@ -70,14 +71,14 @@ class Parts:
             sink = _open_sink(configuration, turn_file)
             catalog = Catalog.open(
                 configuration.catalog.url,
-                configuration.catalog.secrets,
+                configuration.catalog.secrets_directory,
                 reference_prefix=configuration.catalog.reference_prefix,
                 now=_utc_now,
             )
             key_records = KeyRecords(
                 catalog,
                 lambda: feed.snapshot,
-                stop=configuration.encryption_limits.stop,
+                stop=configuration.encryption_limit.stop,
                 proxy_id=_proxy_id(configuration),
                 worker=place,
                 on_notice=partial(say, "notice"),
@@ -95,15 +96,15 @@ class Parts:
                 undo.callback(hsm.stop)
             _start(hsms, proven=proven)
             budget = EncryptionBudget(
-                catalog, configuration.encryption_limits, monotonic=time.monotonic, on_warning=partial(say, "warning")
+                catalog, configuration.encryption_limit, monotonic=time.monotonic, on_warning=partial(say, "warning")
             )
             feed = CatalogFeed(
                 catalog,
                 budget,
                 proxy_id=_proxy_id(configuration),
                 workers=configuration.server.workers,
-                stale_limit=configuration.catalog.stale_limit,
-                state=MemoryFile(configuration.catalog.state),
+                stale_limit=configuration.catalog.stale_limit_s,
+                state=MemoryFile(configuration.catalog.state_file),
                 monotonic=time.monotonic,
                 on_warning=partial(say, "warning"),
                 on_notice=partial(say, "notice"),
@@ -137,11 +138,11 @@ class Parts:
             credential_used=credential_used,
             clock=time.monotonic,
             now=_utc_now,
-            deadline=configuration.server.deadline,
+            deadline=configuration.server.deadline_ms / 1000,
             policies=policies,
             require_record=event_log.require if configuration.needs_records else lambda: None,
         )
-        admission = Admission(configuration.server.deadline, clock=time.monotonic)
+        admission = Admission(configuration.server.deadline_ms / 1000, clock=time.monotonic)
         return cls(
             configuration,
             hsms,
@@ -211,7 +212,7 @@ def _open_spool(configuration: Configuration, worker: int) -> AuditSpool | None:
         return None
     stream = f"{_utc_now():%Y%m%dT%H%M%SZ}-{worker}-{secrets.token_hex(4)}"
     try:
-        writer = SpoolWriter(audit.directory / SPOOL, stream, age=audit.interval, monotonic=time.monotonic)
+        writer = SpoolWriter(audit.directory / SPOOL, stream, age=audit.interval_s, monotonic=time.monotonic)
     except OSError as error:
         text = (
             f"`directory` in [audit]: {audit.directory / SPOOL} cannot be written: {error.strerror}; "

@@ -48,7 +48,9 @@ class Server:
         self._parts = parts
         self._loop = loop
         settings = parts.configuration.server
-        limits = Limits(settings.max_headers, settings.max_body, settings.read_timeout, settings.idle_timeout)
+        limits = Limits(
+            settings.max_header_bytes, settings.max_body_bytes, settings.read_timeout_s, settings.idle_timeout_s
+        )
         clock = parts.services.clock
         shares = descriptors.share_out(parts.configuration, descriptors.limit())
         self._connections = ConnectionTable(
@@ -67,7 +69,7 @@ class Server:
             Pipeline(parts.services),
             Probes(self._obstacles, explain=False),
             parts.admission,
-            deadline=settings.deadline,
+            deadline=settings.deadline_ms / 1000,
             clock=clock,
             record=self._record,
             recorded=self._recorded if parts.configuration.needs_records else None,
@@ -137,7 +139,7 @@ class Server:
     async def _recorded(self, event: Event, client: str) -> bool:
         parts = self._parts
         record = Record(parts.services.now().timestamp(), event, client)
-        left = parts.configuration.server.deadline - event.total
+        left = parts.configuration.server.deadline_ms / 1000 - event.total
         if not await parts.event_log.recorded(record, within=max(_SHORTEST_WAIT, left)):
             return False
         parts.tally.add(event)

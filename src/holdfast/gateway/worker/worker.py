@@ -113,7 +113,7 @@ class _Worker:
         self._reporter.send(Ready())
         self._tick(time.monotonic())
         await self._drain.wait()
-        await self._server.drain(self._start.configuration.server.drain_timeout)
+        await self._server.drain(self._start.configuration.server.drain_timeout_s)
         faulthandler.cancel_dump_traceback_later()
         self._reporter.send(self._server.report())
         self._reporter.close()

@@ -124,7 +124,7 @@ class Pkcs11Hsm:
             max_threads=spare,
             stuck=lambda reason: monitor.stuck(reason),  # noqa: PLW0108 (the monitor needs the pool first)
         )
-        monitor = HealthMonitor(connection, pool, interval=self._settings.probe_interval)
+        monitor = HealthMonitor(connection, pool, interval=self._settings.probe_interval_s)
         sessions = self._sessions(connection, monitor, min(self._settings.sessions, spare))
         if len(sessions) < self._settings.sessions:
             monitor.reduced = f"the token gave {len(sessions)} of the {self._settings.sessions} sessions configured"

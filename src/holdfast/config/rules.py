@@ -1,0 +1,105 @@
+"""What the keys of a file must agree on, beyond what each may be."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any
+
+from holdfast.config import lines
+from holdfast.config.kinds import Refused, nearest, printable
+from holdfast.config.listeners import Address
+from holdfast.config.storage import EncryptionLimits
+
+Conflict = tuple[tuple[lines.Path, ...], str]
+"""The keys that do not agree, and a sentence. It stands on the line of the first that is in the file."""
+
+_LISTENERS = ("listen", "health_listen", "metrics_listen")
+_ANYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 (compared, not bound)
+
+
+def conflicts(document: Mapping[str, Any]) -> Iterator[Conflict]:
+    """The conflicts of a document whose keys may be of any type: where one of them is wrong itself, ignore its."""
+    server = _table(document, "server")
+    if server.get("require_policies") is True and "authorization" not in document:
+        text = "`require_policies` in [server] is true, and there is no table [authorization]"
+        yield (("server", "require_policies"),), text
+    yield from _same_address(server)
+    for name in ("tls", "health_tls", "metrics_tls"):
+        yield from _half_of_mutual_tls(name, _table(document, name))
+        listener = name.replace("_tls", "_listen")
+        if name != "tls" and name in document and "server" in document and listener not in server:
+            yield ((name,), ("server",)), f"[{name}] is for `{listener}` in [server], which is missing"
+    yield from _limits_out_of_order(_table(document, "encryption_limit"))
+    hsms = {name: hsm for name, hsm in _table(document, "hsm").items() if isinstance(hsm, dict)}
+    for name, hsm in hsms.items():
+        yield from _login_against_pin(name, hsm)
+    audit = _table(document, "audit")
+    yield from _half_of_control_log(audit)
+    if "audit" in document and "key_file" not in audit:
+        yield from _no_hsm_to_sign(audit, list(hsms))
+
+
+def _table(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    content = document.get(name)
+    return content if isinstance(content, dict) else {}
+
+
+def _same_address(server: Mapping[str, Any]) -> Iterator[Conflict]:
+    addresses = {}
+    for name in _LISTENERS:
+        with suppress(Refused):
+            addresses[name] = Address.parse(server.get(name), Path())
+    for earlier, name in combinations(addresses, 2):
+        if _overlap(addresses[name], addresses[earlier]):
+            text = f"`{name}` in [server] is the address of `{earlier}` already: use another port"
+            yield (("server", name), ("server", earlier)), text
+
+
+def _overlap(one: Address, other: Address) -> bool:
+    """Whether both cannot be bound. `localhost` is not looked up: it is compared as text."""
+    return one.port == other.port and (one.host == other.host or bool(_ANYWHERE & {one.host, other.host}))
+
+
+def _half_of_mutual_tls(table: str, tls: Mapping[str, Any]) -> Iterator[Conflict]:
+    for name, other in (("client_ca", "client_subject"), ("client_subject", "client_ca")):
+        if name in tls and other not in tls:
+            text = f"`{name}` in [{table}] without `{other}`: mutual TLS needs both, or neither of them"
+            yield ((table, name),), text
+
+
+def _limits_out_of_order(limits: Mapping[str, Any]) -> Iterator[Conflict]:
+    counts = {name: limits.get(name, getattr(EncryptionLimits(), name)) for name in ("warn", "alarm", "stop")}
+    numbers = [(name, count) for name, count in counts.items() if type(count) is int]
+    for (low, low_count), (high, high_count) in pairwise(numbers):
+        if low_count > high_count:
+            text = f"`{high}` in [encryption_limit] is {high_count}, below `{low}`, which is {low_count}"
+            yield (("encryption_limit", high), ("encryption_limit", low)), text
+
+
+def _login_against_pin(name: str, hsm: Mapping[str, Any]) -> Iterator[Conflict]:
+    title = f"[hsm.{printable(name)}]"
+    places = (("hsm", name, "login"), ("hsm", name, "pin"))
+    if hsm.get("login") == "user" and "pin" not in hsm:
+        yield places, f'`login` in {title} is "user", which needs a `pin`'
+    if hsm.get("login") == "none" and "pin" in hsm:
+        yield places[::-1], f'`pin` in {title} is never used, because `login` is "none"'
+
+
+def _half_of_control_log(audit: Mapping[str, Any]) -> Iterator[Conflict]:
+    for name, other in (("control_directory", "control_name"), ("control_name", "control_directory")):
+        if name in audit and other not in audit:
+            yield (("audit", name),), f"`{name}` in [audit] without `{other}`: the control log needs both"
+    for name, other in (("directory", "control_directory"), ("name", "control_name")):
+        values = {Path(value) for value in (audit.get(name), audit.get(other)) if isinstance(value, str)}
+        if name in audit and other in audit and len(values) == 1:
+            places = (("audit", other), ("audit", name))
+            yield places, f"`{other}` in [audit] is `{name}` already: each log has its own"
+
+
+def _no_hsm_to_sign(audit: Mapping[str, Any], hsms: list[str]) -> Iterator[Conflict]:
+    name = audit.get("hsm")
+    if name is None and len(hsms) > 1:
+        yield (("audit",),), f"`hsm` in [audit] is missing: say which HSM signs, of {', '.join(map(printable, hsms))}"
+    if name is not None and hsms and name not in hsms:
+        yield (("audit", "hsm"),), f"`hsm` in [audit] is {printable(str(name))!r}{nearest(str(name), hsms, '{!r}')}"
