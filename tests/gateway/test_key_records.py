@@ -12,6 +12,7 @@ from tests.administered import Catalog
 from tests.store.conftest import now
 from tests.store.samples import KEY, OTHER_KEY, PREFIX
 
+from holdfast.gateway.worker import key_records
 from holdfast.gateway.worker.key_records import KeyRecords
 from holdfast.hsm.port import KeyLocator
 from holdfast.keys.model import ExternalKey, Keystore, Snapshot
@@ -88,7 +89,8 @@ OTHER = UriPathPrefix.parse("/other")
 
 
 @pytest.fixture
-def setting(tmp_path: Path) -> Iterator[Setting]:
+def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setting]:
+    monkeypatch.setattr(key_records, "_TURN", 0.01)
     with closing(Catalog.create_or_upgrade(f"sqlite:///{tmp_path}/c.db", tmp_path / "s", now=now)) as catalog:
         yield Setting(catalog)
 

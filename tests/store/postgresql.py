@@ -2,16 +2,28 @@
 
 import os
 import pwd
-import shlex
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import psycopg
+
+# Ends the server, and removes its files at the end of standard input: when this process ends, however it ends.
+_KEEPER = """
+"$@" < /dev/null > "$FOLDER/log" 2>&1 &
+read -r _ && kept=yes
+kill -QUIT $!
+wait
+[ "$kept" ] || rm -rf "$FOLDER"
+"""
+_START, _STOP = 60.0, 30.0
+"""Seconds."""
 
 
 class NoPostgresql(Exception):
@@ -21,42 +33,62 @@ class NoPostgresql(Exception):
 class Cluster:
     """A running cluster. `database()` makes an empty database and gives its URL."""
 
-    def __init__(self, folder: Path, *, binaries: Path, user: str) -> None:
+    def __init__(self, folder: Path, *, binaries: Path, account: dict[str, Any]) -> None:
         self._folder = folder
         self._binaries = binaries
-        self._user = user
+        self._account = account
         self._numbers = count(1)
+        self._keeper: subprocess.Popen[bytes] | None = None
 
     def database(self) -> str:
         """The URL of a new, empty database."""
         name = f"catalog{next(self._numbers)}"
-        with psycopg.connect(f"host={self._folder} user=holdfast dbname=postgres", autocommit=True) as connection:
+        with self._connect() as connection:
             connection.execute(f"CREATE DATABASE {name}")
         return f"postgresql://holdfast@/{name}?host={self._folder}"
 
     def create(self) -> None:
-        """Write the cluster's files."""
-        self._run("initdb", "--auth=trust", "--username=holdfast", "--no-sync", "-D", str(self._folder / "data"))
+        """Write the cluster's files. Raises NoPostgresql."""
+        result = subprocess.run(
+            [self._binaries / "initdb", "--auth=trust", "--username=holdfast", "--no-sync", "-D", self._folder / "data"],
+            cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False, **self._account,
+        )  # fmt: skip
+        if result.returncode:
+            raise NoPostgresql(f"initdb failed: {result.stderr.strip() or result.stdout.strip()}")
 
     def start(self) -> None:
-        """Start the server and wait for it."""
-        options = f"-c listen_addresses= -c unix_socket_directories={self._folder} -c fsync=off -c max_connections=50"
-        log = str(self._folder / "log")
-        self._run("pg_ctl", "start", "-w", "-t", "30", "-D", str(self._folder / "data"), "-l", log, "-o", options)
+        """Start the server and wait for it. Raises NoPostgresql."""
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": self._folder,
+            "fsync": "off",
+            "max_connections": 50,
+        }
+        self._keeper = subprocess.Popen(
+            ["sh", "-c", _KEEPER, "sh", self._binaries / "postgres", "-D", self._folder / "data"]
+            + [word for name, value in settings.items() for word in ("-c", f"{name}={value}")],
+            cwd="/", env={**os.environ, "FOLDER": str(self._folder)}, stdin=subprocess.PIPE, start_new_session=True,
+            **self._account,
+        )  # fmt: skip
+        until = time.monotonic() + _START
+        while True:
+            try:
+                self._connect().close()
+            except psycopg.OperationalError:
+                if time.monotonic() > until:
+                    self.stop()
+                    raise NoPostgresql(f"it does not start: {(self._folder / 'log').read_text()}") from None
+                time.sleep(0.02)
+            else:
+                return
 
     def stop(self) -> None:
-        """Stop the server as a crash would."""
-        self._run("pg_ctl", "stop", "-w", "-t", "30", "-m", "immediate", "-D", str(self._folder / "data"))
+        """Stop the server as a crash would; its files stay."""
+        assert self._keeper is not None
+        self._keeper.communicate(b"\n", _STOP)
 
-    def _run(self, program: str, *arguments: str) -> None:
-        command = [str(self._binaries / program), *arguments]
-        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-            command = ["su", self._user, "-s", "/bin/sh", "-c", shlex.join(command)]
-        result = subprocess.run(
-            command, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
-        )
-        if result.returncode:
-            raise NoPostgresql(f"{program} failed: {result.stderr.strip() or result.stdout.strip()}")
+    def _connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(f"host={self._folder} user=holdfast dbname=postgres", autocommit=True)
 
 
 @contextmanager
@@ -65,16 +97,17 @@ def cluster() -> Iterator[Cluster]:
     binaries = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
     if binaries is None or not (binaries / "initdb").exists():
         raise NoPostgresql("Debian's postgresql package is not installed")
-    user = "postgres"
     folder = Path(tempfile.mkdtemp(prefix="holdfast-pg-", dir="/tmp"))  # a socket's path must be short
     try:
-        if os.geteuid() == 0:
+        account: dict[str, Any] = {}
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             try:
-                account = pwd.getpwnam(user)
+                user = pwd.getpwnam("postgres")
             except KeyError:
                 raise NoPostgresql("there is no user postgres to run it as") from None
-            os.chown(folder, account.pw_uid, account.pw_gid)
-        running = Cluster(folder, binaries=binaries, user=user)
+            os.chown(folder, user.pw_uid, user.pw_gid)
+            account = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": ()}
+        running = Cluster(folder, binaries=binaries, account=account)
         running.create()
         running.start()
         try:
