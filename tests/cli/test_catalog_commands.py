@@ -142,6 +142,7 @@ def test_what_is_so_already_needs_no_plan(run: Run, config: Path) -> None:
     assert done.json == [{"name": "alpha", "blocked": False, "changed": False}]
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("answer", "code"), [("y\n", ExitCode.OK), ("n\n", ExitCode.UNCONFIRMED), ("\n", ExitCode.UNCONFIRMED)]
 )

@@ -168,6 +168,7 @@ def test_defect_is_reported_as_one(run: Run, monkeypatch: pytest.MonkeyPatch, ca
     assert "defect of Holdfast" in done.err
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("streams", ["1", "2", "1 and 2"])
 @pytest.mark.parametrize(
     ("arguments", "unbuffered"),
@@ -196,6 +197,7 @@ def test_a_reader_that_goes_away_is_no_defect(
         assert done.returncode == (ExitCode.USAGE if arguments == ("nonsense",) else ExitCode.OK)
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_standard_streams_do_not_keep_a_command_from_its_work(
     run: Run, catalog_only: Path, closed: str
@@ -206,6 +208,7 @@ def test_closed_standard_streams_do_not_keep_a_command_from_its_work(
     assert [row["name"] for row in run("keystore", "list", "--json", "--config", catalog_only).ok().json] == ["made"]
 
 
+@pytest.mark.programs
 def test_with_closed_standard_streams_no_file_of_the_process_gets_their_numbers() -> None:
     """A library that writes to standard error would write into the catalog."""
     code = (
@@ -218,6 +221,7 @@ def test_with_closed_standard_streams_no_file_of_the_process_gets_their_numbers(
     assert done.returncode == 0
 
 
+@pytest.mark.programs
 def test_output_that_cannot_be_written_is_a_failure(catalog_only: Path) -> None:
     """A full disk: an exit code of 0 would say that all the data are there."""
     command = [sys.executable, "-m", "holdfast", "keystore", "list", "--json", "--config", str(catalog_only)]
@@ -259,6 +263,7 @@ def test_help_cuts_no_sentence(run: Run) -> None:
         assert max(map(len, text.splitlines())) <= 80
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("typed", "completed"), [("holdfast keyst", "keystore"), ("holdfast keystore bl", "block"), ("holdfast he", "")]
 )

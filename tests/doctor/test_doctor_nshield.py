@@ -11,6 +11,8 @@ from tests.server.proxy_server import HSM, KEYSTORE, ProxyServer
 from tests.server.token import LIBRARY, softhsm_environment
 from tests.shim.control import Personality
 
+pytestmark = pytest.mark.programs
+
 MISTAKES = {
     "iv-mode",
     "login-required",

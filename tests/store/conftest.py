@@ -23,13 +23,18 @@ def postgresql() -> Iterator[Cluster]:
         pytest.skip(f"no PostgreSQL here: {reason}")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.programs)
+
+
+@pytest.fixture(params=["sqlite", POSTGRESQL])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a database that is not there yet (SQLite) or empty (PostgreSQL)."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/catalog.db"
+        yield f"sqlite:///{tmp_path}/catalog.db"
+        return
     running: Cluster = request.getfixturevalue("postgresql")
-    return running.database()
+    with running.lent() as url:
+        yield url
 
 
 @pytest.fixture

@@ -93,6 +93,7 @@ def test_a_commit_of_unknown_outcome_keeps_the_file(
     assert live(main) == {ID.value: OTHER_SECRET}
 
 
+@pytest.mark.programs
 def test_a_crash_between_file_and_row_leaves_no_credential(main: Catalog, url: str, secrets: Path) -> None:
     assert children.run(children.die_between_file_and_row, url, secrets, times=1) == [-signal.SIGKILL]
     assert (secrets / ID.value).exists()

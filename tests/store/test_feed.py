@@ -307,6 +307,7 @@ class TestOutage:
             running.encrypt()
 
 
+@pytest.mark.programs
 def test_a_postgresql_that_restarts_is_found_again(tmp_path: Path) -> None:
     try:
         with cluster() as own:

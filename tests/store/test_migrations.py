@@ -36,6 +36,7 @@ def test_upgrading_twice_changes_nothing(catalog: Catalog, url: str, tmp_path: P
     assert [row.name for row in catalog.keystores()] == ["main"]
 
 
+@pytest.mark.programs
 def test_processes_that_start_at_once_make_one_catalog(
     url: str, open_catalog: Callable[[], Catalog], tmp_path: Path
 ) -> None:

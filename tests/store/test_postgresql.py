@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from sqlalchemy import event, make_url
 from tests.administered import Catalog
-from tests.store.conftest import now
+from tests.store.conftest import POSTGRESQL, now
 from tests.store.postgresql import Cluster
 from tests.store.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PREFIX, SECRET
 from tests.store.test_feed import seconds_until, started
@@ -74,7 +74,7 @@ def test_an_error_shows_the_url_as_it_was_written(tmp_path: Path) -> None:
     assert f"the catalog {url} does not answer" in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("url", [POSTGRESQL], indirect=True)
 @pytest.mark.parametrize("wrong", ["user", "database"])
 def test_a_server_that_lets_nobody_in_is_not_called_silent(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str
@@ -89,7 +89,7 @@ def test_a_server_that_lets_nobody_in_is_not_called_silent(
     assert {"user": "the service's user", "database": "correct its name"}[wrong] in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("url", [POSTGRESQL], indirect=True)
 def test_a_change_waits_for_the_disk_and_the_standby(catalog: Catalog) -> None:
     modes: list[str] = []
 
@@ -132,6 +132,7 @@ def admin(roles: Callable[[str], Catalog]) -> Catalog:
     return catalog
 
 
+@pytest.mark.programs
 def test_the_service_can_serve(admin: Catalog, roles: Callable[[str], Catalog]) -> None:
     service = roles("holdfast_run")
     with started(service) as running:
@@ -163,6 +164,7 @@ ADMINISTRATION: list[Callable[[Catalog], object]] = [
 ]
 
 
+@pytest.mark.programs
 def test_the_service_cannot_administer(admin: Catalog, roles: Callable[[str], Catalog]) -> None:
     admin.create_keystore("empty", UriPathPrefix("/empty"))
     admin.set_blocked("main", blocked=True)
@@ -179,6 +181,7 @@ def test_the_service_cannot_administer(admin: Catalog, roles: Callable[[str], Ca
         change(admin)
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     "statement",
     [
@@ -209,6 +212,7 @@ def test_the_service_cannot_do_by_hand_what_ends_further_changes(
     assert admin.snapshot().keystores["/main"].blocked
 
 
+@pytest.mark.programs
 def test_the_administrator_upgrades_the_tables(
     admin: Catalog, roles: Callable[[str], Catalog], tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import StatementError
 from tests.administered import Catalog
 from tests.store import children
+from tests.store.conftest import POSTGRESQL
 from tests.store.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PREFIX, SECRET
 
 from holdfast.keys.model import Takeover
@@ -191,7 +192,7 @@ def test_the_fleet_is_the_proxies_seen_within_a_minute(catalog: Catalog) -> None
         assert connection.exec_driver_sql("SELECT id FROM proxies").scalars().all() == ["d"]
 
 
-@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("url", [POSTGRESQL], indirect=True)
 def test_workers_of_one_proxy_may_send_their_first_heartbeat_at_once(
     catalog: Catalog, open_catalog: Callable[[], Catalog]
 ) -> None:
@@ -211,6 +212,7 @@ def test_workers_of_one_proxy_may_send_their_first_heartbeat_at_once(
     assert statements[3:5] == ["ROLLBACK", "UPDATE"]
 
 
+@pytest.mark.programs
 def test_reservations_of_several_processes_add_up(filled: Catalog, url: str, tmp_path: Path) -> None:
     generation = filled.keys(None)[0].generation_id
     arguments = (url, tmp_path / "secrets", generation, 7, 40)

@@ -1,7 +1,7 @@
 """A catalog that moves to another database."""
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from sqlalchemy import text
 from tests.administered import Catalog
-from tests.store.conftest import now
+from tests.store.conftest import POSTGRESQL, now
 from tests.store.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PREFIX, SECRET
 
 from holdfast.keys.model import Takeover
@@ -38,14 +38,14 @@ def filled(catalog: Catalog) -> Catalog:
     return catalog
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", POSTGRESQL])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]:
     """An empty catalog to import into."""
-    url = f"sqlite:///{tmp_path}/target.db"
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgresql").database()
-    with closing(Catalog.create_or_upgrade(url, tmp_path / "secrets", now=now)) as made:
-        yield made
+    with ExitStack() as stack:
+        url = f"sqlite:///{tmp_path}/target.db"
+        if request.param == "postgresql":
+            url = stack.enter_context(request.getfixturevalue("postgresql").lent())
+        yield stack.enter_context(closing(Catalog.create_or_upgrade(url, tmp_path / "secrets", now=now)))
 
 
 def test_what_is_exported_is_imported(filled: Catalog, target: Catalog) -> None:
