@@ -21,7 +21,7 @@ from holdfast.audit.tiles import CHECKPOINT, Tiles
 from holdfast.audit.verify import verify_log
 from holdfast.store.log_directory import directory_reader
 
-pytestmark = pytest.mark.timeout(400)  # the first build compiles the packages
+pytestmark = [pytest.mark.programs, pytest.mark.timeout(400)]  # the first build compiles the packages
 
 SOURCE = Path(__file__).parent / "foreign"
 WITNESS = ed25519("witness.example", number=3, kind=SignatureType.COSIGNATURE)
