@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from tests.administered import Catalog
-from tests.store.postgresql import Cluster, NoPostgresql, cluster
 
 from holdfast.audit.records import Actor
 from holdfast.config.load import parse
@@ -43,21 +42,9 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[Cluster]:
-    try:
-        with cluster() as running:
-            yield running
-    except NoPostgresql as reason:
-        pytest.skip(f"no PostgreSQL here: {reason}")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def catalog(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Catalog]:
+@pytest.fixture
+def catalog(url: str, tmp_path: Path, clock: Clock) -> Iterator[Catalog]:
     """A catalog with the keystores alpha and beta."""
-    url = f"sqlite:///{tmp_path}/catalog.db"
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgresql").database()
     with closing(Catalog.create_or_upgrade(url, tmp_path / "secrets", now=clock)) as made:
         for name in ("alpha", "beta"):
             made.create_keystore(name, UriPathPrefix(f"/{name}"))

@@ -6,35 +6,10 @@ from pathlib import Path
 
 import pytest
 from tests.administered import Catalog
-from tests.store.postgresql import Cluster, NoPostgresql, cluster
 
 
 def now() -> datetime:
     return datetime.now(UTC)
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[Cluster]:
-    """One cluster for the session; each test has a database of its own."""
-    try:
-        with cluster() as running:
-            yield running
-    except NoPostgresql as reason:
-        pytest.skip(f"no PostgreSQL here: {reason}")
-
-
-POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.programs)
-
-
-@pytest.fixture(params=["sqlite", POSTGRESQL])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of a database that is not there yet (SQLite) or empty (PostgreSQL)."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/catalog.db"
-        return
-    running: Cluster = request.getfixturevalue("postgresql")
-    with running.lent() as url:
-        yield url
 
 
 @pytest.fixture

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
+
+POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.programs)
 
 # Ends the server, and removes its files at the end of standard input: when this process ends, however it ends.
 _KEEPER = """

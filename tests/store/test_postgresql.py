@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from sqlalchemy import event, make_url
 from tests.administered import Catalog
-from tests.store.conftest import POSTGRESQL, now
-from tests.store.postgresql import Cluster
+from tests.store.conftest import now
+from tests.store.postgresql import POSTGRESQL, Cluster
 from tests.store.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PREFIX, SECRET
 from tests.store.test_feed import seconds_until, started
 

@@ -7,7 +7,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import StatementError
 from tests.administered import Catalog
 from tests.store import children
-from tests.store.conftest import POSTGRESQL
+from tests.store.postgresql import POSTGRESQL
 from tests.store.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PREFIX, SECRET
 
 from holdfast.keys.model import Takeover

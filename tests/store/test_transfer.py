@@ -9,7 +9,8 @@ import msgspec
 import pytest
 from sqlalchemy import text
 from tests.administered import Catalog
-from tests.store.conftest import POSTGRESQL, now
+from tests.store.conftest import now
+from tests.store.postgresql import POSTGRESQL
 from tests.store.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PREFIX, SECRET
 
 from holdfast.keys.model import Takeover
