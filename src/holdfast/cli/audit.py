@@ -18,9 +18,9 @@ from holdfast.cli import output
 from holdfast.cli.audit_arguments import KeyOption, log_reader, small_file, verifier_keys
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.options import ConfigOption, JsonOption, read_configuration
+from holdfast.cli.output import printable
 from holdfast.cli.reconcile import reconcile
 from holdfast.cli.tables import fields
-from holdfast.config.kinds import printable
 from holdfast.control.audit_key import create_audit_key
 from holdfast.control.audit_key import verifier_keys as node_keys
 from holdfast.control.errors import Conflict, NotFound

@@ -10,7 +10,7 @@ from holdfast.audit.faults import Malformed
 from holdfast.audit.keys import VerifierKey
 from holdfast.audit.note import MAX_NOTE
 from holdfast.audit.tiles import Read
-from holdfast.config.kinds import printable
+from holdfast.cli.output import printable
 from holdfast.control.errors import Invalid
 from holdfast.store.log_directory import directory_reader
 

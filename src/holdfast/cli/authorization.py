@@ -10,8 +10,8 @@ import typer
 from holdfast.cli import output
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.options import ConfigOption, JsonOption, read_configuration
+from holdfast.cli.output import printable
 from holdfast.cli.tables import table
-from holdfast.config.kinds import printable
 from holdfast.config.policies import parse_policies, read_policies
 from holdfast.control.errors import Invalid
 from holdfast.doctor.replay import Change, replay

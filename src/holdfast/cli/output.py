@@ -50,6 +50,11 @@ def _wrapped(line: str) -> str:
     )
 
 
+def printable(text: str) -> str:
+    """Text that others wrote, fit for a terminal: one with control characters is shown escaped."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
 def utc_now() -> datetime:
     """The current time, in UTC."""
     return datetime.now(UTC)

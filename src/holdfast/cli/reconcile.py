@@ -16,8 +16,8 @@ from holdfast.cli import output
 from holdfast.cli.audit_arguments import KeyOption, log_reader, verifier_keys
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.options import JsonOption
+from holdfast.cli.output import printable
 from holdfast.cli.tables import fields
-from holdfast.config.kinds import printable
 from holdfast.control.errors import Invalid
 
 _LARGEST = 1 << 30

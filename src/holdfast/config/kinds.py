@@ -86,7 +86,7 @@ def literal(value: Any) -> str:
         case bool():
             return str(value).lower()
         case str() | Path():
-            return f'"{printable(str(value))}"'
+            return f'"{value}"'
         case tuple():
             return str(list(value))
         case int() if value.bit_length() > 64:  # noqa: PLR2004 (Python refuses to write out very long numbers)
@@ -98,11 +98,4 @@ def literal(value: Any) -> str:
 def nearest(name: str, known: list[str], form: str) -> str:
     """The end of a sentence on an unknown name: the known one that is most like it, or all of them."""
     near = difflib.get_close_matches(name.lower(), known, n=1)
-    if near:
-        return f"; did you mean {form.format(printable(near[0]))}?"
-    return f"; known are {', '.join(map(printable, known))}"
-
-
-def printable(text: str) -> str:
-    """Text from the file, fit for a terminal: one with control characters is shown escaped."""
-    return text if text.isprintable() else ascii(text)[1:-1]
+    return f"; did you mean {form.format(near[0])}?" if near else f"; known are {', '.join(known)}"

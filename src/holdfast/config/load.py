@@ -10,7 +10,7 @@ from typing import Any
 from holdfast.config import lines
 from holdfast.config.errors import ConfigurationError, Problem
 from holdfast.config.hsm import HsmTable
-from holdfast.config.kinds import nearest, printable
+from holdfast.config.kinds import nearest
 from holdfast.config.listeners import Tls
 from holdfast.config.model import Configuration
 from holdfast.config.policies import parse_policies, read_policies
@@ -74,13 +74,8 @@ class _Reader:
 
     def check_files(self, configuration: Configuration) -> None:
         """Raises ConfigurationError for TLS files that cannot be opened and libraries that others can change."""
-        tables = {
-            "tls": configuration.tls,
-            "health_tls": configuration.health_tls,
-            "metrics_tls": configuration.metrics_tls,
-        }
-        for listener, tls in tables.items():
-            self._check_tls_files(listener, tls)
+        for listener in ("tls", "health_tls", "metrics_tls"):
+            self._check_tls_files(listener, getattr(configuration, listener))
         for name, table in configuration.hsms.items():
             if why := distrust_library(table.settings.library):
                 self._problem(("hsm", name, "library"), f"`library` in [hsm.{name}] {why}")
@@ -88,11 +83,10 @@ class _Reader:
 
     def _check_tls_files(self, table: str, tls: Tls | None) -> None:
         for name in ("certificate", "private_key", "client_ca"):
-            file: Path | None = None if tls is None else getattr(tls, name)
-            if file is None:
-                continue
+            file: Path | None = getattr(tls, name, None)
             try:
-                file.open("rb").close()
+                if file is not None:
+                    file.open("rb").close()
             except OSError as error:
                 self._problem((table, name), f"`{name}` in [{table}]: {file} cannot be read: {error.strerror}")
 
@@ -126,12 +120,10 @@ class _Reader:
             path = ("hsm", name)
             if not isinstance(content, dict):
                 example = "each HSM has a table with a name of its own, as in [hsm.main]"
-                self._problem(path, f"`{printable(name)}` in [hsm]: {example}")
+                self._problem(path, f"`{name}` in [hsm]: {example}")
                 continue
             if not _NAME.fullmatch(name):
-                self._problem(
-                    path, f"`{printable(name)}` cannot be the name of an HSM: use 1 to 64 of A-Z a-z 0-9 _ -"
-                )
+                self._problem(path, f"`{name}` cannot be the name of an HSM: use 1 to 64 of A-Z a-z 0-9 _ -")
             values = self._values(HsmSettings, path, content)
             if values is not None:
                 pin = values.pop("pin")
@@ -142,7 +134,7 @@ class _Reader:
         """Every key of one table with its value or default; None where one was refused."""
         from holdfast.config.validation import validate  # noqa: PLC0415 (pydantic: 60 ms, and no command's help needs it)
 
-        title = f"[{printable('.'.join(path))}]"
+        title = f"[{'.'.join(path)}]"
         if not isinstance(content, dict):
             self._problem(path, f"{title} must be a table")
             return None
@@ -150,7 +142,7 @@ class _Reader:
         for name in content:
             if name not in names:
                 near = nearest(name, names, "`{}`")
-                self._problem((*path, name), f"unknown key `{printable(name)}` in {title}{near}")
+                self._problem((*path, name), f"unknown key `{name}` in {title}{near}")
         known = {name: value for name, value in content.items() if name in names}
         values, mistakes = validate(settings, known, self._folder)
         for name, text in mistakes.items():
@@ -164,12 +156,17 @@ class _Reader:
     def _problem(self, path: lines.Path, text: str) -> None:
         self._refused.add(path)
         line = next((self._lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self._lines), None)
-        self._problems.append(Problem(line, text))
+        self._problems.append(Problem(line, _printable(text)))
 
     def _raise_problems(self) -> None:
         if self._problems:
             ordered = sorted(self._problems, key=lambda problem: problem.line or 0)
             raise ConfigurationError(str(self._path), tuple(ordered))
+
+
+def _printable(text: str) -> str:
+    """Fit for a terminal: names and values of the file may hold control characters."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def _syntax_problem(text: str, error: ValueError) -> Problem:

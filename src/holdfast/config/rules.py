@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.config import lines
-from holdfast.config.kinds import Refused, nearest, printable
+from holdfast.config.kinds import Refused, nearest
 from holdfast.config.listeners import Address
 from holdfast.config.storage import EncryptionLimits
 
@@ -78,7 +78,7 @@ def _limits_out_of_order(limits: Mapping[str, Any]) -> Iterator[Conflict]:
 
 
 def _login_against_pin(name: str, hsm: Mapping[str, Any]) -> Iterator[Conflict]:
-    title = f"[hsm.{printable(name)}]"
+    title = f"[hsm.{name}]"
     places = (("hsm", name, "login"), ("hsm", name, "pin"))
     if hsm.get("login") == "user" and "pin" not in hsm:
         yield places, f'`login` in {title} is "user", which needs a `pin`'
@@ -100,6 +100,6 @@ def _half_of_control_log(audit: Mapping[str, Any]) -> Iterator[Conflict]:
 def _no_hsm_to_sign(audit: Mapping[str, Any], hsms: list[str]) -> Iterator[Conflict]:
     name = audit.get("hsm")
     if name is None and len(hsms) > 1:
-        yield (("audit",),), f"`hsm` in [audit] is missing: say which HSM signs, of {', '.join(map(printable, hsms))}"
+        yield (("audit",),), f"`hsm` in [audit] is missing: say which HSM signs, of {', '.join(hsms)}"
     if name is not None and hsms and name not in hsms:
-        yield (("audit", "hsm"),), f"`hsm` in [audit] is {printable(str(name))!r}{nearest(str(name), hsms, '{!r}')}"
+        yield (("audit", "hsm"),), f"`hsm` in [audit] is {str(name)!r}{nearest(str(name), hsms, '{!r}')}"
