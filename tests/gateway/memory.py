@@ -7,11 +7,12 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tests.gateway.wire import error_response
+
 from holdfast.gateway.http.connections import Place
 from holdfast.gateway.http.protocol import HttpConnection
 from holdfast.gateway.http.request import HttpRequest, Limits
-from holdfast.protocols.xks.event import Event
-from holdfast.protocols.xks.pipeline import Response, refusal
+from holdfast.protocols.port import Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,14 +89,10 @@ class Noting:
 
     seen: list[HttpRequest] = field(default_factory=list)
 
-    def immediate(self, request: HttpRequest) -> Response:
+    def begin(self, request: HttpRequest) -> Response:
         """200, or the refusal."""
         self.seen.append(request)
-        return Response(200, [], b"") if request.refusal is None else refusal(request.refusal, Event())
-
-    async def answer(self, request: HttpRequest) -> Response:
-        """Never called."""
-        raise NotImplementedError(request.method)
+        return Response(200, [], b"") if request.refusal is None else error_response(request.refusal)
 
 
 def read(data: bytes) -> list[HttpRequest]:

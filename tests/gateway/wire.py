@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import uvloop
 
@@ -17,12 +17,13 @@ from holdfast.gateway.http.connections import ConnectionTable
 from holdfast.gateway.http.listener import Listener
 from holdfast.gateway.http.protocol import HttpConnection
 from holdfast.gateway.http.request import HttpRequest, Limits
-from holdfast.protocols.xks.event import Event
-from holdfast.protocols.xks.pipeline import Response, refusal
+from holdfast.protocols.port import JSON, Refusal, Response
+from holdfast.protocols.xks.pipeline import to_wire
 from holdfast.xks.encoding import decode_json_object
+from holdfast.xks.messages import ErrorResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
     from types import TracebackType
 
 LIMITS = Limits(max_headers=4096, max_body=8192, read_timeout=2.0, idle_timeout=2.0)
@@ -39,15 +40,15 @@ class Desk:
     seen: list[HttpRequest] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def immediate(self, request: HttpRequest) -> Response | None:
-        """Refusals, and what need not wait."""
+    def begin(self, request: HttpRequest) -> Response | Coroutine[Any, Any, Response]:
+        """Refusals, what need not wait, and what must."""
         self.seen.append(request)
         if request.refusal is not None:
-            return refusal(request.refusal, Event())
-        return None if request.target.startswith((b"/wait", b"/task")) else self._response(request)
+            return error_response(request.refusal)
+        waits = request.target.startswith((b"/wait", b"/task"))
+        return self._answer(request) if waits else self._response(request)
 
-    async def answer(self, request: HttpRequest) -> Response:
-        """What must wait."""
+    async def _answer(self, request: HttpRequest) -> Response:
         if request.target.startswith(b"/wait"):
             await self.gate.wait()
         request.authenticated = request.target.startswith(b"/task")
@@ -55,6 +56,12 @@ class Desk:
 
     def _response(self, request: HttpRequest) -> Response:
         return Response(200, [(b"content-type", b"text/plain")], request.target)
+
+
+def error_response(refusal: Refusal) -> Response:
+    """What the XKS Proxy API answers to a request that HTTP refuses."""
+    error = to_wire(refusal)
+    return Response(error.name.status, JSON, ErrorResponse(error.name, error.message).to_json())
 
 
 class Wire:

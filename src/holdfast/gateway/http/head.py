@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from holdfast.gateway.http.request import HttpRequest
-from holdfast.xks.errors import ErrorName, XksError
+from holdfast.protocols.port import Reason, Refusal
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 """RFC 9110, 7.2: a host and a port, each of which may be missing."""
@@ -12,11 +12,11 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]*|\[[0-9A-Fa-f:.]+\])(?::[0-
 
 @dataclass(slots=True)
 class Head:
-    """`length` is Content-Length's, or 0. `fault`: why the request is refused, though its end can be found."""
+    """`length` is Content-Length's, or 0. `refusal`: why the request is refused, though its end can be found."""
 
     length: int
     chunked: bool
-    fault: XksError | None
+    refusal: Refusal | None
 
 
 def read_head(request: HttpRequest, version: str, *, max_size: int) -> Head:
@@ -30,14 +30,12 @@ def read_head(request: HttpRequest, version: str, *, max_size: int) -> Head:
             chunked = True
         elif name == b"host":
             hosts.append(value)
-    fault = None
+    refusal = None
     if size > max_size:
-        fault = XksError(ErrorName.VALIDATION, "the request's headers are longer than this proxy accepts")
+        refusal = Refusal(Reason.MALFORMED, "the request's headers are longer than this proxy accepts")
     elif len(hosts) > 1 or (not hosts and version == "1.1"):
         # RFC 9112, 3.2: otherwise one program could route by one of them, and another verify the other.
-        fault = XksError(
-            ErrorName.VALIDATION, f"the request has {len(hosts)} Host headers where it needs exactly one"
-        )
+        refusal = Refusal(Reason.MALFORMED, f"the request has {len(hosts)} Host headers where it needs exactly one")
     elif hosts and not _HOST.fullmatch(hosts[0]):
-        fault = XksError(ErrorName.VALIDATION, "the Host header is not a host and a port")
-    return Head(length, chunked, fault)
+        refusal = Refusal(Reason.MALFORMED, "the Host header is not a host and a port")
+    return Head(length, chunked, refusal)

@@ -9,16 +9,15 @@ import asyncio
 import math
 import re
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httptools
 
 from holdfast.gateway.http.head import read_head
 from holdfast.gateway.http.request import Handler, HttpRequest, Limits
 from holdfast.gateway.http.responses import CONTINUE, to_bytes
-from holdfast.protocols.xks.pipeline import Response
-from holdfast.xks.errors import ErrorName, XksError
+from holdfast.protocols.port import Reason, Refusal, Response
 
 if TYPE_CHECKING:
     from holdfast.gateway.http.connections import Place
@@ -31,6 +30,10 @@ MAX_DRAINED = 1 << 20
 """Bytes of a refused body that are read and dropped to keep the connection."""
 LINGER = 1.0
 """Seconds in which a refused sender may still send: closing at once would reset the answer away (RFC 9112, 9.6)."""
+
+
+class _Refused(Exception):
+    """Ends the parser."""
 
 
 class Connections(Protocol):
@@ -118,7 +121,7 @@ class HttpConnection(asyncio.Protocol):
         self._chunks = 0
         self._wire_bytes = 0
         self._expects_continue = False
-        self._refusal: XksError | None = None
+        self._refusal: Refusal | None = None
 
     # ---- the transport's side
 
@@ -160,13 +163,13 @@ class HttpConnection(asyncio.Protocol):
             # Chunk extensions are in no part that the parser hands over.
             self._wire_bytes += len(data)
             if self._wire_bytes > 2 * self._connections.limits.max_body:
-                self._refuse("the chunks of the request's body are mostly not body")
+                self._refused("the chunks of the request's body are mostly not body")
                 self._malformed(None)
         elif partial is not None and partial is self._request:
             # llhttp hands over a header only when it is whole: an endless one must be counted here.
             self._header_bytes += len(data)
             if self._header_bytes > self._connections.limits.max_headers:
-                self._refuse("the request's headers are longer than this proxy accepts")
+                self._refused("the request's headers are longer than this proxy accepts")
                 self._malformed(None)
 
     def eof_received(self) -> bool:
@@ -190,7 +193,7 @@ class HttpConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """A request's first byte. After the last request the rest is not even parsed."""
         if self._discarding:
-            raise self._refuse("the connection is about to close")
+            raise self._refused("the connection is about to close")
         self._request = HttpRequest(self._now, self._client)
         self._body = []
         self._body_size = self._header_bytes = self._chunks = self._wire_bytes = 0
@@ -207,7 +210,7 @@ class HttpConnection(asyncio.Protocol):
         """A header, whole. After the header section it is a trailer."""
         request = self._request
         if request is None or request.method:
-            raise self._refuse("trailers are not accepted")
+            raise self._refused("trailers are not accepted")
         name = name.lower()
         # llhttp strips the optional white space before the value only (RFC 9110, 5.5).
         value = value.rstrip(b" \t")
@@ -216,7 +219,7 @@ class HttpConnection(asyncio.Protocol):
             if name == b"expect":
                 self._expects_continue = value.lower() == b"100-continue"
             elif value.lower() != b"chunked":
-                raise self._refuse("the only transfer coding is chunked")
+                raise self._refused("the only transfer coding is chunked")
 
     def on_headers_complete(self) -> None:
         """Decide on what the headers say alone."""
@@ -226,18 +229,18 @@ class HttpConnection(asyncio.Protocol):
         request.method = parser.get_method().decode("ascii")
         version = parser.get_http_version()
         if version not in ("1.1", "1.0"):
-            raise self._refuse("the HTTP version is neither 1.0 nor 1.1")
+            raise self._refused("the HTTP version is neither 1.0 nor 1.1")
         if parser.should_upgrade():
-            raise self._refuse("the connection cannot be upgraded to another protocol")
+            raise self._refused("the connection cannot be upgraded to another protocol")
         head = read_head(request, version, max_size=limits.max_headers)
         if head.chunked and version == "1.0":
-            raise self._refuse("HTTP/1.0 has no transfer codings")
+            raise self._refused("HTTP/1.0 has no transfer codings")
         # Keep-alive in HTTP/1.0 is an extension, which proxies in between are known to break.
         request.keep_alive = parser.should_keep_alive() and version == "1.1"
-        fault = head.fault or (_too_long_body(limits) if head.length > limits.max_body else None)
-        if fault is not None:
+        refusal = head.refusal or (_too_long_body(limits) if head.length > limits.max_body else None)
+        if refusal is not None:
             readable = not head.chunked and not self._expects_continue and head.length <= MAX_DRAINED
-            self._refuse_body(fault, keep_alive=request.keep_alive and readable)
+            self._refuse_body(refusal, keep_alive=request.keep_alive and readable)
         elif self._expects_continue and version == "1.1" and self._answering is None:
             self._transport.write(CONTINUE)
 
@@ -245,7 +248,7 @@ class HttpConnection(asyncio.Protocol):
         """A chunk begins."""
         self._chunks += 1
         if self._chunks > MAX_CHUNKS:
-            raise self._refuse(f"the body has more than {MAX_CHUNKS} chunks")
+            raise self._refused(f"the body has more than {MAX_CHUNKS} chunks")
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -269,11 +272,12 @@ class HttpConnection(asyncio.Protocol):
 
     # ---- refusing
 
-    def _refuse(self, reason: str) -> XksError:
-        self._refusal = XksError(ErrorName.VALIDATION, reason)
-        return self._refusal
+    def _refused(self, sentence: str) -> _Refused:
+        """What a callback raises, so that the parser ends; the answer is `_malformed`'s."""
+        self._refusal = Refusal(Reason.MALFORMED, sentence)
+        return _Refused(sentence)
 
-    def _refuse_body(self, fault: XksError, *, keep_alive: bool) -> None:
+    def _refuse_body(self, refusal: Refusal, *, keep_alive: bool) -> None:
         """Answer before the body is read; what comes of it is dropped."""
         request = self._request
         if request is None:
@@ -282,7 +286,7 @@ class HttpConnection(asyncio.Protocol):
         self._body = []
         request.keep_alive = keep_alive
         request.complete = keep_alive
-        request.refusal = fault
+        request.refusal = refusal
         self._enqueue(request)
 
     def _note_unknown_method(self, data: bytes) -> None:
@@ -290,7 +294,7 @@ class HttpConnection(asyncio.Protocol):
         line = _REQUEST_LINE.match(data)
         if line is not None and self._request is not None:
             self._request.method, self._request.target = line[1].decode("ascii"), line[2]
-            self._refusal = XksError(ErrorName.UNSUPPORTED_OPERATION, "the method is not known")
+            self._refusal = Refusal(Reason.UNKNOWN_METHOD, "the method is not known")
 
     def _malformed(self, error: Exception | None) -> None:
         """The framing can no longer be trusted: answer what came before, say why, close."""
@@ -304,7 +308,7 @@ class HttpConnection(asyncio.Protocol):
         request = self._request or HttpRequest(self._now, self._client)
         self._request = None
         request.keep_alive = request.complete = False
-        request.refusal = self._refusal or XksError(ErrorName.VALIDATION, f"the request is not HTTP/1.1: {error}")
+        request.refusal = self._refusal or Refusal(Reason.MALFORMED, f"the request is not HTTP/1.1: {error}")
         self._enqueue(request)
         self._discarding = True
 
@@ -317,7 +321,7 @@ class HttpConnection(asyncio.Protocol):
         # Immediate answers leave nothing pending: a read of 256 KB of /ready would hold up the loop for a second.
         too_many = len(self._pending) >= MAX_PIPELINED or self._of_this_read > MAX_PIPELINED + 1
         if too_many:
-            request.refusal = XksError(ErrorName.THROTTLING, f"more than {MAX_PIPELINED} requests are pipelined")
+            request.refusal = Refusal(Reason.OVERLOADED, f"more than {MAX_PIPELINED} requests are pipelined")
             request.keep_alive = request.complete = False
         if self._answering is None:
             self._begin(request)
@@ -332,16 +336,16 @@ class HttpConnection(asyncio.Protocol):
             return
         self._answering = request
         self.expires = math.inf
-        response = self._handler.immediate(request)
-        if response is not None:
-            self._respond(request, response)
+        answer = self._handler.begin(request)
+        if isinstance(answer, Response):
+            self._respond(request, answer)
             return
         self._connections.in_flight += 1
-        self._task = self._loop.create_task(self._answer(request))
+        self._task = self._loop.create_task(self._answer(request, answer))
 
-    async def _answer(self, request: HttpRequest) -> None:
+    async def _answer(self, request: HttpRequest, answer: Coroutine[Any, Any, Response]) -> None:
         try:
-            response = await self._handler.answer(request)
+            response = await answer
         finally:
             self._connections.in_flight -= 1
         if request.authenticated:
@@ -417,7 +421,7 @@ class HttpConnection(asyncio.Protocol):
         if self._request is None:
             self._transport.close()
             return
-        self._refusal = XksError(ErrorName.VALIDATION, "the request did not arrive whole in time")
+        self._refusal = Refusal(Reason.MALFORMED, "the request did not arrive whole in time")
         self._malformed(None)
 
 
@@ -425,7 +429,5 @@ _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.[01
 _SPECIAL = frozenset((b"expect", b"transfer-encoding"))
 
 
-def _too_long_body(limits: Limits) -> XksError:
-    return XksError(
-        ErrorName.UNSUPPORTED_OPERATION, f"the request body is larger than this proxy's {limits.max_body} bytes"
-    )
+def _too_long_body(limits: Limits) -> Refusal:
+    return Refusal(Reason.BODY_TOO_LARGE, f"the request body is larger than this proxy's {limits.max_body} bytes")

@@ -1,10 +1,10 @@
 """A request as the HTTP layer has read it, and what may answer it."""
 
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-from holdfast.protocols.xks.pipeline import Headers, Response
-from holdfast.xks.errors import XksError
+from holdfast.protocols.port import Headers, Refusal, Response
 
 
 @dataclass(slots=True)
@@ -23,17 +23,14 @@ class HttpRequest:
     keep_alive: bool = False
     complete: bool = False
     authenticated: bool = False
-    refusal: XksError | None = None
+    refusal: Refusal | None = None
 
 
 class Handler(Protocol):
     """What answers the requests of a listener."""
 
-    def immediate(self, request: HttpRequest) -> Response | None:
-        """The answer that needs no waiting, or None: then `answer` is awaited."""
-
-    async def answer(self, request: HttpRequest) -> Response:
-        """The answer; never raises."""
+    def begin(self, request: HttpRequest) -> Response | Coroutine[Any, Any, Response]:
+        """The answer, or where it takes time, what will give it and never raises."""
 
 
 @dataclass(frozen=True, slots=True)

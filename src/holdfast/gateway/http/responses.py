@@ -5,7 +5,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 
-from holdfast.protocols.xks.pipeline import Response
+from holdfast.protocols.port import Response
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 

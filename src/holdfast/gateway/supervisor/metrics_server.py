@@ -18,7 +18,7 @@ from holdfast.gateway.http.protocol import HttpConnection
 from holdfast.gateway.http.request import HttpRequest, Limits
 from holdfast.gateway.http.sockets import bind
 from holdfast.gateway.observe.notify import say
-from holdfast.protocols.xks.pipeline import Response
+from holdfast.protocols.port import Response
 from holdfast.threads import LivingThread
 
 PLACES = 32
@@ -106,8 +106,8 @@ class _MetricsHandler:
         self._made_at = float("-inf")
         self._text = b""
 
-    def immediate(self, request: HttpRequest) -> Response:
-        """Always an answer."""
+    def begin(self, request: HttpRequest) -> Response:
+        """The page, or why not."""
         if request.refusal is not None:
             return Response(400, _PLAIN, b"the request is not as HTTP/1.1 wants it\n")
         if request.target.partition(b"?")[0] != b"/metrics":
@@ -118,10 +118,6 @@ class _MetricsHandler:
         if now - self._made_at > _PAGE_AGE:
             self._text, self._made_at = self._page(), now
         return Response(200, _EXPOSITION, self._text)
-
-    async def answer(self, request: HttpRequest) -> Response:
-        """Never called: `immediate` has answered."""
-        raise NotImplementedError(request.method)
 
 
 _PLAIN = [(b"content-type", b"text/plain; charset=utf-8")]

@@ -1,23 +1,24 @@
 """Request handlers: the XKS Proxy API, and /ping and /ready for load balancers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Coroutine
 from http import HTTPStatus
+from typing import Any
 
 import msgspec
 
 from holdfast.gateway.http.request import HttpRequest
 from holdfast.gateway.worker.admission import Admission
+from holdfast.protocols.port import JSON, Reason, Refusal, Response
 from holdfast.protocols.xks.event import Event
-from holdfast.protocols.xks.pipeline import Headers, Pipeline, Response, method_refusal, refusal
+from holdfast.protocols.xks.pipeline import Pipeline, to_wire, withhold
 from holdfast.xks.errors import ErrorName, XksError
-from holdfast.xks.uri import parse_path
+from holdfast.xks.messages import ErrorResponse
 
 HOLD = 0.025
 """Longest delay in seconds before a ThrottlingException is sent, so that clients that retry in a tight loop cannot
 take the time that admitted requests need. The caller still gets its answer well within 50 ms."""
-_JSON: Headers = [(b"content-type", b"application/json")]
+_OVERLOADED = Refusal(Reason.OVERLOADED, "the proxy cannot serve this request in time; send fewer requests")
 
 
 class Probes:
@@ -38,11 +39,11 @@ class Probes:
         if request.method not in ("GET", "HEAD"):
             return Response(405, [(b"allow", b"GET, HEAD")], b"")
         if path == b"/ping":
-            return Response(200, _JSON, b'{"ping":"pong"}')
+            return Response(200, JSON, b'{"ping":"pong"}')
         obstacles = self._obstacles()
         reasons = {"reasons": obstacles} if self._explain else {}
         body = msgspec.json.encode({"ready": not obstacles, **reasons})
-        return Response(503 if obstacles else 200, _JSON, body)
+        return Response(503 if obstacles else 200, JSON, body)
 
 
 class ProbeHandler:
@@ -51,62 +52,56 @@ class ProbeHandler:
     def __init__(self, probes: Probes) -> None:
         self._probes = probes
 
-    def immediate(self, request: HttpRequest) -> Response | None:
-        """Always an answer."""
-        error = request.refusal or XksError(ErrorName.INVALID_URI_PATH, "only /ping and /ready are served here")
-        return (None if request.refusal else self._probes.answer(request)) or refusal(error, Event())
+    def begin(self, request: HttpRequest) -> Response:
+        """The probe's answer, or an error like the API's."""
+        if request.refusal is not None:
+            return _error(to_wire(request.refusal))
+        elsewhere = XksError(ErrorName.INVALID_URI_PATH, "only /ping and /ready are served here")
+        return self._probes.answer(request) or _error(elsewhere)
 
-    async def answer(self, request: HttpRequest) -> Response:
-        """Never called: `immediate` has answered."""
-        raise NotImplementedError(request.method)
+
+def _error(error: XksError) -> Response:
+    return Response(error.name.status, JSON, ErrorResponse(error.name, error.message).to_json())
 
 
 class ApiHandler:
     """The main port. With `recorded` an operation on a key is answered once its event is written, or refused."""
 
-    def __init__(  # noqa: PLR0913 (independent parts)
+    def __init__(
         self,
         pipeline: Pipeline,
         probes: Probes,
         admission: Admission,
         *,
-        deadline: float,
-        clock: Callable[[], float],
         record: Callable[[Event, str], None],
         recorded: Callable[[Event, str], Awaitable[bool]] | None,
     ) -> None:
         self._pipeline = pipeline
         self._probes = probes
         self._admission = admission
-        self._deadline = deadline
-        self._clock = clock
         self._record = record
         self._recorded = recorded
         self._working = 0
         self._gate: asyncio.Future[None] | None = None
 
-    def immediate(self, request: HttpRequest) -> Response | None:
-        """Refusals and probes: what costs nothing."""
+    def begin(self, request: HttpRequest) -> Response | Coroutine[Any, Any, Response]:
+        """Refusals and probes cost nothing; a throttled request waits a moment for its refusal."""
         if request.refusal is not None:
             return self._refuse(request, request.refusal)
         if request.target.startswith((b"/ping", b"/ready")):
             probe = self._probes.answer(request)
             if probe is not None:
                 return probe
-        if self._admission.refuses(self._working):
-            request.refusal = XksError(
-                ErrorName.THROTTLING, "the proxy cannot serve this request in time; send fewer requests"
-            )
-        return None
+        return self._throttle(request) if self._admission.refuses(self._working) else self._work(request)
 
-    async def answer(self, request: HttpRequest) -> Response:
-        """The pipeline's answer; a throttled request waits a moment for its refusal."""
-        if request.refusal is not None:
-            await self._hold()
-            return self._refuse(request, request.refusal)
+    async def _throttle(self, request: HttpRequest) -> Response:
+        await self._hold()
+        return self._refuse(request, _OVERLOADED)
+
+    async def _work(self, request: HttpRequest) -> Response:
         self._working += 1
         try:
-            return await self._work(request)
+            return await self._answer(request)
         finally:
             self._working -= 1
             self._admission.answered(self._working)
@@ -124,7 +119,7 @@ class ApiHandler:
             self._gate.set_result(None)
             self._gate = None
 
-    async def _work(self, request: HttpRequest) -> Response:
+    async def _answer(self, request: HttpRequest) -> Response:
         event = Event()
         response = await self._pipeline.handle(
             request.method,
@@ -135,35 +130,17 @@ class ApiHandler:
             event=event,
         )
         request.authenticated = event.access_key_id is not None
-        if event.error is None and event.total > self._deadline:
-            # Never a late 200: KMS has given up, or is about to, and asks again.
-            event.detail = "the answer was ready after the deadline"
-            response = refusal(XksError(ErrorName.DEPENDENCY_TIMEOUT, "the proxy was too slow"), event)
-            event.status, event.bytes_out = response.status, len(response.body)
         if self._recorded is not None and event.status == HTTPStatus.OK and event.external_key_id is not None:
             if await self._recorded(event, request.client):
                 return response
-            event = replace(event, detail="the answer is withheld: its record could not be written")
-            response = refusal(XksError(ErrorName.DEPENDENCY_TIMEOUT, "the proxy cannot keep its records"), event)
-            event.status, event.bytes_out = response.status, len(response.body)
+            event, response = withhold(event)
         self._record(event, request.client)
         return response
 
-    def _refuse(self, request: HttpRequest, error: XksError) -> Response:
+    def _refuse(self, request: HttpRequest, refusal: Refusal) -> Response:
         event = Event(bytes_in=len(request.body))
-        try:
-            target = parse_path(request.target.partition(b"?")[0])
-            event.operation = target.operation
-            event.external_key_id = None if target.external_key_id is None else target.external_key_id.value
-        except XksError as wrong_path:
-            # A wrong path is the more useful reason, unless the path cannot be trusted, or there are too many.
-            if error.name not in (ErrorName.VALIDATION, ErrorName.THROTTLING):
-                error = wrong_path
-        if request.method != "POST" and error.name is ErrorName.UNSUPPORTED_OPERATION:
-            response = method_refusal(event)
-        else:
-            response = refusal(error, event)
-        event.status, event.bytes_out = response.status, len(response.body)
-        event.total = self._clock() - request.arrived
+        response = self._pipeline.refuse(
+            refusal, request.method, request.target, arrived=request.arrived, event=event
+        )
         self._record(event, request.client)
         return response

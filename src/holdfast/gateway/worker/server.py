@@ -69,8 +69,6 @@ class Server:
             Pipeline(parts.services),
             Probes(self._obstacles, explain=False),
             parts.admission,
-            deadline=settings.deadline_ms / 1000,
-            clock=clock,
             record=self._record,
             recorded=self._recorded if parts.configuration.needs_records else None,
         )

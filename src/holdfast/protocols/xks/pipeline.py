@@ -4,12 +4,13 @@ Conformance runs against `Pipeline.handle` without sockets.
 """
 
 import traceback
-from typing import NamedTuple
+from dataclasses import replace
 
 from holdfast.hsm.faults import HsmFault
+from holdfast.protocols.port import JSON, Headers, Reason, Refusal, Response
 from holdfast.protocols.xks import decrypt, encrypt, get_health_status, get_key_metadata
 from holdfast.protocols.xks.event import Event
-from holdfast.protocols.xks.faults import NAMES, to_xks_error
+from holdfast.protocols.xks.faults import WIRE, to_xks_error
 from holdfast.protocols.xks.request import Request
 from holdfast.protocols.xks.services import Services
 from holdfast.xks import sigv4
@@ -18,23 +19,12 @@ from holdfast.xks.messages import ErrorResponse
 from holdfast.xks.types import Operation
 from holdfast.xks.uri import parse_path
 
-Headers = list[tuple[bytes, bytes]]
-
-_JSON: Headers = [(b"content-type", b"application/json")]
 _OPERATIONS = {
     Operation.ENCRYPT: encrypt.answer,
     Operation.DECRYPT: decrypt.answer,
     Operation.GET_KEY_METADATA: get_key_metadata.answer,
     Operation.GET_HEALTH_STATUS: get_health_status.answer,
 }
-
-
-class Response(NamedTuple):
-    """Status, headers (lower-case names, without content-length) and body."""
-
-    status: int
-    headers: Headers
-    body: bytes
 
 
 class Pipeline:
@@ -53,24 +43,47 @@ class Pipeline:
         """
         event.bytes_in = len(body)
         try:
-            response = await self._answer(method, target, headers=headers, body=body, arrived=arrived, event=event)
+            answer = await self._answer(method, target, headers=headers, body=body, arrived=arrived, event=event)
+            response = Response(200, JSON, answer)
+        except _WrongMethod:
+            response = _method_refusal(event)
         except XksError as error:
-            response = refusal(error, event)
-        except tuple(NAMES) as fault:
+            response = _refusal(error, event)
+        except tuple(WIRE) as fault:
             response = _fault_refusal(fault, event)
         except Exception as error:  # noqa: BLE001 (the last line of defence: a bug must answer InternalException)
             frame = traceback.extract_tb(error.__traceback__)[-1]
             # The exception's own words may hold input.
             event.detail = f"{type(error).__name__} at {frame.filename}:{frame.lineno}"
-            response = refusal(XksError(ErrorName.INTERNAL, "unexpected failure in the proxy"), event)
-        event.status = response.status
-        event.bytes_out = len(response.body)
+            response = _refusal(XksError(ErrorName.INTERNAL, "unexpected failure in the proxy"), event)
         event.total = self._services.clock() - arrived
-        return response
+        if event.error is None and event.total > self._services.deadline:
+            # Never a late 200: KMS has given up, or is about to, and asks again.
+            event.detail = "the answer was ready after the deadline"
+            response = _refusal(XksError(ErrorName.DEPENDENCY_TIMEOUT, "the proxy was too slow"), event)
+        return _finish(event, response)
+
+    def refuse(self, refusal: Refusal, method: str, target: bytes, *, arrived: float, event: Event) -> Response:
+        """The response to a request that HTTP refuses. `target` may be cut short or malformed."""
+        error = to_wire(refusal)
+        try:
+            named = parse_path(target.partition(b"?")[0])
+            event.operation = named.operation
+            event.external_key_id = None if named.external_key_id is None else named.external_key_id.value
+        except XksError as wrong_path:
+            # The more useful reason, unless the path cannot be trusted, or there are too many.
+            if error.name is ErrorName.UNSUPPORTED_OPERATION:
+                error = wrong_path
+        if method != "POST" and error.name is ErrorName.UNSUPPORTED_OPERATION:
+            response = _method_refusal(event)
+        else:
+            response = _refusal(error, event)
+        event.total = self._services.clock() - arrived
+        return _finish(event, response)
 
     async def _answer(  # noqa: PLR0913 (as handle)
         self, method: str, target: bytes, *, headers: Headers, body: bytes, arrived: float, event: Event
-    ) -> Response:
+    ) -> bytes:
         path, question_mark, _ = target.partition(b"?")
         named = parse_path(path)
         event.operation = named.operation
@@ -80,7 +93,7 @@ class Pipeline:
             raise XksError(ErrorName.INVALID_URI_PATH, "no key store has this path prefix")
         event.keystore = keystore.name
         if method != "POST":
-            return method_refusal(event)
+            raise _WrongMethod
         if question_mark:
             raise XksError(ErrorName.AUTHENTICATION_FAILED, "a signed request has no query string")
         now = self._services.now()
@@ -104,20 +117,48 @@ class Pipeline:
         request = Request(
             keystore, named.external_key_id, body, deadline=arrived + self._services.deadline, event=event
         )
-        return Response(200, _JSON, await _OPERATIONS[named.operation](request, self._services))
+        return await _OPERATIONS[named.operation](request, self._services)
 
 
-def refusal(error: XksError, event: Event) -> Response:
-    """The response for an error, noted in the event; also for what the server refuses before the pipeline."""
+def to_wire(refusal: Refusal) -> XksError:
+    """The error of the XKS Proxy API for what HTTP refuses."""
+    return XksError(_NAMES[refusal.reason], refusal.sentence)
+
+
+def withhold(event: Event) -> tuple[Event, Response]:
+    """The event and response in place of an answer whose record could not be kept."""
+    event = replace(event, detail="the answer is withheld: the event log could not be written")
+    error = XksError(ErrorName.DEPENDENCY_TIMEOUT, "the proxy cannot keep its records")
+    return event, _finish(event, _refusal(error, event))
+
+
+class _WrongMethod(Exception):
+    """The method is not POST."""
+
+
+_NAMES = {
+    Reason.MALFORMED: ErrorName.VALIDATION,
+    Reason.BODY_TOO_LARGE: ErrorName.UNSUPPORTED_OPERATION,
+    Reason.UNKNOWN_METHOD: ErrorName.UNSUPPORTED_OPERATION,
+    Reason.OVERLOADED: ErrorName.THROTTLING,
+}
+
+
+def _finish(event: Event, response: Response) -> Response:
+    event.status = response.status
+    event.bytes_out = len(response.body)
+    return response
+
+
+def _refusal(error: XksError, event: Event) -> Response:
     event.error = error.name
     if event.detail is None:
         event.detail = error.message
-    body = ErrorResponse(error.name, error.message).to_json()
-    return Response(error.name.status, _JSON, body)
+    return Response(error.name.status, JSON, ErrorResponse(error.name, error.message).to_json())
 
 
-def method_refusal(event: Event) -> Response:
-    """405 with Allow, for any method but POST, noted in the event."""
+def _method_refusal(event: Event) -> Response:
+    """405 with Allow, for any method but POST."""
     event.detail = "the API's operations are called with POST only"
     return Response(405, [(b"allow", b"POST")], b"")
 
@@ -126,4 +167,4 @@ def _fault_refusal(fault: Exception, event: Event) -> Response:
     event.detail = str(fault)
     if isinstance(fault, HsmFault) and fault.cause is not None:
         event.function, event.ckr = fault.cause.function, fault.cause.ckr
-    return refusal(to_xks_error(fault), event)
+    return _refusal(to_xks_error(fault), event)
