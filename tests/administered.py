@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
-from holdfast.audit.records import Actor, Change
+from holdfast.audit.records import Actor, Change, Effect
 from holdfast.store import store
 from holdfast.store.changes import Transaction
 from holdfast.store.records import new_change_id
@@ -15,12 +15,20 @@ class Catalog(store.Catalog):
     """`control` is the road of a change; what a test sets up beside it is recorded as such."""
 
     @contextmanager
-    def change(self, *, needs_version: bool = True) -> Iterator[Transaction]:
+    def change(self, *effects: Effect, needs_version: bool = True) -> Iterator[Transaction]:
         """A change of several parts."""
         with self.changing(needs_version=needs_version) as transaction:
             yield transaction
             actor = Actor(name="test", known_by="test")
-            change = Change(time=self._now(), id=new_change_id(), action="set up", subject="a test", actor=actor)
+            change = Change(
+                time=self._now(),
+                id=new_change_id(),
+                action="set up",
+                subject="a test",
+                actor=actor,
+                effects=effects,
+                catalog_version=transaction.version(),
+            )
             transaction.record(change, required=needs_version)
 
     def create_keystore(self, name: str, prefix: UriPathPrefix, *, region: str | None = None) -> None:
@@ -30,7 +38,8 @@ class Catalog(store.Catalog):
 
     def set_blocked(self, *names: str, blocked: bool, until: datetime | None = None) -> None:
         """As `Transaction.set_blocked`, for all in one transaction."""
-        with self.change(needs_version=not blocked) as transaction:
+        effects = [Effect(subject=f"keystore {name}", after={"blocked": blocked}) for name in names]
+        with self.change(*effects, needs_version=not blocked) as transaction:
             for name in names:
                 transaction.set_blocked(name, blocked=blocked, until=until)
 

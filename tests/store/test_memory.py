@@ -12,6 +12,7 @@ from tests.administered import Catalog
 from tests.store.samples import ID, KEY, OTHER_ID, OTHER_SECRET, PREFIX, SECRET
 from tests.store.test_feed import Running, seconds_until, started
 
+from holdfast.audit.records import Effect
 from holdfast.keys.model import Keystore
 from holdfast.keys.states import GenerationState
 from holdfast.store.errors import Unavailable
@@ -132,6 +133,48 @@ def test_a_newer_version_is_believed(operator: Catalog, open_catalog: Callable[[
         operator.release_generation(1)
         seconds_until(lambda: not main(running).blocked and main(running).keys[KEY.value].active.stopped is None)
         assert running.said == []
+
+
+def test_a_keystore_that_no_recorded_change_has_opened_stays_blocked(
+    operator: Catalog, open_catalog: Callable[[], Catalog]
+) -> None:
+    """Somebody with a database client opens it, and makes a new version for it."""
+    with started(open_catalog()) as running:
+        sql(
+            operator,
+            "UPDATE catalog SET version = version + 1",
+            "UPDATE keystores SET blocked = (1 = 0), changed = (SELECT version FROM catalog)",
+        )
+        seconds_until(lambda: alarmed(running))
+        assert main(running).blocked
+        assert any("keystore main: blocked -> open, and no recorded change since version" in s for s in running.said)
+        operator.change_keystore("main", region="eu-central-1")  # a record of something else explains nothing
+        seconds_until(lambda: running.feed.snapshot.version == operator.version())
+        assert main(running).blocked
+
+
+@pytest.mark.parametrize("opener", ["its own record", "a record that was too long to name it", "a new keystore"])
+def test_a_keystore_that_a_recorded_change_has_opened_is_open(
+    operator: Catalog, open_catalog: Callable[[], Catalog], opener: str
+) -> None:
+    """Also where other changes came before and after it, and the machine was not looking."""
+    with started(open_catalog()):
+        pass
+    operator.change_keystore("main", region="eu-central-1")
+    if opener == "its own record":
+        operator.set_blocked("main", blocked=False)
+    elif opener == "a new keystore":
+        effect = Effect(subject="keystore main", after={"prefix": "/main", "region": None})
+        with operator.change(effect) as transaction:
+            transaction.set_blocked("main", blocked=False)
+    else:
+        effects = [Effect(subject=f"keystore {n:060}", after={"blocked": False}) for n in range(1000)]
+        with operator.change(*effects) as transaction:
+            transaction.set_blocked("main", blocked=False)
+    operator.change_keystore("main", region="eu-west-1")
+    with started(open_catalog()) as running:
+        assert not main(running).blocked
+        assert not alarmed(running)
 
 
 def test_each_difference_is_told(operator: Catalog, open_catalog: Callable[[], Catalog]) -> None:

@@ -17,7 +17,7 @@ from msgspec import structs
 from holdfast.keys.budget import EncryptionBudget
 from holdfast.keys.model import Keystore, Snapshot
 from holdfast.store.differences import Notices
-from holdfast.store.errors import NoVersion
+from holdfast.store.errors import CatalogError, NoVersion
 from holdfast.store.memory import Memory, MemoryFile
 from holdfast.store.store import Catalog
 from holdfast.store.view import States, View
@@ -254,10 +254,24 @@ class CatalogFeed:
         if memory is None:
             self._memory = found
         else:
-            doubt = memory.doubt or memory.doubt_of(self._as_states_say(found))
+            doubt = memory.doubt or memory.doubt_of(self._as_states_say(found)) or self._unexplained(memory, found)
             self._memory = found if doubt is None else memory.with_stricter(found, doubt)
         if self._memory != memory:
             self._remember(self._memory)
+
+    def _unexplained(self, memory: Memory, found: Memory) -> str | None:
+        """Which keystore is open that stood still, without a recorded change that opened it; None: all have one."""
+        here = {keystore.name for keystore in self._view.keystores.values()}
+        opened = (memory.blocked - found.blocked) & here
+        if not opened:
+            return None
+        try:
+            opened -= self._catalog.opened(since=memory.version)
+        except CatalogError:
+            self._states = States(0, 0, {})  # compared again at the next look
+            raise
+        since = f"since version {memory.version}"
+        return f"keystore {min(opened)}: blocked -> open, and no recorded change {since} did it" if opened else None
 
     def _remember(self, memory: Memory) -> None:
         self._unsaved = memory

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from holdfast.audit import records
 from holdfast.audit.faults import Malformed
-from holdfast.audit.records import Change
+from holdfast.audit.records import Change, Effect
 from holdfast.store import rows, schema
 from holdfast.store.database import Database
 from holdfast.store.reads import NEVER
@@ -18,6 +18,8 @@ from holdfast.store.rows import raw
 
 APPLIED = "applied"
 """The outcome of a change that was made."""
+_KEYSTORE = "keystore "
+_CHUNK = 100
 
 
 def new_change_id() -> str:
@@ -69,6 +71,26 @@ class Records(Database):
             found = connection.execute(query.limit(latest)).all()
         return [_change_row(row) for row in reversed(found)]
 
+    def opened(self, *, since: int) -> set[str]:
+        """The keystores that recorded changes have opened since a version of the catalog. Raises Unavailable.
+
+        What the record of a change does not name, since it was too long, is every keystore's.
+        """
+        table = schema.changes
+        query = select(*raw(table, "record")).where(table.c.outcome == APPLIED).order_by(table.c.number.desc())
+        found: set[str] = set()
+        with self._reading() as connection:
+            for row in connection.execute(query).yield_per(_CHUNK):
+                change = _change(row.record)
+                if change is None or change.catalog_version is None:
+                    continue
+                if change.catalog_version <= since:
+                    break
+                if change.effects_left_out:
+                    found.update(connection.execute(select(schema.keystores.c.name)).scalars())
+                found.update(effect.subject.removeprefix(_KEYSTORE) for effect in change.effects if _opens(effect))
+        return found
+
     def unlogged(self, *, limit: int) -> list[Waiting]:
         """The first records that the audit log does not have yet, in the order of the changes. Raises Unavailable."""
         table = schema.changes
@@ -90,16 +112,27 @@ def _bytes(record: object) -> bytes:
     return (record if isinstance(record, str) else repr(record)).encode(errors="backslashreplace")
 
 
-def _change_row(row: Row[Any]) -> ChangeRow:
+def _opens(effect: Effect) -> bool:
+    """Unblocks a keystore, or makes it."""
+    after = effect.after if isinstance(effect.after, dict) else {}
+    made = effect.before is None and "prefix" in after
+    return effect.subject.startswith(_KEYSTORE) and (made or after.get("blocked") is False)
+
+
+def _change(record: object) -> Change | None:
     try:
-        change = records.decode(row.record.encode()) if isinstance(row.record, str) else None
+        change = records.decode(record.encode()) if isinstance(record, str) else None
     except (Malformed, UnicodeEncodeError):
-        change = None
+        return None
+    return change if isinstance(change, Change) else None
+
+
+def _change_row(row: Row[Any]) -> ChangeRow:
     return ChangeRow(
         row.number,
         rows.plain(row.id),
         rows.moment(row.time) or NEVER,
         rows.plain(row.outcome),
-        change if isinstance(change, Change) else None,
+        _change(row.record),
         rows.moment(row.logged),
     )
