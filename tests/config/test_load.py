@@ -200,6 +200,11 @@ sesions = 8
         ({"encryption_limit": {"warn": 2**31 + 1}}, "`alarm` in [encryption_limit] is 2147483648, below `warn`"),
         ({"audit": {"directory": "a", "name": "a+b"}}, "must have 1 to 128 of A-Z a-z 0-9"),
         ({"audit": {"directory": "a", "name": "n", "hsm": "b"}}, "`hsm` in [audit] is 'b'; known are main"),
+        ({"audit": {"directory": "a", "name": "n", "control_name": "c"}}, "`control_name` in [audit] without"),
+        (
+            {"audit": {"directory": "a", "name": "n", "control_directory": "./a", "control_name": "c"}},
+            "`control_directory` in [audit] is `directory` already",
+        ),
         ({"hsm": {"token": {}}}, "must have exactly one of label, serial, slot"),
         ({"hsm": {"token": {"slot": -1}}}, "it must be an integer from 0"),
         ({"hsm": {"token": "holdfast"}}, 'must be a table: token = { label = "holdfast" }'),

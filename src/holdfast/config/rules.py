@@ -26,7 +26,8 @@ def conflicts(document: Mapping[str, Any]) -> Iterator[Conflict]:
         yield (("server", "require_policies"),), text
     yield from _same_address(server)
     for name in ("tls", "health_tls", "metrics_tls"):
-        yield from _half_of_mutual_tls(name, _table(document, name))
+        tls, why = _table(document, name), "mutual TLS needs both, or neither of them"
+        yield from _half_of_a_pair(name, tls, ("client_ca", "client_subject"), why)
         listener = name.replace("_tls", "_listen")
         if name != "tls" and name in document and "server" in document and listener not in server:
             yield ((name,), ("server",)), f"[{name}] is for `{listener}` in [server], which is missing"
@@ -35,7 +36,8 @@ def conflicts(document: Mapping[str, Any]) -> Iterator[Conflict]:
     for name, hsm in hsms.items():
         yield from _login_against_pin(name, hsm)
     audit = _table(document, "audit")
-    yield from _half_of_control_log(audit)
+    yield from _half_of_a_pair("audit", audit, ("control_directory", "control_name"), "the control log needs both")
+    yield from _same_log(audit)
     if "audit" in document and "key_file" not in audit:
         yield from _no_hsm_to_sign(audit, list(hsms))
 
@@ -61,11 +63,10 @@ def _overlap(one: Address, other: Address) -> bool:
     return one.port == other.port and (one.host == other.host or bool(_ANYWHERE & {one.host, other.host}))
 
 
-def _half_of_mutual_tls(table: str, tls: Mapping[str, Any]) -> Iterator[Conflict]:
-    for name, other in (("client_ca", "client_subject"), ("client_subject", "client_ca")):
-        if name in tls and other not in tls:
-            text = f"`{name}` in [{table}] without `{other}`: mutual TLS needs both, or neither of them"
-            yield ((table, name),), text
+def _half_of_a_pair(table: str, content: Mapping[str, Any], pair: tuple[str, str], why: str) -> Iterator[Conflict]:
+    for name, other in (pair, pair[::-1]):
+        if name in content and other not in content:
+            yield ((table, name),), f"`{name}` in [{table}] without `{other}`: {why}"
 
 
 def _limits_out_of_order(limits: Mapping[str, Any]) -> Iterator[Conflict]:
@@ -78,21 +79,17 @@ def _limits_out_of_order(limits: Mapping[str, Any]) -> Iterator[Conflict]:
 
 
 def _login_against_pin(name: str, hsm: Mapping[str, Any]) -> Iterator[Conflict]:
-    title = f"[hsm.{name}]"
     places = (("hsm", name, "login"), ("hsm", name, "pin"))
     if hsm.get("login") == "user" and "pin" not in hsm:
-        yield places, f'`login` in {title} is "user", which needs a `pin`'
+        yield places, f'`login` in [hsm.{name}] is "user", which needs a `pin`'
     if hsm.get("login") == "none" and "pin" in hsm:
-        yield places[::-1], f'`pin` in {title} is never used, because `login` is "none"'
+        yield places[::-1], f'`pin` in [hsm.{name}] is never used, because `login` is "none"'
 
 
-def _half_of_control_log(audit: Mapping[str, Any]) -> Iterator[Conflict]:
-    for name, other in (("control_directory", "control_name"), ("control_name", "control_directory")):
-        if name in audit and other not in audit:
-            yield (("audit", name),), f"`{name}` in [audit] without `{other}`: the control log needs both"
+def _same_log(audit: Mapping[str, Any]) -> Iterator[Conflict]:
     for name, other in (("directory", "control_directory"), ("name", "control_name")):
-        values = {Path(value) for value in (audit.get(name), audit.get(other)) if isinstance(value, str)}
-        if name in audit and other in audit and len(values) == 1:
+        one, two = audit.get(name), audit.get(other)
+        if isinstance(one, str) and isinstance(two, str) and Path(one) == Path(two):
             places = (("audit", other), ("audit", name))
             yield places, f"`{other}` in [audit] is `{name}` already: each log has its own"
 
