@@ -1,20 +1,18 @@
 """The queue between the event loop and the HSM threads."""
 
 from threading import Thread
-from typing import cast
 
-from holdfast.hsm.pkcs11.job import Job
-from holdfast.hsm.pkcs11.job_queue import JobQueue, Waiter
+from holdfast.hsm.pkcs11.pool.handover import JobQueue, Waiter
 
 PATIENCE = 10.0
 
 
-def jobs(count: int) -> list[Job]:
+def jobs(count: int) -> list[object]:
     """The queue never looks inside a job."""
-    return [cast("Job", object()) for _ in range(count)]
+    return [object() for _ in range(count)]
 
 
-def takers(queue: JobQueue, count: int, taken: list[Job]) -> list[Thread]:
+def takers(queue: JobQueue[object], count: int, taken: list[object]) -> list[Thread]:
     def work() -> None:
         waiter = Waiter()
         while (job := queue.take(waiter, before_sleep=lambda: None)) is not None:
@@ -28,7 +26,8 @@ def takers(queue: JobQueue, count: int, taken: list[Job]) -> list[Thread]:
 
 def test_each_job_is_taken_once_however_few_threads_are_woken() -> None:
     """A put that meets a thread on its way to sleep is not lost: 2,000 puts of one job, each waking one thread."""
-    queue, taken, sent = JobQueue(), cast("list[Job]", []), jobs(2000)
+    queue, sent = JobQueue[object](), jobs(2000)
+    taken: list[object] = []
     threads = takers(queue, 4, taken)
     for job in sent:
         queue.put([job], wake=1)
@@ -40,7 +39,8 @@ def test_each_job_is_taken_once_however_few_threads_are_woken() -> None:
 
 
 def test_jobs_are_taken_in_the_order_in_which_they_came() -> None:
-    queue, taken, sent = JobQueue(), cast("list[Job]", []), jobs(100)
+    queue, sent = JobQueue[object](), jobs(100)
+    taken: list[object] = []
     queue.put(sent, wake=1)
     queue.close()
     (thread,) = takers(queue, 1, taken)
@@ -49,7 +49,7 @@ def test_jobs_are_taken_in_the_order_in_which_they_came() -> None:
 
 
 def test_close_ends_the_threads_that_sleep() -> None:
-    queue = JobQueue()
+    queue = JobQueue[object]()
     threads = takers(queue, 3, [])
     queue.close()
     for thread in threads:
@@ -58,7 +58,8 @@ def test_close_ends_the_threads_that_sleep() -> None:
 
 
 def test_before_sleep_is_called_when_the_queue_runs_empty() -> None:
-    queue, called = JobQueue(), cast("list[int]", [])
+    queue = JobQueue[object]()
+    called: list[int] = []
     queue.put(jobs(2), wake=1)
     waiter = Waiter()
 

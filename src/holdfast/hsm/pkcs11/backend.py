@@ -1,10 +1,12 @@
 """An HSM behind a PKCS#11 module: the one implementation of `holdfast.hsm.port.Hsm`."""
 
-from collections.abc import Callable, Coroutine
+import asyncio
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from threading import Event, Thread
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from holdfast.hsm.faults import HsmBusy, HsmFault, HsmUnavailable, LoginRefused, ModuleFailed
 from holdfast.hsm.pkcs11 import ckr
@@ -13,7 +15,10 @@ from holdfast.hsm.pkcs11.cryptoki import CkrError
 from holdfast.hsm.pkcs11.health import RETRY, HealthMonitor
 from holdfast.hsm.pkcs11.iv import IvGuard
 from holdfast.hsm.pkcs11.module import Module
-from holdfast.hsm.pkcs11.pool import Pool
+from holdfast.hsm.pkcs11.pool.breaker import Breaker
+from holdfast.hsm.pkcs11.pool.crew import Crew
+from holdfast.hsm.pkcs11.pool.dispatcher import Dispatcher
+from holdfast.hsm.pkcs11.pool.handover import Handover
 from holdfast.hsm.pkcs11.profile import profile_of
 from holdfast.hsm.pkcs11.session import Session, fault_of
 from holdfast.hsm.pkcs11.token import TokenMissing
@@ -29,6 +34,15 @@ _OWN_SESSIONS: Final = 2
 _LAST_CALLS: Final = 2.0
 _LOOK_AGAIN: Final = 0.25
 _STRANDED: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    connection: Connection
+    breaker: Breaker
+    crew: Crew
+    dispatcher: Dispatcher
+    monitor: HealthMonitor
 
 
 class Pkcs11Hsm:
@@ -50,7 +64,7 @@ class Pkcs11Hsm:
         self._settings = settings
         self._profile = profile_of(settings)
         self._wait_for_token = wait_for_token
-        self._started: tuple[Connection, Pool, HealthMonitor] | None = None
+        self._started: _Started | None = None
         self._absence = "the HSM has not been started, or was stopped"
         self._login_refusal = ""
         self._stopping = Event()
@@ -117,27 +131,30 @@ class Pkcs11Hsm:
         token = connection.token
         limit = None if token is None else token.max_sessions
         spare = 2 * self._settings.sessions if limit is None else max(1, limit - _OWN_SESSIONS)
-        pool = Pool(
-            connection.module,
-            lambda: Session(connection, monitor.suspect, self._guard),
-            queue=self._settings.queue,
-            max_threads=spare,
-            stuck=lambda reason: monitor.stuck(reason),  # noqa: PLW0108 (the monitor needs the pool first)
+        breaker = Breaker()
+
+        def open_session() -> Session:
+            return Session(connection, breaker.suspect, self._guard)
+
+        handover = Handover()
+        crew = Crew(connection.module, handover, breaker, open_session=open_session, max_threads=spare)
+        dispatcher = Dispatcher(
+            handover, limit=self._settings.queue, live=lambda: crew.live, quarantine=crew.quarantine
         )
-        monitor = HealthMonitor(connection, pool, interval=self._settings.probe_interval_s)
-        sessions = self._sessions(connection, monitor, min(self._settings.sessions, spare))
+        monitor = HealthMonitor(connection, breaker, crew, interval=self._settings.probe_interval_s)
+        sessions = self._sessions(open_session, min(self._settings.sessions, spare))
         if len(sessions) < self._settings.sessions:
             monitor.reduced = f"the token gave {len(sessions)} of the {self._settings.sessions} sessions configured"
-        pool.grow(sessions)
+        crew.grow(sessions)
         monitor.start()
         connection.module.is_well(connection)
-        self._started = (connection, pool, monitor)
+        self._started = _Started(connection, breaker, crew, dispatcher, monitor)
 
-    def _sessions(self, connection: Connection, monitor: HealthMonitor, wanted: int) -> list[Session]:
+    def _sessions(self, open_session: Callable[[], Session], wanted: int) -> list[Session]:
         """As many open sessions as the token gives, leaving one for the probe. Raises HsmFault if it gives none."""
         sessions: list[Session] = []
         for _ in range(wanted + 1):
-            session = Session(connection, monitor.suspect, self._guard)
+            session = open_session()
             try:
                 session.prepare()
             except HsmBusy:
@@ -149,16 +166,27 @@ class Pkcs11Hsm:
             sessions.pop().close()
         return sessions
 
-    def run(self, work: Callable[[KeySession], T], *, deadline: float, timing: Timing) -> Coroutine[Any, Any, T]:
+    async def run(self, work: Callable[[KeySession], T], *, deadline: float, timing: Timing) -> T:
         """As `Hsm.run`."""
-        return self._running()[1].run(work, deadline=deadline, timing=timing)
+        started = self._started
+        if started is None:
+            raise HsmUnavailable(self._absence)
+        started.connection.cryptoki.refuse_in_a_fork()
+        started.breaker.check()
+        job = started.dispatcher.admit(work, deadline=deadline, timing=timing)
+        try:
+            result: T = await job.future
+        except asyncio.CancelledError:
+            job.expire()
+            raise
+        return result
 
     def health(self) -> HsmHealth:
         """As `Hsm.health`."""
         if self._started is None:
             name, vendor = self._settings.name, self._profile.name
             return HsmHealth(name, vendor, vendor, HealthStatus.UNAVAILABLE, self._absence, None)
-        connection, _, monitor = self._started
+        connection, monitor = self._started.connection, self._started.monitor
         status, reason = monitor.judgement()
         token = connection.token
         assert token is not None  # noqa: S101 (start has connected)
@@ -175,15 +203,15 @@ class Pkcs11Hsm:
         """As `Hsm.gauges`."""
         if self._started is None:
             return HsmGauges(0, 0, 0, 0, breaker_open=True, module_epoch=0, encryptions=0, decryptions=0)
-        connection, pool, _ = self._started
-        encryptions, decryptions = pool.counts()
+        started, crew = self._started, self._started.crew
+        encryptions, decryptions = crew.counts()
         return HsmGauges(
-            sessions=pool.live,
-            sessions_in_use=pool.in_use,
-            quarantined=pool.quarantined,
-            queue_length=len(pool.queue),
-            breaker_open=pool.refusal is not None,
-            module_epoch=connection.module.epoch,
+            sessions=crew.live,
+            sessions_in_use=crew.in_use,
+            quarantined=crew.quarantined,
+            queue_length=len(crew.handover.queue),
+            breaker_open=started.breaker.refusal is not None,
+            module_epoch=started.connection.module.epoch,
             encryptions=encryptions,
             decryptions=decryptions,
         )
@@ -191,11 +219,11 @@ class Pkcs11Hsm:
     def reload_keys(self) -> None:
         """As `Hsm.reload_keys`."""
         if self._started is not None:
-            self._started[2].request_reload()
+            self._started.monitor.request_reload()
 
     def is_stranded(self) -> bool:
         """Whether only a new process can reach the HSM: every thread that might is in a call that does not return."""
-        return self._started is not None and self._started[2].blocked_for > _STRANDED
+        return self._started is not None and self._started.monitor.blocked_for > _STRANDED
 
     def stopped_keys(self) -> dict[KeyLocator, str]:
         """The keys that do not encrypt any more because one of their IVs was unsafe, each with the reason."""
@@ -208,7 +236,7 @@ class Pkcs11Hsm:
     def retain_keys(self, is_registered: Callable[[KeyLocator], bool]) -> None:
         """Stop watching keys that are not registered any more, or not with this canary."""
         if self._started is not None:
-            connection = self._started[0]
+            connection = self._started.connection
             connection.handles.retain(lambda key: key == connection.health_key or is_registered(key))
 
     def release_key(self, key: KeyLocator) -> None:
@@ -217,11 +245,11 @@ class Pkcs11Hsm:
 
     def untrusted_keys(self) -> dict[KeyLocator, str]:
         """The keys that are refused (not the registered ones, or they may leave the HSM), each with the reason."""
-        return {} if self._started is None else self._started[0].handles.untrusted
+        return {} if self._started is None else self._started.connection.handles.untrusted
 
     def alarms(self) -> tuple[str, ...]:
         """What a person must act on, in sentences."""
-        refusal = None if self._started is None else self._started[1].refusal
+        refusal = None if self._started is None else self._started.breaker.refusal
         login = refusal.message if isinstance(refusal, LoginRefused) else self._login_refusal
         sentences = [f"no key works until this service is restarted: {login}"] if login else []
         return tuple(
@@ -230,7 +258,7 @@ class Pkcs11Hsm:
 
     def token_serial(self) -> str:
         """The serial number of the token in use; empty where it has none, or before `start`."""
-        token = None if self._started is None else self._started[0].token
+        token = None if self._started is None else self._started.connection.token
         return "" if token is None else token.serial
 
     def stop(self) -> None:
@@ -240,15 +268,11 @@ class Pkcs11Hsm:
             self._starter.join(_LAST_CALLS)
         if self._started is None:
             return
-        connection, pool, monitor = self._started
-        pool.stop(_LAST_CALLS)
-        monitor.stop(_LAST_CALLS)
+        started = self._started
+        started.breaker.open(HsmUnavailable("the proxy is stopping"), for_good=True)
+        started.crew.stop(_LAST_CALLS)
+        started.monitor.stop(_LAST_CALLS)
         self._started = None
         with suppress(HsmFault):
-            connection.disconnect()
-        connection.module.release()
-
-    def _running(self) -> tuple[Connection, Pool, HealthMonitor]:
-        if self._started is None:
-            raise HsmUnavailable(self._absence)
-        return self._started
+            started.connection.disconnect()
+        started.connection.module.release()

@@ -7,7 +7,8 @@ from typing import Final
 
 from holdfast.hsm.faults import HsmBusy, HsmFault, HsmUnavailable, LoginRefused, ModuleFailed
 from holdfast.hsm.pkcs11.connection import Connection
-from holdfast.hsm.pkcs11.pool import Pool
+from holdfast.hsm.pkcs11.pool.breaker import Breaker
+from holdfast.hsm.pkcs11.pool.crew import Crew
 from holdfast.hsm.pkcs11.prober import Prober
 from holdfast.xks.types import HealthStatus
 
@@ -38,17 +39,16 @@ class _Attempt:
 class HealthMonitor:
     """One thread that waits and judges, and up to three that call the HSM, because such a call may hang."""
 
-    def __init__(self, connection: Connection, pool: Pool, *, interval: float) -> None:
+    def __init__(self, connection: Connection, breaker: Breaker, crew: Crew, *, interval: float) -> None:
         self.status = HealthStatus.ACTIVE
         self.reason = ""
         self.reduced = ""
         self.checked_at: float | None = monotonic()  # `start` has just probed the IV
         self._connection = connection
-        self._pool = pool
+        self._breaker = breaker
+        self._crew = crew
         self._interval = interval
-        self._last_error: tuple[float, str] | None = None
         self._blocked_since: float | None = None
-        self._wake = Event()
         self._stopped = Event()
         self._reload = False
         self._jobs: SimpleQueue[_Attempt | None] = SimpleQueue()
@@ -64,7 +64,7 @@ class HealthMonitor:
     def stop(self, patience: float) -> None:
         """End the threads; at most `patience` seconds."""
         self._stopped.set()
-        self._wake.set()
+        self._breaker.doubt.set()
         until = monotonic() + patience
         self._thread.join(patience)
         for _ in self._probers:
@@ -72,31 +72,21 @@ class HealthMonitor:
         for prober in self._probers:
             prober.join(max(0.0, until - monotonic()))
 
-    def suspect(self, fault: HsmFault) -> None:
-        """A request met what looks like the device's fault: remember it, and probe at once."""
-        self._last_error = (monotonic(), fault.message)
-        self._wake.set()
-
-    def stuck(self, reason: str) -> None:
-        """A session was quarantined."""
-        self._last_error = (monotonic(), reason)
-        self._wake.set()
-
     def request_reload(self) -> None:
         """Initialize the module again as soon as no call is inside it."""
         self._reload = True
-        self._wake.set()
+        self._breaker.doubt.set()
 
     def judgement(self) -> tuple[HealthStatus, str]:
-        """The latest probe, and what the pool shows now."""
+        """The latest probe, and what the crew shows now."""
         stopped = len(self._connection.guard.stopped)
         untrusted = len(self._connection.handles.untrusted)
         if self.status is HealthStatus.UNAVAILABLE or (
             self.status is HealthStatus.DEGRADED and not (stopped or untrusted)
         ):
             return self.status, self.reason
-        if self._pool.refusal is not None:
-            return HealthStatus.UNAVAILABLE, self._pool.refusal.message
+        if self._breaker.refusal is not None:
+            return HealthStatus.UNAVAILABLE, self._breaker.refusal.message
         defect = self._defect(stopped, untrusted)
         return (HealthStatus.DEGRADED if defect else HealthStatus.ACTIVE), defect
 
@@ -108,12 +98,13 @@ class HealthMonitor:
             )
         if stopped:
             return f"keys that do not encrypt any more, because one of their IVs was unsafe: {stopped}"
-        if self._pool.quarantined:
-            return f"{self._pool.quarantined} sessions wait for a call that does not return"
+        if self._crew.quarantined:
+            return f"{self._crew.quarantined} sessions wait for a call that does not return"
         if self.reduced:
             return self.reduced
-        if self._last_error is not None and monotonic() - self._last_error[0] < RECENT:
-            return f"an error in the last minute: {self._last_error[1]}"
+        last_error = self._breaker.last_error
+        if last_error is not None and monotonic() - last_error[0] < RECENT:
+            return f"an error in the last minute: {last_error[1]}"
         return ""
 
     @property
@@ -126,11 +117,11 @@ class HealthMonitor:
 
     def _watch(self) -> None:
         while not self._stopped.is_set():
-            healthy = self.status is not HealthStatus.UNAVAILABLE and self._pool.refusal is None
-            self._wake.wait(self._interval if healthy else min(RETRY, self._interval))
+            healthy = self.status is not HealthStatus.UNAVAILABLE and self._breaker.refusal is None
+            self._breaker.doubt.wait(self._interval if healthy else min(RETRY, self._interval))
             if self._stopped.is_set():
                 return
-            self._wake.clear()
+            self._breaker.doubt.clear()
             began = monotonic()
             self._probe()
             pause = _SPACING - (monotonic() - began)
@@ -170,15 +161,16 @@ class HealthMonitor:
 
     def _judge(self, attempt: _Attempt) -> None:
         self.checked_at = monotonic()
-        if isinstance(attempt.fault, HsmBusy) and self._pool.live > 0 and self._pool.refusal is None:
+        if isinstance(attempt.fault, HsmBusy) and self._crew.live > 0 and self._breaker.refusal is None:
             self.status, self.reason = HealthStatus.DEGRADED, f"no session for the probe: {attempt.fault.message}"
             return
         if attempt.fault is not None:
             self.status, self.reason = HealthStatus.UNAVAILABLE, attempt.fault.message
             refusal = LoginRefused if isinstance(attempt.fault, LoginRefused) else HsmUnavailable
-            self._pool.refuse(refusal(attempt.fault.message, cause=attempt.fault.cause))
+            self._breaker.open(refusal(attempt.fault.message, cause=attempt.fault.cause))
             return
-        self._pool.serve()
+        self._breaker.close()
+        self._crew.replace()
         self.status, self.reason = HealthStatus.ACTIVE, ""
         if attempt.remark:
             self.status, self.reason = HealthStatus.DEGRADED, attempt.remark
@@ -188,12 +180,12 @@ class HealthMonitor:
 
     def _judge_silence(self) -> None:
         self.checked_at = monotonic()
-        if self.checked_at - self._pool.last_answer < SILENCE and self._pool.refusal is None:
+        if self.checked_at - self._crew.handover.pace.last_answer < SILENCE and self._breaker.refusal is None:
             self.status, self.reason = HealthStatus.DEGRADED, "the probe does not return, other sessions do"
             return
         self.status = HealthStatus.UNAVAILABLE
         self.reason = f"the HSM has not answered the probe for {SILENCE:.0f} s"
-        self._pool.refuse(HsmUnavailable(self.reason))
+        self._breaker.open(HsmUnavailable(self.reason))
 
     # ---- the threads that call the HSM
 
@@ -213,6 +205,6 @@ class HealthMonitor:
                     self._idle += 1
                 attempt.finished.set()
                 if attempt.seconds > SILENCE:
-                    self._wake.set()  # it hung and came back: probe again, now
+                    self._breaker.doubt.set()  # it hung and came back: probe again, now
         finally:
             prober.close()
