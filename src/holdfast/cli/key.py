@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from holdfast.cli import output
+from holdfast.cli import output, rotate
 from holdfast.cli.confirm import confirm, say_not_confirmed
 from holdfast.cli.options import ConfigOption, Installation, JsonOption, YesOption, installation
 from holdfast.cli.tables import fields, table
@@ -28,6 +28,7 @@ from holdfast.xks.aad import NEWEST_FORMAT
 from holdfast.xks.types import ExternalKeyId, KeyStatus
 
 app = typer.Typer(help="External keys: AES-256 keys inside an HSM.", no_args_is_help=True)
+app.add_typer(rotate.app, name="rotate")
 
 KeystoreArgument = Annotated[str, typer.Argument(help="The keystore's name.", show_default=False)]
 KeyArgument = Annotated[str, typer.Argument(help="The external key id.", show_default=False)]

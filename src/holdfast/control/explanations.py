@@ -164,7 +164,7 @@ def explain_upgrade(keys: Sequence[KeyRow]) -> Explanation:
         ),
         (
             "New ciphertexts then open under their own external key only. Older ones open as before.",
-            "A Holdfast from before 0.2 cannot read new ciphertexts: there is no way back to it after this.",
+            "An older Holdfast cannot read new ciphertexts: there is no way back to it after this.",
         ),
     )
 

@@ -2,7 +2,8 @@
 
 import secrets
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from holdfast.config.hsm import resolve
@@ -11,6 +12,7 @@ from holdfast.control.errors import Conflict, HsmRefused, NotFound
 from holdfast.control.lookup import find_key, find_keystore
 from holdfast.finding import Finding, Severity, worst
 from holdfast.hsm.pkcs11.inspect import FoundKey, Inspector
+from holdfast.hsm.pkcs11.profile import profile_of
 from holdfast.hsm.settings import HsmSettings
 from holdfast.keys.fitness import KEY_SPEC, examine_key, examine_matches
 from holdfast.keys.model import Takeover
@@ -104,6 +106,58 @@ def register_proven(  # noqa: PLR0913 (what a key is, and how it was used before
         generation = find_key(catalog, new.keystore, str(new.external_key_id)).generation_id
         catalog.reserve({generation: 1})
         catalog.record_canary(generation, proof.canary)
+
+
+@contextmanager
+def find_or_make(
+    settings: HsmSettings, label: str, *, make: bool, is_recorded: Callable[[], bool]
+) -> Iterator[Proof]:
+    """The proof of the token's one key with this label. One that is not there is made, if `make` is set.
+
+    If the block fails, a key that was made here is destroyed again, unless the catalog has it (`is_recorded`) or does
+    not say. Raises HsmRefused, HsmFault.
+    """
+    if label == settings.health_key:
+        raise HsmRefused(f"{label!r} is the health key of the HSM {settings.name!r}", hint="Choose another label.")
+    with Inspector(settings) as inspector:
+        found = inspector.find_keys(label)
+        made: FoundKey | None = None
+        if not found and make:
+            made = inspector.generate_aes_256(label, secrets.token_bytes(CKA_ID_BYTES))
+            found = [made]
+        try:
+            _refuse_unfit(examine_found(f"key {label}", label, found, allow_extractable=settings.allow_extractable))
+            yield take_proof(inspector, found[0])
+        except BaseException:
+            with suppress(CatalogError):
+                if made is not None and not is_recorded():
+                    inspector.destroy_key(made)
+            raise
+
+
+def _refuse_unfit(findings: Iterable[Finding]) -> None:
+    refusals = [finding for finding in findings if finding.severity is Severity.ERROR]
+    if refusals:
+        raise HsmRefused(
+            "; ".join(finding.what for finding in refusals), hint=" ".join(finding.remedy for finding in refusals)
+        )
+
+
+def generates_keys(settings: HsmSettings) -> bool:
+    """Whether Holdfast makes keys in this HSM; else a person does, with the vendor's tool."""
+    return profile_of(settings).generates_keys
+
+
+def how_to_make(settings: HsmSettings, label: str) -> tuple[str, ...]:
+    """The commands that make the key with nShield's tools, on one host of the Security World."""
+    token = settings.token.label or ""
+    protect = "module" if not token or "accelerator" in token else "token"
+    key = f"plainname={shlex.quote(label)} protect={protect} type=AES size=256"
+    return (
+        f"generatekey pkcs11 {key} recovery=yes nvram=no",
+        "rfs-sync --commit        # on that host, where hosts share their keys through a remote file system",
+        "rfs-sync --update        # on the host of every other node",
+    )
 
 
 def _certainly_not_registered(catalog: Catalog, new: NewKey) -> bool:
@@ -204,12 +258,7 @@ def find_binding(
                 f"the key has the label {key.label!r} and {_cka_id(key)}, and so has another key of the token",
                 hint="Give the other key another label or CKA_ID with the HSM's tool.",
             )
-        findings = examine_key("key", key, allow_extractable=settings.allow_extractable)
-        refusals = [finding for finding in findings if finding.severity is Severity.ERROR]
-        if refusals:
-            raise HsmRefused(
-                "; ".join(finding.what for finding in refusals), hint=" ".join(finding.remedy for finding in refusals)
-            )
+        _refuse_unfit(examine_key("key", key, allow_extractable=settings.allow_extractable))
         return Binding(key.label, take_proof(inspector, key), proven=row.canary is not None and not without_proof)
 
 

@@ -7,6 +7,17 @@ from holdfast.control.actions.keystores import (
     DeleteKeystore,
     UnblockKeystores,
 )
+from holdfast.control.actions.rotation import ActivateGeneration, CheckRotation, PrepareRotation, RollBack
 
-AnyAction = BlockKeystores | UnblockKeystores | CreateKeystore | ChangeKeystore | DeleteKeystore
+AnyAction = (
+    PrepareRotation
+    | CheckRotation
+    | ActivateGeneration
+    | RollBack
+    | BlockKeystores
+    | UnblockKeystores
+    | CreateKeystore
+    | ChangeKeystore
+    | DeleteKeystore
+)
 """By its tag, msgspec tells which one it reads."""

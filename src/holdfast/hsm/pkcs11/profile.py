@@ -19,7 +19,8 @@ class Profile:
     `iv_length` in bytes; `iv_bits`: whether ulIvBits is filled in (CloudHSM wants 0). `ambiguous_bad_tag`: the
     CKR_ values that may mean a wrong tag, and may mean that the module failed. `data_limit`: bytes of
     plaintext or AAD, None for no known limit. `device_error_may_pass`: CKR_DEVICE_ERROR may be throttling.
-    `private_keys`: whether new keys get CKA_PRIVATE true. `set_up`: what to check when the module does not start.
+    `private_keys`: whether new keys get CKA_PRIVATE true. `generates_keys`: whether C_GenerateKey is the way to make
+    keys; else a tool of the vendor's is. `set_up`: what to check when the module does not start.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Profile:
     data_limit: int | None = None
     device_error_may_pass: bool = False
     private_keys: bool = True
+    generates_keys: bool = True
     set_up: str = "Check the module's configuration and that the vendor's service runs, as the vendor describes."
 
 
@@ -60,6 +62,8 @@ PROFILES: Final = MappingProxyType(
                 ambiguous_bad_tag=frozenset({Ckr.FUNCTION_FAILED}),
                 # An accelerator slot holds no private objects.
                 private_keys=False,
+                # FIPS 140 level 3 worlds want a card for each key; `generatekey` asks for it.
+                generates_keys=False,
                 set_up="Check that the hardserver runs (`enquiry` shows it and its modules), that this user is in the"
                 " group nfast, and that the files of the Security World are in /opt/nfast/kmdata/local.",
             ),

@@ -1,0 +1,169 @@
+"""`holdfast key rotate`: a new HSM key behind an external key, in steps or at once."""
+
+import time
+from typing import Annotated
+
+import typer
+
+from holdfast.cli import output
+from holdfast.cli.changing import How, carry_out, changing, say_done
+from holdfast.cli.options import ConfigOption, Installation, installation
+from holdfast.control.actions import AnyAction
+from holdfast.control.actions.rotation import ActivateGeneration, CheckRotation, PrepareRotation, RollBack, coming
+from holdfast.control.errors import Conflict
+from holdfast.control.keys import generates_keys, how_to_make, hsm_settings
+from holdfast.control.lookup import find_generations, find_key
+from holdfast.keys.readiness import Readiness
+from holdfast.keys.states import GenerationState
+from holdfast.store import rotation
+
+app = typer.Typer(help="Put a new HSM key behind an external key.", no_args_is_help=True)
+
+KeystoreArgument = Annotated[str, typer.Argument(help="The keystore's name.", show_default=False)]
+KeyArgument = Annotated[str, typer.Argument(help="The external key id.", show_default=False)]
+HsmOption = Annotated[
+    str | None,
+    typer.Option(help="Which [hsm.NAME] gets the new key. Default: that of the key now.", show_default=False),
+]
+LabelOption = Annotated[
+    str | None,
+    typer.Option(help="CKA_LABEL of the new HSM key. Default: the first one's, and `.g2`.", show_default=False),
+]
+WaitOption = Annotated[float, typer.Option(help="Seconds to wait until every node has found the key.", min=0)]
+_WAIT = 60.0
+_LOOK = 0.1
+
+
+@app.command()
+@changing
+def now(
+    keystore: KeystoreArgument,
+    key: KeyArgument,
+    *,
+    hsm: HsmOption = None,
+    label: LabelOption = None,
+    wait: WaitOption = _WAIT,
+    how: How,
+    config: ConfigOption = None,
+) -> None:
+    """Do all steps: make the HSM key, wait until every node decrypts with it, and encrypt with it.
+
+    Where the HSM's own tool makes keys (nShield) it stops after the first step, and says what to type.
+    """
+    with installation(config) as here:
+        if _prepare(here, keystore, key, hsm=hsm, label=label, how=how):
+            _wait_for_nodes(here, keystore, key, wait)
+            _activate(here, keystore, key, how)
+
+
+@app.command()
+@changing
+def prepare(
+    keystore: KeystoreArgument,
+    key: KeyArgument,
+    *,
+    hsm: HsmOption = None,
+    label: LabelOption = None,
+    how: How,
+    config: ConfigOption = None,
+) -> None:
+    """Plan the next generation, and make its HSM key or say how it is made."""
+    with installation(config) as here:
+        if _prepare(here, keystore, key, hsm=hsm, label=label, how=how):
+            output.say(f"Next: `{here.command(f'key rotate activate {keystore} {key}')}`")
+
+
+@app.command()
+@changing
+def check(
+    keystore: KeystoreArgument, key: KeyArgument, *, wait: WaitOption = _WAIT, how: How, config: ConfigOption = None
+) -> None:
+    """Look for the new HSM key, and have every node look for it; they initialise the library again if need be."""
+    with installation(config) as here:
+        _carry_out(here, CheckRotation(keystore=keystore, key=key), how, ask=False)
+        _wait_for_nodes(here, keystore, key, wait)
+        output.say(f"Next: `{here.command(f'key rotate activate {keystore} {key}')}`")
+
+
+@app.command()
+@changing
+def activate(
+    keystore: KeystoreArgument, key: KeyArgument, *, wait: WaitOption = _WAIT, how: How, config: ConfigOption = None
+) -> None:
+    """Encrypt with the new generation, once every node has found it. The old one decrypts on."""
+    with installation(config) as here:
+        _wait_for_nodes(here, keystore, key, wait)
+        _activate(here, keystore, key, how)
+
+
+@app.command()
+@changing
+def rollback(
+    keystore: KeystoreArgument,
+    key: KeyArgument,
+    *,
+    generation: Annotated[
+        int | None,
+        typer.Option(help="Which one encrypts again. Default: the one before.", min=1, show_default=False),
+    ] = None,
+    how: How,
+    config: ConfigOption = None,
+) -> None:
+    """Encrypt with an older generation again. The newer one decrypts on."""
+    with installation(config) as here:
+        _carry_out(here, RollBack(keystore=keystore, key=key, number=generation), how)
+
+
+def _prepare(here: Installation, keystore: str, key: str, *, hsm: str | None, label: str | None, how: How) -> bool:
+    """Whether the generation is ready; else the operator has something to type."""
+    rows = find_generations(here.catalog, keystore, key)
+    if any(row.state is GenerationState.READY for row in rows):
+        output.say(f"Generation {coming(rows).generation} is ready already.")
+        return True
+    where = hsm or find_key(here.catalog, keystore, key).hsm
+    settings = hsm_settings(here.configuration, where)
+    planned = next((row.label for row in rows if row.state is GenerationState.PLANNED), None)
+    wanted = label or planned or f"{rows[0].label}.g{rows[-1].generation + 1}"
+    _carry_out(here, PrepareRotation(keystore=keystore, key=key, hsm=where, label=wanted), how, ask=False)
+    if generates_keys(settings):
+        _carry_out(here, CheckRotation(keystore=keystore, key=key, make=True), how, ask=False)
+        output.say(f"The HSM key {wanted!r} is in [hsm.{where}], and has its canary.")
+        return True
+    output.say(f"Make the HSM key {wanted!r} with nShield's tools:")
+    for line in how_to_make(settings, wanted):
+        output.say(f"  {line}")
+    output.say(f"Then: `{here.command(f'key rotate check {keystore} {key}')}`")
+    return False
+
+
+def _activate(here: Installation, keystore: str, key: str, how: How) -> None:
+    _carry_out(here, ActivateGeneration(keystore=keystore, key=key), how)
+    row = find_key(here.catalog, keystore, key)
+    output.say(f"Generation {row.generation} of {key} encrypts, on each node within a second.")
+
+
+def _carry_out(here: Installation, action: AnyAction, how: How, *, ask: bool = True) -> None:
+    done = carry_out(here, action, how, ask=ask)
+    if done is not None:
+        say_done(here, action, done)
+
+
+def _wait_for_nodes(here: Installation, keystore: str, key: str, wait: float) -> None:
+    """Until every live node has found the generation that is ready. Raises Conflict."""
+    row = coming(find_generations(here.catalog, keystore, key))
+    began = time.monotonic()
+    while not (found := _readiness(here, row.generation_id)).is_complete:
+        if time.monotonic() - began >= wait:
+            raise Conflict(
+                f"generation {row.generation} is {found.words()} after {wait:g} s: "
+                + "; ".join(node.words() for node in found.missing),
+                hint=f"When the key is there: `{here.command(f'key rotate check {keystore} {key}')}`. A node that was"
+                " stopped is forgotten after a minute.",
+            )
+        time.sleep(_LOOK)
+    output.say(f"Generation {row.generation} is {found.words()}, after {time.monotonic() - began:.1f} s.")
+
+
+def _readiness(here: Installation, generation_id: int) -> Readiness:
+    with here.catalog.reading() as state:
+        return rotation.readiness(state, generation_id, output.utc_now())

@@ -1,0 +1,205 @@
+"""Keys rotate under load, on two nodes with two workers each, one of which is killed: every ciphertext stays good."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime
+from functools import partial
+from http.client import HTTPException
+from threading import Event
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.server.proxy_server import HSM, KEYSTORE
+from tests.server.token import LIBRARY, PIN, TOKEN, softhsm_environment
+
+from holdfast.store.store import Catalog
+from holdfast.xks.aad import CiphertextMetadata
+from holdfast.xks.encoding import decode_base64
+
+if TYPE_CHECKING:
+    from tests.server.client import Caller, Reply
+    from tests.server.proxy_server import ProxyServer
+    from tests.shim.control import Personality
+    from tests.store.postgresql import Cluster
+    from tests.stress.conftest import Serve
+
+pytestmark = [pytest.mark.server, pytest.mark.timeout(300)]
+
+ROTATIONS = 3
+PASSING = {"ThrottlingException", "DependencyTimeoutException"}
+"""Nothing is said of the ciphertext, and KMS tries again: a node that is killed, or initialises its library."""
+KEPT = 300
+"""Ciphertexts of each caller that are opened once more at the end."""
+
+_OPERATOR = """
+import os, subprocess, sys
+from holdfast.cli import main
+
+keystore, key, rotations, library, conf, *configs = sys.argv[1:]
+
+def run(config, *arguments):
+    if code := main(["key", "rotate", *arguments, "--config", config]):
+        sys.exit(code)
+
+for number in range(2, 2 + int(rotations)):
+    print(number, flush=True)
+    if not library:
+        run(configs[0], "now", keystore, key, "--yes")
+        continue
+    run(configs[0], "prepare", keystore, key)
+    # The HSM's own tool, on a library of its own.
+    tool = ["pkcs11-tool", "--module", library, "--login", "--pin", "PIN", "--token-label", "TOKEN", "--keygen",
+            "--key-type", "AES:32", "--sensitive", "--usage-decrypt", "--label", f"{key}.g{number}"]
+    subprocess.run(tool, check=True, capture_output=True, env={**os.environ, "SOFTHSM2_CONF": conf})
+    run(configs[1], "check", keystore, key)
+    run(configs[0], "activate", keystore, key, "--yes")
+""".replace("PIN", PIN).replace("TOKEN", TOKEN)
+"""Rotates again and again; with a library by hand, as on nShield: its own tool makes the HSM key."""
+
+
+@pytest.fixture
+def nodes(request: pytest.FixtureRequest, serve: Serve, postgresql: Cluster) -> list[ProxyServer]:
+    """Two nodes of one fleet: one HSM, one catalog."""
+    personality: Personality | None = request.param
+    servers = [serve(personality, tls=False, workers=2, autostart=False) for _ in range(2)]
+    first = servers[0].settings
+    url = postgresql.database()
+    with closing(servers[0].catalog()) as made:
+        export = made.export()
+    with closing(
+        Catalog.create_or_upgrade(url, servers[0].directory / "secrets", now=lambda: datetime.now(UTC))
+    ) as it:
+        it.import_(export)
+    for server in servers:
+        server.settings["catalog"] = {**first["catalog"], "url": url, "state": str(server.directory / "seen")}
+        server.settings["hsm"][HSM]["environment"] |= softhsm_environment(servers[0].directory)
+        server.write_config()
+        server.start()
+    return servers
+
+
+class Load:
+    """Callers who encrypt and decrypt on any node until they are stopped."""
+
+    def __init__(self, nodes: list[ProxyServer]) -> None:
+        self.kept: list[tuple[bytes, Reply]] = []
+        self.bad: list[str] = []
+        self.stopped = Event()
+        self._nodes = nodes
+
+    def call(self, seed: int) -> None:
+        """One caller. A node that is being killed or started is no answer."""
+        callers = [node.caller() for node in self._nodes]
+        own: list[tuple[bytes, Reply]] = []
+        while not self.stopped.is_set():
+            text = b"%d %d" % (seed, len(own))
+            try:
+                sealed = secrets.choice(callers).encrypt(text)
+                self._note(sealed)
+                if sealed.status == 200:
+                    own.append((text, sealed))
+                if own:
+                    # The latest one: made a moment ago, perhaps with a generation that the other node has just met.
+                    text, sealed = own[-1] if secrets.randbelow(2) else secrets.choice(own)
+                    opener = secrets.choice(callers)
+                    opened = opener.decrypt(sealed)
+                    self._note(opened)
+                    if opened.status == 200 and opener.plaintext(opened) != text:
+                        self.bad.append("another plaintext")
+            except (OSError, HTTPException):
+                for caller in callers:
+                    caller.close()
+                self.stopped.wait(0.05)
+        self.kept += own[:: max(1, len(own) // KEPT)]
+
+    def _note(self, reply: Reply) -> None:
+        if reply.status != 200 and reply.error not in PASSING:
+            self.bad.append(f"{reply.status} {reply.body.decode()}")
+
+
+def rotating(nodes: list[ProxyServer], *, by_hand: bool) -> subprocess.Popen[str]:
+    """The operator, who says the number of each generation before it is made."""
+    configuration = softhsm_environment(nodes[0].directory)["SOFTHSM2_CONF"]
+    library = str(LIBRARY) if by_hand else ""
+    configs = [str(node.config) for node in nodes]
+    return subprocess.Popen(
+        [sys.executable, "-c", _OPERATOR, KEYSTORE, "key-1", str(ROTATIONS), library, configuration, *configs],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def killed_and_started(node: ProxyServer) -> None:
+    """At any moment of the two seconds after this call."""
+    time.sleep(secrets.randbelow(2000) / 1000)
+    assert node.process is not None
+    os.killpg(node.process.pid, signal.SIGKILL)
+    node.process.wait()
+    node.start()
+
+
+def generation_of(sealed: Reply) -> int:
+    return CiphertextMetadata.parse(decode_base64(sealed.json["ciphertextMetadata"], "m")).generation
+
+
+def until_encrypted_with(node: ProxyServer, generation: int) -> list[tuple[bytes, Reply]]:
+    """What a node encrypts with a generation, as soon as it does."""
+    found: list[tuple[bytes, Reply]] = []
+
+    def encrypted() -> bool:
+        with node.caller() as caller:
+            sealed = caller.encrypt(b"last")
+            if sealed.status == 200 and generation_of(sealed) == generation:
+                found.append((b"last", sealed))
+        return bool(found)
+
+    node.eventually(encrypted, within=10, what=f"generation {generation} encrypts")
+    return found
+
+
+def opens(caller: Caller, sealed: Reply, text: bytes) -> bool:
+    """Whether a ciphertext opens now. A machine that is too slow is no answer; any other refusal fails."""
+    opened = caller.decrypt(sealed)
+    assert opened.status == 200 or opened.error in PASSING, opened.body
+    return opened.status == 200 and caller.plaintext(opened) == text
+
+
+@pytest.mark.parametrize("nodes", [None, "nshield"], indirect=True, ids=["softhsm", "nshield"])
+def test_no_good_ciphertext_is_refused_while_keys_rotate_and_a_node_dies(
+    request: pytest.FixtureRequest, nodes: list[ProxyServer]
+) -> None:
+    """The nShield shows a key only after C_Initialize; then its nodes look for it by themselves."""
+    by_hand = "nshield" in request.node.name
+    load = Load(nodes)
+    with ThreadPoolExecutor(3) as threads:
+        running = [threads.submit(load.call, seed) for seed in range(3)]
+        try:
+            with rotating(nodes, by_hand=by_hand) as operator:
+                assert operator.stdout is not None
+                for line in operator.stdout:
+                    if line.strip() == "3":
+                        killed_and_started(nodes[1])
+                said = operator.stderr.read() if operator.stderr is not None else ""
+            assert operator.returncode == 0, said
+            for node in nodes:
+                load.kept += until_encrypted_with(node, 1 + ROTATIONS)
+        finally:
+            load.stopped.set()
+        for one in running:
+            one.result()
+    assert load.bad == []
+    assert {generation_of(sealed) for _, sealed in load.kept} == set(range(1, 2 + ROTATIONS))
+    for node in nodes:
+        with node.caller() as caller:
+            for text, sealed in load.kept:
+                node.eventually(partial(opens, caller, sealed, text), within=10, what="every ciphertext opens")
