@@ -146,11 +146,11 @@ def test_a_keystore_that_no_recorded_change_has_opened_stays_blocked(
             "UPDATE catalog SET version = version + 1",
             "UPDATE keystores SET blocked = (1 = 0), changed = (SELECT version FROM catalog)",
         )
-        seconds_until(lambda: alarmed(running))
+        eventually(lambda: alarmed(running))
         assert main(running).blocked
         assert any("keystore main: blocked -> open, and no recorded change since version" in s for s in running.said)
         operator.change_keystore("main", region="eu-central-1")  # a record of something else explains nothing
-        seconds_until(lambda: running.feed.snapshot.version == operator.version())
+        eventually(lambda: running.feed.snapshot.version == operator.version())
         assert main(running).blocked
 
 
