@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from resource import RLIM_INFINITY, RLIMIT_FSIZE, prlimit
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 from tests.audit.test_foreign import foreign
+from tests.ports import free_ports
 from tests.server.proxy_server import AUDIT_LOG, ProxyServer
 
 from holdfast.audit.checkpoint import Checkpoint
+from holdfast.audit.faults import AuditFault
 from holdfast.audit.keys import SignatureType, VerifierKey
 from holdfast.audit.note import Note
 from holdfast.audit.records import Change, Segment, decode, segment_lines, segment_path
@@ -28,6 +30,8 @@ from holdfast.store.node_log import SPOOL
 from holdfast.xks.types import Operation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.server.conftest import Serve
 
 __all__ = ["foreign"]
@@ -203,6 +207,56 @@ def test_each_change_of_an_operator_is_a_leaf_of_the_control_log(serve: Serve) -
     assert made.returncode == 0, made.stderr
     shown = holdfast(server, "audit", "check-proof", "block.tlog-proof", "--key", str(key))
     assert (shown.returncode, msgspec.json.decode(shown.stdout)["id"]) == (0, block.id)
+
+
+@contextmanager
+def witness(directory: Path, *logs: VerifierKey) -> Iterator[tuple[str, str]]:
+    """`holdfast audit witness` as a process: its URL and its verifier key."""
+    (port,) = free_ports(1)
+    arguments = ["--directory", directory / "seen", "--key-file", directory / "witness.pem"]
+    for log in logs:
+        arguments += ["--log", str(log)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "holdfast", "audit", "witness", "auditor.example", "--listen", f"127.0.0.1:{port}"]
+        + [str(argument) for argument in arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{port}", process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def test_a_witness_cosigns_and_refuses_another_history(serve: Serve, tmp_path: Path) -> None:
+    """As somebody makes it who has the HSM's key and the directory: the log begins anew."""
+    server = serve(audit={}, autostart=False)
+    key = key_of(server)
+    with witness(tmp_path, key) as (url, witness_key):
+        server.settings["audit"] |= {"witness_url": url, "witness_key": witness_key}
+        server.write_config()
+        server.start()
+        server.round_trip()
+        wait_logged(server, 2)
+        server.eventually(lambda: cosigned(server, key, witness_key), within=15, what="a cosignature")
+        assert server.stop() == 0
+        shutil.rmtree(server.audit_directory)
+        server.start()
+        server.round_trip()
+        server.eventually(
+            lambda: "the witness auditor.example does not cosign" in server.stderr(), within=15, what="x"
+        )
+        assert not cosigned(server, key, witness_key)
+
+
+def cosigned(server: ProxyServer, key: VerifierKey, witness_key: str) -> bool:
+    """Whether the last checkpoint is."""
+    try:
+        verify_log(directory_reader(server.audit_directory), [key], witnesses=[VerifierKey.parse(witness_key)])
+    except AuditFault:
+        return False
+    return True
 
 
 def change(server: ProxyServer, *arguments: str) -> None:

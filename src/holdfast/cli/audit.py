@@ -16,6 +16,7 @@ from holdfast.audit.search import SignedLog
 from holdfast.audit.verify import Verified, verify_log
 from holdfast.cli import output
 from holdfast.cli.audit_arguments import KeyOption, log_reader, small_file, verifier_keys
+from holdfast.cli.cosigner import witness
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.options import ConfigOption, JsonOption, read_configuration
 from holdfast.cli.output import printable
@@ -30,6 +31,7 @@ app = typer.Typer(help="The audit log: verify it, prove what it says.", no_args_
 key_app = typer.Typer(help="The key that signs this node's audit log.", no_args_is_help=True)
 app.add_typer(key_app, name="key")
 app.command()(reconcile)
+app.command()(witness)
 
 _PLACE = re.compile(r"entry:(?P<index>[0-9]{1,18})(?::(?P<line>[0-9]{1,9}))?")
 

@@ -37,6 +37,7 @@ def conflicts(document: Mapping[str, Any]) -> Iterator[Conflict]:
         yield from _login_against_pin(name, hsm)
     audit = _table(document, "audit")
     yield from _half_of_a_pair("audit", audit, ("control_directory", "control_name"), "the control log needs both")
+    yield from _half_of_a_pair("audit", audit, ("witness_url", "witness_key"), "a witness needs both")
     yield from _same_log(audit)
     if "audit" in document and "key_file" not in audit:
         yield from _no_hsm_to_sign(audit, list(hsms))

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from annotated_types import Interval
 
+from holdfast.audit.faults import Malformed
+from holdfast.audit.keys import SignatureType, VerifierKey
 from holdfast.config.kinds import Kind, Refused, literal, parse_text, shown
 
 _MOST_ENCRYPTIONS = 2**32
@@ -123,6 +125,24 @@ def _log_name(value: Any, folder: Path) -> str:
 LogName = Annotated[str, Kind("string", _log_name)]
 
 
+def _web(value: Any, folder: Path) -> str:
+    text = parse_text(value, folder)
+    if not text.startswith(("http://", "https://")):
+        raise Refused("must be http://... or https://...")
+    return text
+
+
+def _witness_key(value: Any, folder: Path) -> str:
+    text = parse_text(value, folder)
+    try:
+        key = VerifierKey.parse(text)
+    except Malformed as error:
+        raise Refused(f"is no verifier key: {error.message}") from None
+    if key.type is not SignatureType.COSIGNATURE:
+        raise Refused("is not the verifier key of a witness: its type is another one")
+    return text
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
     """`[audit]`."""
@@ -147,6 +167,10 @@ class Audit:
     """The control log, with a leaf for each change: on one host of the installation. Needs control_name."""
     control_name: LogName | None = None
     """The control log's own name. Needs control_directory."""
+    witness_url: Annotated[str, Kind("URL", _web)] | None = None
+    """A witness that cosigns each checkpoint of this node's log (C2SP tlog-witness). Needs witness_key."""
+    witness_key: Annotated[str, Kind("string", _witness_key)] | None = None
+    """The witness's verifier key, which `holdfast audit witness` prints. Needs witness_url."""
 
     @property
     def keep(self) -> timedelta | None:

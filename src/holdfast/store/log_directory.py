@@ -19,6 +19,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Self
@@ -28,6 +29,7 @@ from holdfast.audit.checkpoint import Checkpoint, SignedCheckpoint, open_checkpo
 from holdfast.audit.faults import AuditFault, Finding, Kind, LogDamaged, Malformed
 from holdfast.audit.keys import Sign, VerifierKey
 from holdfast.audit.merkle import fold, subtrees
+from holdfast.audit.note import Note
 from holdfast.audit.records import segment_file, segment_path
 from holdfast.audit.tiles import (
     CHECKPOINT,
@@ -158,6 +160,19 @@ class LogDirectory:
     def store_segment(self, digest: str, lines: Iterable[bytes]) -> None:
         """Write a segment durably, before its record is appended. Raises OSError."""
         self._write({segment_path(digest): segment_file(lines)})
+
+    def add_cosignatures(self, note: Note) -> None:
+        """Put the note of the last checkpoint in its place, with further signatures. Raises LogUnusable, OSError."""
+        if note.text != self.signed.note.text:
+            raise ValueError("the note is of another checkpoint")
+        with self._writing():
+            self._write({CHECKPOINT: note.encode()})
+        self.signed = replace(self.signed, note=note)
+
+    @property
+    def read(self) -> Read:
+        """Reads the log's files."""
+        return self._read
 
     def has_segment(self, digest: str) -> bool:
         """Whether the file of a segment is there."""

@@ -48,6 +48,11 @@ class NodeLog:
         return self._log.size
 
     @property
+    def log(self) -> LogDirectory:
+        """Where it is written."""
+        return self._log
+
+    @property
     def signed(self) -> SignedCheckpoint:
         """The last checkpoint."""
         return self._log.signed

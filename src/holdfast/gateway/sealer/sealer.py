@@ -12,12 +12,14 @@ from contextlib import closing, nullcontext, suppress
 from datetime import UTC, datetime
 
 from holdfast.audit.faults import AuditFault
+from holdfast.audit.keys import VerifierKey
 from holdfast.audit.records import Actor
 from holdfast.config.audit_key import open_audit_key
 from holdfast.config.errors import ConfigurationError
 from holdfast.config.storage import Audit
 from holdfast.gateway.observe.messages import SealerReport
 from holdfast.gateway.sealer.control_side import ControlSide
+from holdfast.gateway.sealer.cosigning import Cosigning
 from holdfast.gateway.sealer.start import SealerStart
 from holdfast.hsm.faults import HsmFault, LoginRefused
 from holdfast.store.log_directory import LogDirectory, LogUnusable
@@ -55,6 +57,11 @@ class _Sealer:
         self._ending = False
         self._began = _now().timestamp()
         self._refused = False
+        self._cosigning = (
+            None
+            if audit.witness_url is None or audit.witness_key is None
+            else Cosigning(audit.witness_url, VerifierKey.parse(audit.witness_key))
+        )
         self._signed_at: float | None = None
 
     def run(self) -> None:
@@ -117,9 +124,9 @@ class _Sealer:
         try:
             node.sign()
         except HsmFault as fault:
-            return f"it cannot be signed: {fault.message}"
+            return f"it cannot be signed, and events are logged unsigned until it can: {fault.message}"
         self._signed_at = _now().timestamp()
-        return None
+        return None if self._cosigning is None else self._cosigning.show(node.log)
 
     def _wait(self, seconds: float) -> None:
         """Wait, or begin to end: the supervisor has sent its only message, or has gone."""
@@ -135,7 +142,8 @@ class _Sealer:
 
 def _words(error: Exception) -> str:
     message = getattr(error, "message", None) or str(error)
-    return f"it cannot be opened: {message}" if not isinstance(error, OSError) else f"it cannot be written: {error}"
+    verb = "written" if isinstance(error, OSError) else "opened"
+    return f"it cannot be {verb}, and events are spooled until it can: {message}"
 
 
 def _now() -> datetime:

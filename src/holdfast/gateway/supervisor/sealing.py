@@ -123,7 +123,7 @@ class SealerPlace:
     def _tell_trouble(self) -> None:
         trouble = None if self._report is None else self._report.trouble
         if trouble is not None and trouble != self._trouble:
-            self._say("error", f"ALARM: the audit log: {trouble}; events are spooled until it can")
+            self._say("error", f"ALARM: the audit log: {trouble}")
         if trouble is None and self._trouble is not None:
             self._say("notice", "the audit log is written and signed again")
         self._trouble = trouble
