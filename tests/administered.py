@@ -1,14 +1,16 @@
 """A catalog that tests change directly, a change each, without plan and actor."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from typing import Any
 
 from holdfast.audit.records import Actor, Change, Effect
 from holdfast.store import store
-from holdfast.store.changes import Transaction
 from holdfast.store.records import new_change_id
-from holdfast.xks.types import UriPathPrefix
+from holdfast.store.transaction import Transaction
+from holdfast.store.transfer import Export
+from holdfast.xks.types import AccessKeyId, ExternalKeyId, KeyStatus, SecretAccessKey, UriPathPrefix
 
 
 class Catalog(store.Catalog):
@@ -17,12 +19,13 @@ class Catalog(store.Catalog):
     @contextmanager
     def change(self, *effects: Effect, needs_version: bool = True) -> Iterator[Transaction]:
         """A change of several parts."""
-        with self.changing(needs_version=needs_version) as transaction:
+        identity = new_change_id()
+        with self.changing(identity, needs_version=needs_version) as transaction:
             yield transaction
             actor = Actor(name="test", known_by="test")
             change = Change(
                 time=self._now(),
-                id=new_change_id(),
+                id=identity,
                 action="set up",
                 subject="a test",
                 actor=actor,
@@ -52,3 +55,58 @@ class Catalog(store.Catalog):
         """As `Transaction.remove_keystore`."""
         with self.change() as transaction:
             transaction.remove_keystore(name)
+
+    def issue_credential(self, keystore: str, credential: tuple[AccessKeyId, SecretAccessKey]) -> None:
+        """As `Transaction.issue_credential`."""
+        with self.change() as transaction:
+            transaction.issue_credential(keystore, credential)
+
+    def reference_credential(self, keystore: str, access_key_id: AccessKeyId, secret_ref: str) -> None:
+        """As `Transaction.reference_credential`."""
+        with self.change() as transaction:
+            transaction.reference_credential(keystore, access_key_id, secret_ref)
+
+    def retire_credential(self, access_key_id: AccessKeyId) -> None:
+        """As `Transaction.retire_credential`."""
+        with self.change() as transaction:
+            transaction.retire_credential(access_key_id)
+
+    def register_key(self, keystore: str, external_key_id: ExternalKeyId, **more: Any) -> None:
+        """As `Transaction.register_key`."""
+        with self.change() as transaction:
+            transaction.register_key(keystore, external_key_id, **more)
+
+    def unregister_key(self, keystore: str, external_key_id: ExternalKeyId) -> None:
+        """As `Transaction.unregister_key`."""
+        with self.change() as transaction:
+            transaction.unregister_key(keystore, external_key_id)
+
+    def upgrade_keys(self, key_ids: Collection[tuple[str, str]]) -> None:
+        """As `Transaction.upgrade_keys`."""
+        with self.change() as transaction:
+            transaction.upgrade_keys(key_ids)
+
+    def set_key_status(self, keystore: str, external_key_id: ExternalKeyId, status: KeyStatus, **more: Any) -> None:
+        """As `Transaction.set_key_status`."""
+        with self.change() as transaction:
+            transaction.set_key_status(keystore, external_key_id, status, **more)
+
+    def replace_canary(self, generation_id: int, canary: bytes | None) -> None:
+        """As `Transaction.replace_canary`."""
+        with self.change() as transaction:
+            transaction.replace_canary(generation_id, canary)
+
+    def release_generation(self, generation_id: int) -> None:
+        """As `Transaction.release_generation`."""
+        with self.change() as transaction:
+            transaction.release_generation(generation_id)
+
+    def rebind_generation(self, generation_id: int, *, label: str, cka_id: bytes | None) -> None:
+        """As `Transaction.rebind_generation`."""
+        with self.change() as transaction:
+            transaction.rebind_generation(generation_id, label=label, cka_id=cka_id)
+
+    def import_(self, export: Export) -> int:
+        """As `Transaction.import_`."""
+        with self.change() as transaction:
+            return transaction.import_(export)

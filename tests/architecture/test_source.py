@@ -111,6 +111,12 @@ def _loaded_by(modules: list[str]) -> set[str]:
     return set(output.stdout.split())
 
 
+def test_nobody_changes_the_catalog_past_its_one_road() -> None:
+    """`Catalog.changing` is called by the runner of changes, and for what nodes find out themselves."""
+    callers = {name(path) for path in SOURCES if ".changing(" in path.read_text()}
+    assert callers == {"src/holdfast/control/runner.py", "src/holdfast/store/findings.py"}
+
+
 def test_the_import_contracts_hold() -> None:
     result = subprocess.run(
         [str(ROOT / ".venv/bin/lint-imports"), "--no-logo"],

@@ -6,7 +6,8 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tools.docs.shapes import SHAPES
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.store.errors import Unavailable
 from holdfast.store.store import Catalog
+from holdfast.store.transaction import Transaction
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +86,7 @@ def test_create_makes_and_registers(run: Run, config: Path) -> None:
         "keystore": "demo",
         "external_key_id": "second",
         "status": "ENABLED",
+        "enabled_until": None,
         "generation": 1,
         "state": "active",
         "metadata_format": 2,
@@ -405,13 +408,15 @@ def test_a_key_that_was_registered_in_spite_of_an_error_is_kept(
     run: Run, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that breaks during the commit: destroying the key would leave a registered name without one."""
-    register = Catalog.register_key
+    changing = Catalog.changing
 
-    def commits_and_fails(*arguments: Any, **options: Any) -> None:
-        register(*arguments, **options)
+    @contextmanager
+    def commits_and_fails(*arguments: Any, **options: Any) -> Iterator[Transaction]:
+        with changing(*arguments, **options) as transaction:
+            yield transaction
         raise Unavailable("the connection broke")
 
-    monkeypatch.setattr(Catalog, "register_key", commits_and_fails)
+    monkeypatch.setattr(Catalog, "changing", commits_and_fails)
     assert run("key", "create", "demo", "late", "--config", config).code == ExitCode.CATALOG
     monkeypatch.undo()
     assert run("key", "show", "demo", "late", "--json", "--config", config).ok().json["label"] == "late"
@@ -426,7 +431,7 @@ def test_an_interrupted_registration_leaves_no_key(
     def interrupted(*_: Any, **__: Any) -> None:
         raise interruption
 
-    monkeypatch.setattr(Catalog, "register_key", interrupted)
+    monkeypatch.setattr(Transaction, "register_key", interrupted)
     assert run("key", "create", "demo", "late", "--config", config).code != 0
     monkeypatch.undo()
     run("key", "create", "demo", "late", "--config", config).ok()
@@ -441,7 +446,7 @@ def test_failed_registration_leaves_no_key_in_the_hsm(
         raise Unavailable("the database has gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Catalog, "register_key", down)
+        patch.setattr(Transaction, "register_key", down)
         assert run("key", "create", "demo", "second", "--config", config).code == ExitCode.CATALOG
     run("key", "create", "demo", "second", "--config", config).ok()
 

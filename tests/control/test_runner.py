@@ -17,7 +17,7 @@ from holdfast.control.actions.keystores import (
 )
 from holdfast.control.errors import AdminError, Invalid, Outdated
 from holdfast.control.plan import Plan
-from holdfast.control.runner import Control
+from holdfast.control.runner import Control, Done
 from holdfast.store.errors import CatalogError
 from holdfast.xks.types import UriPathPrefix
 
@@ -28,11 +28,17 @@ def blocked(catalog: Catalog) -> dict[str, bool]:
     return {row.name: row.blocked for row in catalog.keystores()}
 
 
+def carried_out(control: Control, plan: Plan) -> Done:
+    done = control.carry_out(plan)
+    assert isinstance(done, Done)
+    return done
+
+
 def test_blocking_every_keystore_is_one_version_and_one_record(catalog: Catalog, as_: As) -> None:
     before = catalog.version()
     control = as_("alice")
     plan = control.plan(BlockKeystores(), reason="drill", ticket="T-1")
-    done = control.carry_out(plan)
+    done = carried_out(control, plan)
     assert catalog.version() == done.version == before + 1
     (row,) = catalog.changes(beginning=done.id)
     assert row.change is not None
@@ -84,7 +90,7 @@ def test_a_block_is_applied_to_what_is_there_then(catalog: Catalog, as_: As) -> 
     plan = control.plan(BlockKeystores())
     catalog.set_blocked("alpha", blocked=False)
     catalog.create_keystore("gamma", UriPathPrefix("/gamma"))
-    done = control.carry_out(plan)
+    done = carried_out(control, plan)
     assert blocked(catalog) == {"alpha": True, "beta": True, "gamma": True}
     assert len(done.effects) == 3
 
@@ -103,7 +109,7 @@ def test_a_stop_that_somebody_else_made_meanwhile_makes_no_version(catalog: Cata
     plan = control.plan(BlockKeystores(names=("alpha",)))
     catalog.set_blocked("alpha", blocked=True)
     before = catalog.version(), catalog.changes()
-    assert control.carry_out(plan).effects == ()
+    assert carried_out(control, plan).effects == ()
     assert (catalog.version(), catalog.changes()) == before
 
 
@@ -112,7 +118,7 @@ def test_a_change_that_fails_leaves_no_record(catalog: Catalog, as_: As, monkeyp
     plan = control.plan(CreateKeystore(keystore="gamma", prefix="/gamma"))
     before = catalog.version(), catalog.changes(), catalog.keystores()
     with monkeypatch.context() as patched:
-        patched.setattr("holdfast.store.changes.write_record", _fail)
+        patched.setattr("holdfast.store.transaction.write_record", _fail)
         with pytest.raises(CatalogError):
             control.carry_out(plan)
     assert (catalog.version(), catalog.changes(), catalog.keystores()) == before
@@ -124,7 +130,7 @@ def _fail(*_: object) -> None:
 
 def test_a_change_without_its_record_is_not_made(catalog: Catalog) -> None:
     before = catalog.version()
-    with pytest.raises(RuntimeError, match="without its record"), catalog.changing() as transaction:
+    with pytest.raises(RuntimeError, match="without its record"), catalog.changing("an-id") as transaction:
         transaction.set_blocked("alpha", blocked=True)
     assert (catalog.version(), blocked(catalog)["alpha"]) == (before, False)
 
@@ -133,7 +139,7 @@ def test_a_stop_goes_on_where_the_catalog_cannot_keep_its_record(catalog: Catalo
     with catalog._writing() as connection:
         connection.execute(text("DROP TABLE changes"))
     control = as_("alice")
-    done = control.carry_out(control.plan(BlockKeystores(names=("alpha",))))
+    done = carried_out(control, control.plan(BlockKeystores(names=("alpha",))))
     assert (done.recorded, blocked(catalog)["alpha"]) == (False, True)
     with pytest.raises(CatalogError):
         control.do(UnblockKeystores(names=("alpha",)))

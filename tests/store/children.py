@@ -12,6 +12,8 @@ from tests.administered import Catalog
 from tests.store.conftest import now
 from tests.store.samples import ID, SECRET
 
+from holdfast.store.credentials import CredentialChanges
+
 JOIN = 60
 
 
@@ -42,5 +44,5 @@ def reserve(url: str, secrets: Path, generation_id: int, count: int, times: int)
 def die_between_file_and_row(url: str, secrets: Path) -> None:
     """Issue a credential, and be killed when its secret is on the disk and its row is not yet committed."""
     catalog = Catalog.open(url, secrets, now=now)
-    catalog._insert = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign] # the crash
+    CredentialChanges._insert = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign] # the crash
     catalog.issue_credential("main", (ID, SECRET))

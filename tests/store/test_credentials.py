@@ -12,6 +12,7 @@ from tests.store.samples import ID, OTHER_ID, OTHER_SECRET, PREFIX, SECRET
 
 from holdfast.secrets.errors import ReferenceRefused, SecretMissing
 from holdfast.secrets.reference import SecretReference, Source
+from holdfast.store.credentials import CredentialChanges
 from holdfast.store.errors import CatalogError, NotFound, Unavailable
 from holdfast.store.view import View
 from holdfast.xks.types import AccessKeyId
@@ -68,7 +69,7 @@ def test_a_row_that_fails_removes_its_file(main: Catalog, secrets: Path, monkeyp
         raise Unavailable("disk full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(main, "_insert", fail)
+        patched.setattr(CredentialChanges, "_insert", fail)
         with pytest.raises(Unavailable):
             main.issue_credential("main", (ID, SECRET))
     assert list(secrets.iterdir()) == []
@@ -84,7 +85,7 @@ def test_a_commit_of_unknown_outcome_keeps_the_file(
         raise Unavailable("the connection broke")
 
     with monkeypatch.context() as patched:
-        patched.setattr(main, "_insert", fail)
+        patched.setattr(CredentialChanges, "_insert", fail)
         patched.setattr(main, "_reading", fail)
         with pytest.raises(Unavailable):
             main.issue_credential("main", (ID, SECRET))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.administered import Catalog
 
-from holdfast.control.issue import new_credential
+from holdfast.control.issue import new_access_key_id, new_secret
 from holdfast.xks.types import UriPathPrefix
 
 SERVICE = 65534
@@ -23,7 +23,7 @@ def test_all_files_that_root_makes_belong_to_the_owner_of_their_directory(tmp_pa
     url, secrets = f"sqlite:///{state}/db/catalog.db", state / "secrets"
     with closing(Catalog.create_or_upgrade(url, secrets, now=lambda: datetime.now(UTC))) as catalog:
         catalog.create_keystore("prod", UriPathPrefix.parse("/prod"))
-        identity, secret = new_credential()
+        identity, secret = new_access_key_id(), new_secret()
         catalog.issue_credential("prod", (identity, secret))
         made = {path: path.stat() for path in state.rglob("*")}  # with SQLite's own, while it is open
     assert {state / "db" / "catalog.db", secrets / str(identity)} <= made.keys()

@@ -17,10 +17,10 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.administered import Catalog
 from tests.server.proxy_server import HSM, KEYSTORE
 from tests.server.token import LIBRARY, PIN, TOKEN, softhsm_environment
 
-from holdfast.store.store import Catalog
 from holdfast.xks.aad import CiphertextMetadata
 from holdfast.xks.encoding import decode_base64
 

@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 from holdfast.cli import output
+from holdfast.cli.changing import How, carry_out, changing, say_done
 from holdfast.cli.confirm import confirm
 from holdfast.cli.options import ConfigOption, JsonOption, YesOption, installation
 from holdfast.cli.tables import fields
+from holdfast.control.actions.catalogs import ImportCatalog
 from holdfast.control.errors import Invalid
 from holdfast.control.explanations import Explanation
 from holdfast.control.files import create_file
@@ -120,10 +122,11 @@ def export(
 
 
 @app.command("import")
+@changing
 def import_(
     file: Annotated[Path, typer.Argument(help="What `catalog export` wrote; - for standard input.")],
     *,
-    yes: YesOption = False,
+    how: How,
     config: ConfigOption = None,
 ) -> None:
     """Read an export into an empty catalog. `holdfast init` or `catalog import` makes its tables."""
@@ -132,21 +135,7 @@ def import_(
     except OSError as error:
         raise Invalid(f"{file} cannot be read: {error.strerror}") from None
     with installation(config, create=True) as here:
-        keys = sum(len(keystore.keys) for keystore in document.keystores)
-        secrets = here.configuration.catalog.secrets_directory
-        confirm(
-            Explanation(
-                f"Import version {document.version} of a catalog:",
-                (
-                    f"keystores: {len(document.keystores)}, keys: {keys}",
-                    f"exported at {document.exported_at:%Y-%m-%d %H:%M} UTC",
-                ),
-                (
-                    "Encryption counts are those of the export: no proxy may have used the keys since.",
-                    f"The secrets are not in it: {secrets} must hold their files.",
-                ),
-            ),
-            yes=yes,
-        )
-        version = here.catalog.import_(document)
-        output.say(f"The catalog has the version {version}. `holdfast doctor` checks it.")
+        action = ImportCatalog(document=document)
+        done = carry_out(here, action, how)
+        output.say(f"The catalog has the version {here.catalog.version()}. `holdfast doctor` checks it.")
+        say_done(here, action, done)

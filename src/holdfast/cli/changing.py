@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from holdfast.cli.confirm import confirm
+from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.options import Installation, YesOption
 from holdfast.cli.output import say, warning
 from holdfast.control.actions import AnyAction
-from holdfast.control.runner import Done
+from holdfast.control.runner import Done, Pending
 
 _REASON = typer.Option(help="Why, for the record.", show_default=False)
 _TICKET = typer.Option(help="The ticket's number, for the record.", show_default=False)
@@ -52,18 +53,37 @@ def changing(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def carry_out(here: Installation, action: AnyAction, how: How, *, ask: bool = True) -> Done | None:
-    """Plan the action, have the plan confirmed, carry it out. None: it is so already, and nothing is done."""
+def carry_out(here: Installation, action: AnyAction, how: How, *, ask: bool = True, given: Any = None) -> Done | None:
+    """Plan the action, have the plan confirmed, carry it out. None: it is so already, and nothing is done.
+
+    Ends the command where the change waits for approval. `given`: a secret that no plan holds.
+    """
     plan = here.control.plan(action, reason=how.reason, ticket=how.ticket)
     if not plan.effects:
         return None
     if ask:
         confirm(here.control.explain(plan), yes=how.yes)
-    return here.control.carry_out(plan)
+    outcome = here.control.carry_out(plan, given)
+    if isinstance(outcome, Pending):
+        say_pending(here, outcome)
+        raise typer.Exit(ExitCode.PENDING)
+    return outcome
 
 
-def say_done(here: Installation, action: AnyAction, done: Done) -> None:
-    """Where the change is recorded, and how it is undone."""
+def say_pending(here: Installation, pending: Pending) -> None:
+    """What a change waits for, and until when."""
+    plan = pending.plan
+    say(f"NOTHING IS CHANGED YET: change {plan.id} needs the approval of {pending.missing}.")
+    say(f"  - Another operator approves it: `{here.command(f'change approve {plan.id}')}`")
+    say(f"  - or signs its digest, {plan.digest}, where the SSH key is, and gives you the signature.")
+    withdraw = here.command(f"change withdraw {plan.id}")
+    say(f"  - It expires at {plan.expires:%Y-%m-%d %H:%M} UTC. `{withdraw}` ends it.")
+
+
+def say_done(here: Installation, action: AnyAction, done: Done | None) -> None:
+    """Where the change is recorded, and how it is undone; nothing if there was none."""
+    if done is None:
+        return
     if not done.recorded:
         warning("the catalog could not keep the record of this change: note down who did it, when and why.")
         return

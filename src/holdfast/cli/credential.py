@@ -1,18 +1,18 @@
 """`holdfast credential`: proxy authentication credentials, with which KMS signs its requests."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from holdfast.cli import output
-from holdfast.cli.confirm import confirm
-from holdfast.cli.options import ConfigOption, Installation, JsonOption, YesOption, installation
+from holdfast.cli.changing import How, carry_out, changing, say_done
+from holdfast.cli.options import ConfigOption, Installation, JsonOption, installation
 from holdfast.cli.tables import table
-from holdfast.control.explanations import Usage, explain_retire, moment
+from holdfast.control.actions.credentials import IssueCredential, ReferenceCredential, RetireCredential
+from holdfast.control.explanations import moment
 from holdfast.control.files import create_file
-from holdfast.control.issue import new_credential
+from holdfast.control.issue import new_access_key_id, new_secret
 from holdfast.control.lookup import find_credential
 from holdfast.store.reads import CredentialRow
 from holdfast.xks.types import AccessKeyId
@@ -23,6 +23,7 @@ KeystoreArgument = Annotated[str, typer.Argument(help="The keystore's name.", sh
 
 
 @app.command()
+@changing
 def issue(
     keystore: KeystoreArgument,
     *,
@@ -43,6 +44,7 @@ def issue(
     access_key_id: Annotated[
         str | None, typer.Option(help="The access key id of a --reference.", show_default=False)
     ] = None,
+    how: How,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -54,16 +56,20 @@ def issue(
         raise typer.BadParameter("--reference and --access-key-id belong together: give both, or neither")
     with installation(config) as here:
         if reference is not None and access_key_id is not None:
-            here.catalog.reference_credential(keystore, AccessKeyId.parse(access_key_id), reference)
-            _say_issued(here, keystore, access_key_id, secret=None, as_json=as_json)
+            named = AccessKeyId.parse(access_key_id).value
+            refer = ReferenceCredential(keystore=keystore, access_key_id=named, reference=reference)
+            done = carry_out(here, refer, how, ask=False)
+            _say_issued(here, keystore, named, secret=None, as_json=as_json)
+            say_done(here, refer, done)
             return
-        identity, secret = new_credential()
+        identity, secret = new_access_key_id(), new_secret()
+        issue = IssueCredential(keystore=keystore, access_key_id=identity.value)
         if output_file is not None:
             # First the file: a secret of no credential opens nothing, a credential whose secret is lost
             # would stay behind.
             create_file(output_file, secret.reveal() + b"\n")
         try:
-            here.catalog.issue_credential(keystore, (identity, secret))
+            done = carry_out(here, issue, how, ask=False, given=secret)
         except BaseException:
             if output_file is not None:
                 output_file.unlink()
@@ -73,6 +79,7 @@ def issue(
         _say_issued(
             here, keystore, str(identity), secret=secret.reveal().decode() if show_secret else None, as_json=as_json
         )
+        say_done(here, issue, done)
 
 
 @app.command("list")
@@ -106,24 +113,24 @@ def list_(
 
 
 @app.command()
+@changing
 def retire(
     access_key_id: Annotated[str, typer.Argument(help="The credential's access key id.", show_default=False)],
     *,
-    yes: YesOption = False,
+    how: How,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """End a credential permanently, after showing when it was last used."""
     with installation(config) as here:
+        action = RetireCredential(access_key_id=access_key_id)
+        done = carry_out(here, action, how)
+        output.say(
+            f"{'The credential' if done is None else 'Retired the credential'} {access_key_id}"
+            f"{' is retired already' if done is None else ''}."
+        )
+        say_done(here, action, done)
         row = find_credential(here.catalog, access_key_id)
-        if row.retired_at is None:
-            now = output.utc_now()
-            confirm(explain_retire(row, Usage(here.catalog.credentials(None), here.catalog.keys(None), now)), yes=yes)
-            here.catalog.retire_credential(AccessKeyId.parse(access_key_id))
-            row = replace(row, retired_at=now)
-            output.say(f"Retired the credential {access_key_id}.")
-        else:
-            output.say(f"The credential {access_key_id} is retired already.")
     if as_json:
         output.json(_as_json(row))
 

@@ -33,6 +33,7 @@ class ExitCode(IntEnum):
     DENIED = 13
     INCOMPLETE = 14
     EVIDENCE = 15
+    PENDING = 16
     INTERRUPTED = 130
     UNREAD = 141
 
@@ -54,6 +55,7 @@ MEANINGS = {
     ExitCode.DENIED: "Who asks may not do this. Of `authorization`: the policies deny the request.",
     ExitCode.INCOMPLETE: "Of `migrate`: done, except for keys or key stores that were not taken over.",
     ExitCode.EVIDENCE: "Of `audit`: the log or the proof is not what was signed, or no given key signed it.",
+    ExitCode.PENDING: "The change waits for the approval of others; nothing is changed yet.",
     ExitCode.INTERRUPTED: "Interrupted with Ctrl-C.",
     ExitCode.UNREAD: "The reader of the output has ended, as in `holdfast key list | true`.",
 }

@@ -1,25 +1,29 @@
 """`holdfast key`: external keys, each an AES-256 key inside an HSM."""
 
+from secrets import token_bytes
 from typing import Annotated, Any
 
 import typer
 
 from holdfast.cli import output, rotate
-from holdfast.cli.confirm import confirm, say_not_confirmed
-from holdfast.cli.options import ConfigOption, Installation, JsonOption, YesOption, installation
+from holdfast.cli.changing import How, carry_out, changing, say_done
+from holdfast.cli.confirm import say_not_confirmed
+from holdfast.cli.moments import parse_length
+from holdfast.cli.options import ConfigOption, Installation, JsonOption, installation
 from holdfast.cli.tables import fields, table
-from holdfast.control.errors import Invalid
-from holdfast.control.explanations import (
-    Usage,
-    explain_disable,
-    explain_enable,
-    explain_rebind,
-    explain_release,
-    explain_share,
-    explain_unregister,
-    explain_upgrade,
+from holdfast.control.actions.keys import (
+    BindKey,
+    CreateKey,
+    DisableKey,
+    EnableKey,
+    RegisterKey,
+    ReleaseKey,
+    UnregisterKey,
+    UpgradeKeys,
+    refuse_taken,
 )
-from holdfast.control.keys import NewKey, bind, create_key, find_binding, hsm_settings, register_key
+from holdfast.control.errors import Invalid
+from holdfast.control.keys import CKA_ID_BYTES, NewKey, find_binding, hsm_settings, prove_key
 from holdfast.control.lookup import find_generations, find_key, find_keystore
 from holdfast.keys.model import Takeover
 from holdfast.keys.states import GenerationState
@@ -42,24 +46,34 @@ LabelOption = Annotated[
 
 
 @app.command()
+@changing
 def create(
     keystore: KeystoreArgument,
     key: KeyArgument,
     *,
     hsm: HsmOption = None,
     label: LabelOption = None,
+    how: How,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make an AES-256 key in the HSM, sensitive and not extractable, and register it."""
     with installation(config) as here:
         settings = hsm_settings(here.configuration, hsm)
-        new = NewKey(keystore, ExternalKeyId.parse(key), settings.name, label or key)
-        create_key(here.catalog, settings, new)
-        _say_added(here, new, "Made", as_json=as_json)
+        action = CreateKey(
+            keystore=keystore,
+            external_key_id=ExternalKeyId.parse(key).value,
+            hsm=settings.name,
+            label=label or key,
+            cka_id=token_bytes(CKA_ID_BYTES),
+        )
+        done = carry_out(here, action, how, ask=False)
+        _say_added(here, action, "Made", as_json=as_json)
+        say_done(here, action, done)
 
 
 @app.command()
+@changing
 def register(
     keystore: KeystoreArgument,
     key: KeyArgument,
@@ -94,7 +108,7 @@ def register(
         list[str] | None,
         typer.Option(help="A keystore that uses this HSM key already. May be repeated.", show_default=False),
     ] = None,
-    yes: YesOption = False,
+    how: How,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -104,23 +118,25 @@ def register(
     with installation(config) as here:
         settings = hsm_settings(here.configuration, hsm)
         new = NewKey(keystore, ExternalKeyId.parse(key), settings.name, label or key)
-        takeover = Takeover() if aws_sample else None
-        others = [find_keystore(here.catalog, name).name for name in share_with or ()]
-        if others:
-            confirm(explain_share(keystore, key, others), yes=yes)
-        for finding in register_key(
-            here.catalog,
-            settings,
-            new,
-            cka_id=cka_id,
-            takeover=takeover,
-            for_tests=for_tests,
+        refuse_taken(here.catalog, new)
+        others = tuple(find_keystore(here.catalog, name).name for name in share_with or ())
+        proof, findings = prove_key(settings, new, cka_id=cka_id, for_tests=for_tests)
+        action = RegisterKey(
+            keystore=keystore,
+            external_key_id=key,
+            hsm=new.hsm,
+            label=new.label,
+            proof=proof,
+            takeover=Takeover() if aws_sample else None,
             prior_encryptions=prior_encryptions,
             share_with=others,
-            tag=known_tag,
-        ):
+            earlier_tag=known_tag,
+        )
+        done = carry_out(here, action, how, ask=bool(others))
+        for finding in findings:
             output.warning(f"{finding.what}. {finding.why} {finding.remedy}".rstrip())
-        _say_added(here, new, "Registered", as_json=as_json)
+        _say_added(here, action, "Registered", as_json=as_json)
+        say_done(here, action, done)
 
 
 @app.command("list")
@@ -190,6 +206,7 @@ def show(
 
 
 @app.command()
+@changing
 def rebind(
     keystore: KeystoreArgument,
     key: KeyArgument,
@@ -201,7 +218,7 @@ def rebind(
     without_proof: Annotated[
         bool, typer.Option("--without-proof", help="Bind an object that does not open the key's canary.")
     ] = False,
-    yes: YesOption = False,
+    how: How,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -215,29 +232,31 @@ def rebind(
         row = find_key(here.catalog, keystore, key)
         settings = hsm_settings(here.configuration, row.hsm)
         found = find_binding(settings, row, label=label, cka_id=cka_id, without_proof=without_proof)
-        confirm(explain_rebind(row, label=found.label, cka_id=found.proof.cka_id, proven=found.proven), yes=yes)
-        bind(here.catalog, row, found)
+        action = BindKey(
+            keystore=keystore, external_key_id=key, label=found.label, proof=found.proof, proven=found.proven
+        )
+        done = carry_out(here, action, how)
         _show(here, keystore, key, f"{key} is bound to {found.label!r} in [hsm.{row.hsm}].", as_json=as_json)
+        say_done(here, action, done)
 
 
 @app.command()
+@changing
 def release(
     keystore: KeystoreArgument,
     key: KeyArgument,
     *,
-    yes: YesOption = False,
+    how: How,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Let a key encrypt again that was stopped, for an unsafe IV or a count that is not known."""
     with installation(config) as here:
-        row = find_key(here.catalog, keystore, key)
-        if row.stopped is None:
-            _show(here, keystore, key, f"{key} is not stopped.", as_json=as_json)
-            return
-        confirm(explain_release(row), yes=yes)
-        here.catalog.release_generation(row.generation_id)
-        _show(here, keystore, key, f"{key} is released.", as_json=as_json)
+        action = ReleaseKey(keystore=keystore, external_key_id=key)
+        done = carry_out(here, action, how)
+        said = f"{key} is not stopped." if done is None else f"{key} is released."
+        _show(here, keystore, key, said, as_json=as_json)
+        say_done(here, action, done)
 
 
 def _show(here: Installation, keystore: str, key: str, sentence: str, *, as_json: bool) -> None:
@@ -248,32 +267,31 @@ def _show(here: Installation, keystore: str, key: str, sentence: str, *, as_json
 
 
 @app.command()
+@changing
 def unregister(
     keystore: KeystoreArgument,
     key: KeyArgument,
     *,
-    yes: YesOption = False,
+    how: How,
     config: ConfigOption = None,
 ) -> None:
     """Forget a disabled key. The HSM keeps it, the catalog forgets how often it has encrypted."""
     with installation(config) as here:
-        rows = find_generations(here.catalog, keystore, key)
-        first = rows[0].generation_id
-        total = here.catalog.encryption_totals([first]).get(first, 0)
-        if rows[0].status is KeyStatus.DISABLED:
-            confirm(explain_unregister(rows, total), yes=yes)
-        here.catalog.unregister_key(keystore, ExternalKeyId.parse(key))
+        action = UnregisterKey(keystore=keystore, external_key_id=key)
+        done = carry_out(here, action, how)
         output.say(f"The keystore {keystore!r} has no key {key} any more.")
+        say_done(here, action, done)
 
 
 @app.command()
+@changing
 def upgrade(
     keystore: Annotated[
         str | None, typer.Argument(help="Only this keystore's keys. Default: all.", show_default=False)
     ] = None,
     key: Annotated[str | None, typer.Argument(help="Only this key.", show_default=False)] = None,
     *,
-    yes: YesOption = False,
+    how: How,
     config: ConfigOption = None,
 ) -> None:
     """Let keys make ciphertexts of the newest format, once no older Holdfast runs any more.
@@ -281,64 +299,65 @@ def upgrade(
     Keys that are made or registered after an upgrade do so by themselves. Until then a key cannot rotate.
     """
     with installation(config) as here:
-        if keystore is not None and key is not None:
-            rows = [find_key(here.catalog, keystore, key)]
-        else:
-            rows = [row for row in here.catalog.keys(keystore) if row.state is GenerationState.ACTIVE]
-        older = [row for row in rows if row.metadata_format < NEWEST_FORMAT]
-        if not older:
+        action = UpgradeKeys(keystore=keystore, external_key_id=key)
+        done = carry_out(here, action, how)
+        if done is None:
             output.say(f"Every key makes ciphertexts of format {NEWEST_FORMAT} already.")
             return
-        confirm(explain_upgrade(older), yes=yes)
-        here.catalog.upgrade_keys([(row.keystore, row.external_key_id) for row in older])
-        output.say(f"Keys that make ciphertexts of format {NEWEST_FORMAT} now: {len(older)}.")
+        output.say(f"Keys that make ciphertexts of format {NEWEST_FORMAT} now: {len(done.effects)}.")
+        say_done(here, action, done)
 
 
 @app.command()
+@changing
 def disable(
     keystore: KeystoreArgument,
     key: KeyArgument,
     *,
-    yes: YesOption = False,
+    how: How,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Stop one key: proxies refuse its Encrypt and Decrypt, normally within a second."""
     with installation(config) as here:
-        _set_status(here, keystore, key, KeyStatus.DISABLED, yes=yes, as_json=as_json)
+        _set_status(here, DisableKey(keystore=keystore, external_key_id=key), how, as_json=as_json)
 
 
 @app.command()
+@changing
 def enable(
     keystore: KeystoreArgument,
     key: KeyArgument,
     *,
-    yes: YesOption = False,
+    for_: Annotated[
+        str | None, typer.Option("--for", help="Only so long, as in 45m, 2h, 3d.", show_default=False)
+    ] = None,
+    how: How,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Let a disabled key serve again."""
     with installation(config) as here:
-        _set_status(here, keystore, key, KeyStatus.ENABLED, yes=yes, as_json=as_json)
+        until = None if for_ is None else output.utc_now().replace(microsecond=0) + parse_length(for_)
+        _set_status(here, EnableKey(keystore=keystore, external_key_id=key, until=until), how, as_json=as_json)
 
 
-def _set_status(here: Installation, keystore: str, key: str, status: KeyStatus, *, yes: bool, as_json: bool) -> None:
-    row = find_key(here.catalog, keystore, key)
-    changed = row.status is not status
-    if changed:
-        usage = Usage(here.catalog.credentials(None), here.catalog.keys(None), output.utc_now())
-        confirm(explain_disable(row, usage) if status is KeyStatus.DISABLED else explain_enable(row, usage), yes=yes)
-        here.catalog.set_key_status(keystore, ExternalKeyId.parse(key), status)
+def _set_status(here: Installation, action: DisableKey | EnableKey, how: How, *, as_json: bool) -> None:
+    keystore, key = action.keystore, action.external_key_id
+    status = KeyStatus.DISABLED if isinstance(action, DisableKey) else KeyStatus.ENABLED
+    done = carry_out(here, action, how)
+    changed = done is not None
     if as_json:
         output.json({"keystore": keystore, "external_key_id": key, "status": status, "changed": changed})
     else:
         output.say(f"{key} is {status.lower()} in the catalog{'' if changed else ' already'}.")
         if changed and status is KeyStatus.DISABLED:
             say_not_confirmed(here, keystore, key)
+    say_done(here, action, done)
 
 
-def _say_added(here: Installation, new: NewKey, word: str, *, as_json: bool) -> None:
-    row = find_key(here.catalog, new.keystore, str(new.external_key_id))
+def _say_added(here: Installation, new: CreateKey | RegisterKey, word: str, *, as_json: bool) -> None:
+    row = find_key(here.catalog, new.keystore, new.external_key_id)
     if as_json:
         output.json(_as_json(row, here.catalog.encryption_totals()))
         return
@@ -351,7 +370,12 @@ def _say_added(here: Installation, new: NewKey, word: str, *, as_json: bool) -> 
 def _status(row: KeyRow) -> str:
     if row.state is not GenerationState.ACTIVE:
         return row.state
-    return row.status.value if row.stopped is None else "STOPPED"
+    if row.stopped is not None:
+        return "STOPPED"
+    if row.enabled_until is None:
+        return row.status.value
+    over = output.utc_now() >= row.enabled_until
+    return "DISABLED" if over else f"{row.status} until {row.enabled_until:%Y-%m-%d %H:%M} UTC"
 
 
 def _hexadecimal(text: str) -> bytes:
@@ -386,6 +410,7 @@ def _as_json(row: KeyRow, totals: dict[int, int]) -> dict[str, Any]:
         "keystore": row.keystore,
         "external_key_id": row.external_key_id,
         "status": row.status,
+        "enabled_until": row.enabled_until,
         "generation": row.generation,
         "state": row.state,
         "hsm": row.hsm,

@@ -9,6 +9,7 @@ import typer
 from holdfast.cli import output
 from holdfast.cli.changing import How, carry_out, changing, say_done
 from holdfast.cli.confirm import say_not_confirmed
+from holdfast.cli.moments import parse_moment
 from holdfast.cli.options import ConfigOption, Installation, JsonOption, installation
 from holdfast.cli.tables import fields, table
 from holdfast.control.actions.keystores import (
@@ -81,7 +82,7 @@ def list_(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
                 row["name"],
                 row["xks_proxy_uri_path"],
                 row["region"] or "any",
-                "BLOCKED" if row["blocked"] else "open",
+                _state(row),
                 str(row["keys"]),
                 str(row["live_credentials"]),
             )
@@ -108,12 +109,17 @@ def block(
     names: NamesArgument = None,
     *,
     all_: AllOption = False,
+    until: Annotated[
+        str | None, typer.Option(help="Only so long: a time, as in 2026-11-25T18:00Z.", show_default=False)
+    ] = None,
     how: How,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Stop a keystore, or all: proxies refuse each Encrypt and Decrypt, normally within a second."""
-    _set_blocked(BlockKeystores(names=_named(names, all_=all_)), how, config=config, as_json=as_json)
+    end = None if until is None else parse_moment(until, output.utc_now())
+    action = BlockKeystores(names=_named(names, all_=all_), until=end)
+    _set_blocked(action, how, config=config, as_json=as_json)
 
 
 @app.command()
@@ -160,8 +166,7 @@ def set_(
             output.say(f"The keystore {name!r} is so already.")
         else:
             output.say(f"Changed the keystore {name!r}.")
-        if done is not None:
-            say_done(here, action, done)
+        say_done(here, action, done)
 
 
 @app.command()
@@ -172,8 +177,7 @@ def delete(name: NameArgument, *, how: How, config: ConfigOption = None) -> None
         action = DeleteKeystore(keystore=name)
         done = carry_out(here, action, how)
         output.say(f"Deleted the keystore {name!r}.")
-        if done is not None:
-            say_done(here, action, done)
+        say_done(here, action, done)
 
 
 @app.command("config")
@@ -246,8 +250,7 @@ def _set_blocked(action: BlockKeystores | UnblockKeystores, how: How, *, config:
             output.say("\n".join(f"{name} is {word}{'' if name in changed else ' already'}." for name in names))
             if blocks and changed:
                 say_not_confirmed(here, next(name for name in names if name in changed), "KEY")
-        if done is not None:
-            say_done(here, action, done)
+        say_done(here, action, done)
 
 
 def _say_doubt(here: Installation) -> None:
@@ -261,6 +264,15 @@ def _say_doubt(here: Installation) -> None:
             )
 
 
+def _state(row: dict[str, Any]) -> str:
+    if not row["blocked"]:
+        return "open"
+    if row["blocked_until"] is None:
+        return "BLOCKED"
+    over = output.utc_now() >= row["blocked_until"]
+    return "open" if over else f"BLOCKED until {row['blocked_until']:%Y-%m-%d %H:%M} UTC"
+
+
 def _as_json(row: KeystoreRow, here: Installation) -> dict[str, Any]:
     credentials = here.catalog.credentials(row.name)
     used = [credential.last_used_at for credential in credentials if credential.last_used_at]
@@ -269,6 +281,7 @@ def _as_json(row: KeystoreRow, here: Installation) -> dict[str, Any]:
         "xks_proxy_uri_path": row.prefix.xks_proxy_uri_path,
         "region": row.region,
         "blocked": row.blocked,
+        "blocked_until": row.blocked_until if row.blocked else None,
         "keys": len({key.external_key_id for key in here.catalog.keys(row.name)}),
         "live_credentials": sum(credential.retired_at is None for credential in credentials),
         "last_used_at": max(used, default=None),

@@ -24,6 +24,8 @@ _MODULES = {
     "credential": ("holdfast.cli.credential", "Proxy authentication credentials: issue, list, retire."),
     "key": ("holdfast.cli.key", "External keys: create, register, list, show, disable, enable."),
     "change": ("holdfast.cli.change", "Changes: who made them, when and why."),
+    "operator": ("holdfast.cli.operator", "Operators: who may change and approve what."),
+    "rules": ("holdfast.cli.rules", "Rules: what needs approval, what a role may do."),
     "catalog": ("holdfast.cli.catalog", "The catalog as a whole: show, accept, export, import."),
     "authorization": ("holdfast.cli.authorization", "Cedar policies: test, replay what they decide."),
     "audit": ("holdfast.cli.audit", "The audit log: verify it, prove what it says."),

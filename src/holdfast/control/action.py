@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from holdfast.audit.records import Effect
     from holdfast.config.model import Configuration
     from holdfast.control.explanations import Explanation, Usage
-    from holdfast.store.changes import Transaction
     from holdfast.store.reads import Reading
     from holdfast.store.store import Catalog
+    from holdfast.store.transaction import Transaction
 
 
 class Installation(Protocol):
@@ -73,8 +73,11 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, tag_field="action"):
         """What a person reads before it is done."""
         raise NotImplementedError
 
-    def prepared(self, installation: Installation) -> AbstractContextManager[Any]:  # noqa: ARG002 (most need none)
-        """What is done outside of the catalog, before its transaction, and undone if that fails."""
+    def prepared(self, installation: Installation, given: Any) -> AbstractContextManager[Any]:  # noqa: ARG002 (most need none)
+        """What is done outside of the catalog, before its transaction, and undone if that fails.
+
+        `given` is what the plan must not hold: a secret that exists already.
+        """
         return nullcontext()
 
     def apply(self, transaction: Transaction, prepared: Any) -> None:

@@ -82,11 +82,14 @@ def explain_disable(key: KeyRow, usage: Usage) -> Explanation:
     )
 
 
-def explain_enable(key: KeyRow, usage: Usage) -> Explanation:
-    """Enabling an external key."""
+def explain_enable(key: KeyRow, usage: Usage, until: datetime | None) -> Explanation:
+    """Enabling an external key, to the time `until` or without end."""
     return Explanation(
         f"Enable the key {key.external_key_id} of the keystore {key.keystore!r}:",
-        (f"status DISABLED becomes ENABLED; the keystore was {usage.last_use(key.keystore)}",),
+        (
+            f"status {key.status} becomes ENABLED; the keystore was {usage.last_use(key.keystore)}",
+            *(() if until is None else (f"at {until:%Y-%m-%d %H:%M:%S} UTC it is disabled again",)),
+        ),
         ("Within a second the key encrypts and decrypts for KMS again.",),
     )
 

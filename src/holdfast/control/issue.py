@@ -12,10 +12,14 @@ _SECRET_BYTES = 32  # Spec, Appendix A: at least 256 bits of entropy.
 _PIN_BYTES = 18  # 24 characters of Base64: tokens commonly take PINs of 4 to 32 characters or more.
 
 
-def new_credential() -> tuple[AccessKeyId, SecretAccessKey]:
-    """A random access key id, and a secret access key of 256 bits as 44 characters of Base64."""
-    access_key_id = AccessKeyId.parse("".join(secrets.choice(_BASE32) for _ in range(_ACCESS_KEY_ID_LENGTH)))
-    return access_key_id, SecretAccessKey(base64.b64encode(secrets.token_bytes(_SECRET_BYTES)))
+def new_access_key_id() -> AccessKeyId:
+    """A random access key id."""
+    return AccessKeyId.parse("".join(secrets.choice(_BASE32) for _ in range(_ACCESS_KEY_ID_LENGTH)))
+
+
+def new_secret() -> SecretAccessKey:
+    """A random secret access key of 256 bits, as 44 characters of Base64."""
+    return SecretAccessKey(base64.b64encode(secrets.token_bytes(_SECRET_BYTES)))
 
 
 def new_pin() -> Secret:

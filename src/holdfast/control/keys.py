@@ -2,24 +2,20 @@
 
 import secrets
 import shlex
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from holdfast.config.hsm import resolve
 from holdfast.config.model import Configuration
-from holdfast.control.errors import Conflict, HsmRefused, NotFound
-from holdfast.control.lookup import find_key, find_keystore
+from holdfast.control.errors import HsmRefused, NotFound
 from holdfast.finding import Finding, Severity, worst
 from holdfast.hsm.pkcs11.inspect import FoundKey, Inspector
 from holdfast.hsm.pkcs11.profile import profile_of
 from holdfast.hsm.settings import HsmSettings
 from holdfast.keys.fitness import KEY_SPEC, examine_key, examine_matches
-from holdfast.keys.model import Takeover
 from holdfast.store.errors import CatalogError
-from holdfast.store.errors import NotFound as NotFoundInCatalog
 from holdfast.store.reads import KeyRow
-from holdfast.store.store import Catalog
 from holdfast.xks.types import ExternalKeyId
 
 CKA_ID_BYTES = 16
@@ -34,29 +30,6 @@ class NewKey:
     external_key_id: ExternalKeyId
     hsm: str
     label: str
-
-
-def create_key(catalog: Catalog, settings: HsmSettings, new: NewKey) -> FoundKey:
-    """Makes an AES-256 key in the HSM and registers it; or does neither. Raises HsmFault, CatalogError."""
-    _refuse_taken(catalog, new)
-    with Inspector(settings) as inspector:
-        if inspector.find_keys(new.label):
-            raise HsmRefused(
-                f"the token has a secret key with the label {new.label!r} already",
-                hint=f"Choose another --label; or, to use that key: `holdfast key register {new.keystore}"
-                f" {new.external_key_id} --label {shlex.quote(new.label)}`.",
-            )
-        made = inspector.generate_aes_256(new.label, secrets.token_bytes(CKA_ID_BYTES))
-        try:
-            proof = take_proof(inspector, made)
-            register_proven(catalog, new, proof)
-        except BaseException:
-            # It has not been used yet: a key that no catalog knows would only occupy its label. But a connection that
-            # broke during the commit, or Ctrl-C after it, leaves open whether the catalog knows it.
-            if _certainly_not_registered(catalog, new):
-                inspector.destroy_key(made)
-            raise
-    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,35 +50,6 @@ def take_proof(inspector: Inspector, found: FoundKey) -> Proof:
     usable = {"ENCRYPT", "DECRYPT"} <= set(found.attributes.key_usage) and found.attributes.key_spec == KEY_SPEC
     canary = inspector.seal_canary(found) if usable else None
     return Proof(cka_id, canary, inspector.token().serial)
-
-
-def register_proven(  # noqa: PLR0913 (what a key is, and how it was used before)
-    catalog: Catalog,
-    new: NewKey,
-    proof: Proof,
-    *,
-    takeover: Takeover | None = None,
-    prior_encryptions: int = 0,
-    share_with: Collection[str] = (),
-    tag: bytes | None = None,
-) -> None:
-    """Registers the key with its proof, and counts the canary's encryption. Raises CatalogError."""
-    catalog.register_key(
-        new.keystore,
-        new.external_key_id,
-        hsm=new.hsm,
-        label=new.label,
-        cka_id=proof.cka_id,
-        takeover=takeover,
-        token_serial=proof.token_serial or None,
-        prior_encryptions=prior_encryptions,
-        share_with=share_with,
-        tag=tag,
-    )
-    if proof.canary is not None:
-        generation = find_key(catalog, new.keystore, str(new.external_key_id)).generation_id
-        catalog.reserve({generation: 1})
-        catalog.record_canary(generation, proof.canary)
 
 
 @contextmanager
@@ -160,33 +104,14 @@ def how_to_make(settings: HsmSettings, label: str) -> tuple[str, ...]:
     )
 
 
-def _certainly_not_registered(catalog: Catalog, new: NewKey) -> bool:
-    try:
-        return all(row.external_key_id != str(new.external_key_id) for row in catalog.keys(new.keystore))
-    except NotFoundInCatalog:
-        return True
-    except CatalogError:
-        return False
-
-
-def register_key(  # noqa: PLR0913 (the options of the command)
-    catalog: Catalog,
-    settings: HsmSettings,
-    new: NewKey,
-    *,
-    cka_id: bytes | None = None,
-    takeover: Takeover | None = None,
-    for_tests: bool = False,
-    prior_encryptions: int = 0,
-    share_with: Collection[str] = (),
-    tag: bytes | None = None,
-) -> list[Finding]:
-    """Registers a key that the HSM has already; returns what is worth knowing about it.
+def prove_key(
+    settings: HsmSettings, new: NewKey, *, cka_id: bytes | None = None, for_tests: bool = False
+) -> tuple[Proof, list[Finding]]:
+    """The proof of a key that the HSM has already, and what is worth knowing about it.
 
     Raises HsmRefused unless exactly one key matches, KMS can use it, and it is not the health key. `for_tests`: also
     a key that may not encrypt or decrypt, as conformance tests need it.
     """
-    _refuse_taken(catalog, new)
     if new.label == settings.health_key:
         raise HsmRefused(
             f"{new.label!r} is the health key of the HSM {new.hsm!r}: probes encrypt with it all the time, uncounted",
@@ -208,10 +133,7 @@ def register_key(  # noqa: PLR0913 (the options of the command)
                 hint=" ".join(_advice(finding) for finding in refusals),
             )
         proof = take_proof(inspector, found[0])
-    register_proven(
-        catalog, new, proof, takeover=takeover, prior_encryptions=prior_encryptions, share_with=share_with, tag=tag
-    )
-    return [finding for finding in findings if worst([finding]) is not Severity.OK]
+    return proof, [finding for finding in findings if worst([finding]) is not Severity.OK]
 
 
 def _advice(finding: Finding) -> str:
@@ -283,26 +205,6 @@ def _cka_id(key: FoundKey) -> str:
     return f"CKA_ID {key.id.hex()}" if key.id else "no CKA_ID"
 
 
-def bind(catalog: Catalog, row: KeyRow, binding: Binding) -> None:
-    """Has the catalog find the key where it was found. Raises Conflict, CatalogError."""
-    proof = binding.proof
-    for other in catalog.keys(None):
-        if (
-            not binding.proven
-            and other.generation_id != row.generation_id
-            and (other.hsm, other.label) == (row.hsm, binding.label)
-            and (other.cka_id is None or proof.cka_id is None or other.cka_id == proof.cka_id)
-        ):
-            raise Conflict(f"that key serves {other.keystore}/{other.external_key_id} already")
-    catalog.rebind_generation(row.generation_id, label=binding.label, cka_id=proof.cka_id)
-    if proof.canary is not None:
-        catalog.reserve({row.generation_id: 1})
-        if not binding.proven:
-            catalog.replace_canary(row.generation_id, proof.canary)
-    if proof.token_serial:
-        catalog.record_token_serial(row.generation_id, proof.token_serial)
-
-
 def examine_found(
     subject: str, label: str, found: Sequence[FoundKey], *, allow_extractable: bool = False
 ) -> list[Finding]:
@@ -323,14 +225,3 @@ def hsm_settings(configuration: Configuration, name: str | None) -> HsmSettings:
     if name not in configuration.hsms:
         raise NotFound(f"the configuration has no [hsm.{name}]", hint=f"It has: {known}.")
     return resolve(configuration.hsms[name])
-
-
-def _refuse_taken(catalog: Catalog, new: NewKey) -> None:
-    # The catalog refuses it too, but only after the HSM has been asked to make a key.
-    find_keystore(catalog, new.keystore)
-    for row in catalog.keys(new.keystore):
-        if row.external_key_id == str(new.external_key_id):
-            raise Conflict(
-                f"the keystore {new.keystore!r} has a key {new.external_key_id} already",
-                hint="Choose another external key id; `holdfast key list` shows those in use.",
-            )

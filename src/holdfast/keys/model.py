@@ -1,7 +1,8 @@
 """The catalog as the proxy reads it: immutable, complete, swapped whole when its version changes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from holdfast.keys.states import GenerationState
 from holdfast.xks.aad import AadFraming, CiphertextMetadata
@@ -54,6 +55,11 @@ class ExternalKey:
     takeover: Takeover | None = None
     tag: bytes | None = None
     metadata_format: int = 1
+    enabled_until: datetime | None = None
+
+    def status_at(self, now: datetime) -> KeyStatus:
+        """Its status by the clock: one that was enabled for a time is disabled afterwards."""
+        return KeyStatus.DISABLED if self.enabled_until is not None and now >= self.enabled_until else self.status
 
     def metadata(self, framing: AadFraming) -> CiphertextMetadata:
         """What a ciphertext that is made now carries."""
@@ -66,6 +72,7 @@ class Keystore:
 
     `faulty`: external keys of which a row of the catalog is wrong, and what is wrong with it. They are not in `keys`.
     `unreadable`: the number of live credentials that are missing because their secret cannot be read here.
+    `blocked_until`: when a block ends by itself; None: never.
     """
 
     name: str
@@ -76,6 +83,13 @@ class Keystore:
     keys: Mapping[str, ExternalKey]
     faulty: Mapping[str, str] = field(default_factory=dict)
     unreadable: int = 0
+    blocked_until: datetime | None = None
+
+    def at(self, now: datetime) -> "Keystore":
+        """As it is by the clock: one that was blocked for a time is open afterwards."""
+        if self.blocked and self.blocked_until is not None and now >= self.blocked_until:
+            return replace(self, blocked=False)
+        return self
 
 
 @dataclass(frozen=True, slots=True)

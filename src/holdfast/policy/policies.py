@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from holdfast.policy.reading import Policy, read
+from holdfast.policy.schema import SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import ModuleType
 
-    from holdfast.policy.facts import Facts
+
+class Question(Protocol):
+    """What is to be decided; it can be hashed. `Facts` of a request is one."""
+
+    def request(self) -> dict[str, Any]:
+        """The request as Cedar takes it."""
+
+    def entities(self) -> list[dict[str, Any]]:
+        """Its entities as Cedar takes them."""
+
+    def __hash__(self) -> int:
+        """Equal questions have one answer."""
+
 
 MAX_CACHED = 4_096
 """Decisions in the cache. Beyond that the least recently used one is dropped."""
@@ -41,20 +54,20 @@ class Policies:
         self._cached = lru_cache(MAX_CACHED)(self._evaluate)
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str, *, schema: str = SCHEMA) -> Self:
         """Raises PoliciesInvalid with every mistake: not Cedar, not valid by the schema, or ambiguous."""
         import cedarpy  # noqa: PLC0415 (15 MB and 0.1 s at start, for installations that have policies only)
 
-        return cls(text, read(text, cedarpy), cedarpy)
+        return cls(text, read(text, cedarpy, schema), cedarpy)
 
-    def decide(self, facts: Facts) -> Decision:
+    def decide(self, facts: Question) -> Decision:
         """The decision; never raises. Equal facts are evaluated once."""
         try:
             return self._cached(facts)
         except Exception as error:  # noqa: BLE001 (no fault of the engine may allow a request)
             return Decision((), f"{_NOT_EVALUATED}: {type(error).__name__}")
 
-    def _evaluate(self, facts: Facts) -> Decision:
+    def _evaluate(self, facts: Question) -> Decision:
         result = self._cedarpy.is_authorized(facts.request(), self._policy_set, facts.entities())
         errors = result.diagnostics.errors
         if errors:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from holdfast.policy.faults import Mistake, PoliciesInvalid
-from holdfast.policy.schema import SCHEMA
 from holdfast.policy.statements import Statement, split
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ class Policy(NamedTuple):
         return self.id or f"line {self.line}"
 
 
-def read(text: str, cedarpy: ModuleType) -> tuple[Policy, ...]:
+def read(text: str, cedarpy: ModuleType, schema: str) -> tuple[Policy, ...]:
     """The policies in their order, which is that of Cedar's own numbers. Raises PoliciesInvalid."""
     statements = split(text)
     if not statements:
@@ -42,7 +41,7 @@ def read(text: str, cedarpy: ModuleType) -> tuple[Policy, ...]:
     policies = tuple(reader.policy(statement) for statement in statements)
     # Text that is not Cedar cannot be validated.
     reader.raise_mistakes()
-    reader.validate(text, statements)
+    reader.validate(text, statements, schema)
     reader.check_names(statements, policies)
     reader.raise_mistakes()
     return policies
@@ -73,10 +72,10 @@ class _Reader:
             return broken
         return Policy(policy.get("annotations", {}).get("id") or None, statement.line, entities)
 
-    def validate(self, text: str, statements: list[Statement]) -> None:
+    def validate(self, text: str, statements: list[Statement], schema: str) -> None:
         """Validate the text against the schema. Cedar reports a mistake once for each action that it concerns."""
         actions: dict[tuple[int, str], list[str]] = {}
-        for error in self._cedarpy.validate_policies(text, SCHEMA).errors:
+        for error in self._cedarpy.validate_policies(text, schema).errors:
             if not error.policy_id:
                 # Cedar and `split` disagree about some Unicode white space; such text belongs to no policy.
                 self._mistakes[Mistake(None, f"is not Cedar: {error.error}")] = None

@@ -13,12 +13,14 @@ from datetime import datetime
 from pathlib import Path
 
 from holdfast.config.load import load
+from holdfast.control.actions.credentials import IssueCredential
+from holdfast.control.actions.keys import RegisterKey
 from holdfast.control.actions.keystores import CreateKeystore
 from holdfast.control.actor import current_actor
 from holdfast.control.catalogs import create_catalog, open_catalog
 from holdfast.control.files import PUBLIC_MODE, create_file, private_directory
-from holdfast.control.issue import new_credential
-from holdfast.control.keys import CKA_ID_BYTES, NewKey, register_proven, take_proof
+from holdfast.control.issue import new_access_key_id
+from holdfast.control.keys import CKA_ID_BYTES, take_proof
 from holdfast.control.kms_connection import (
     KmsConnection,
     connection_of,
@@ -155,14 +157,17 @@ class Setup:
         if not exists:
             with Inspector(softhsm.settings(HSM_NAME)) as inspector:
                 (found,) = inspector.find_keys(key)
-                new = NewKey(name, self.wanted.key, HSM_NAME, key)
-                register_proven(catalog, new, take_proof(inspector, found))
+                register = RegisterKey(
+                    keystore=name, external_key_id=key, hsm=HSM_NAME, label=key, proof=take_proof(inspector, found)
+                )
+            control.do(register, reason=_REASON)
         yield f"Key: {'kept' if exists else 'registered'} {key}"
         # A credential whose secret file is lost is in the catalog still, and signs nothing.
         prefix = find_keystore(catalog, name).prefix
         exists = bool(catalog.snapshot().keystores[prefix.value].credentials)
         if not exists:
-            catalog.issue_credential(name, new_credential())
+            issue = IssueCredential(keystore=name, access_key_id=new_access_key_id().value)
+            control.do(issue, reason=_REASON)
         yield f"Credential: {'kept' if exists else 'issued'}"
 
     def _kms_files(self, connection: KmsConnection) -> None:

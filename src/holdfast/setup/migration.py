@@ -11,13 +11,15 @@ from pathlib import Path, PurePath
 
 from holdfast.config.load import load, parse
 from holdfast.config.model import Configuration
+from holdfast.control.actions.credentials import IssueCredential
+from holdfast.control.actions.keys import RegisterKey
 from holdfast.control.actions.keystores import CreateKeystore
 from holdfast.control.actor import current_actor
 from holdfast.control.catalogs import create_catalog, open_catalog
 from holdfast.control.errors import Conflict, HsmRefused, Invalid
 from holdfast.control.explanations import Explanation
 from holdfast.control.files import PUBLIC_MODE, create_file, private_directory, replace_file
-from holdfast.control.keys import NewKey, Proof, examine_found, register_proven, take_proof
+from holdfast.control.keys import Proof, examine_found, take_proof
 from holdfast.control.runner import Control
 from holdfast.finding import Finding, Severity
 from holdfast.hsm.pkcs11.inspect import Inspector, TokenDescription
@@ -247,28 +249,30 @@ class Migration:
             make = CreateKeystore(keystore=store.name, prefix=prefix, region=self.settings.server.region)
             control.do(make, reason=_REASON)
         if all(row.access_key_id != store.sigv4_access_key_id for row in catalog.credentials(store.name)):
-            pair = (
-                AccessKeyId.parse(store.sigv4_access_key_id),
-                SecretAccessKey.parse(store.sigv4_secret_access_key),
+            identity = AccessKeyId.parse(store.sigv4_access_key_id).value
+            control.do(
+                IssueCredential(keystore=store.name, access_key_id=identity),
+                reason=_REASON,
+                given=SecretAccessKey.parse(store.sigv4_secret_access_key),
             )
-            catalog.issue_credential(store.name, pair)
         yield f"Keystore: {store.name!r} with the credential {store.sigv4_access_key_id}"
         registered = {row.external_key_id for row in catalog.keys(store.name)}
         takeover = Takeover(self.settings.ciphertext_metadata)
         for label in self.labels(store):
             if label not in registered:
-                key = ExternalKeyId.parse(label)
-                new = NewKey(store.name, key, HSM_NAME, label)
                 # The sample's settings say which key stores share a key.
-                stores = [store.name for store in self.settings.stores]
-                register_proven(
-                    catalog,
-                    new,
-                    self.hsm.proofs[label],
+                stores = tuple(other.name for other in self.settings.stores if other.name != store.name)
+                register = RegisterKey(
+                    keystore=store.name,
+                    external_key_id=ExternalKeyId.parse(label).value,
+                    hsm=HSM_NAME,
+                    label=label,
+                    proof=self.hsm.proofs[label],
                     takeover=takeover,
                     prior_encryptions=self.prior_encryptions,
                     share_with=stores,
                 )
+                control.do(register, reason=_REASON)
             yield f"Key: {label} of {store.name!r}"
 
     def _configuration_text(self) -> str:

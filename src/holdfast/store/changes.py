@@ -1,24 +1,21 @@
-"""What an operator changes: keystores, keys, blocks. A change, its new version and its record are one transaction."""
+"""What an operator changes: keystores, keys, blocks. Parts of a transaction (`transaction.py`)."""
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from datetime import datetime
 from secrets import token_bytes
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
-from sqlalchemy.exc import DBAPIError
 
-from holdfast.audit.records import Change
 from holdfast.keys.model import Takeover
 from holdfast.keys.states import GenerationState
 from holdfast.store import schema
-from holdfast.store.database import THIS_VERSION, Database
+from holdfast.store.database import THIS_VERSION
 from holdfast.store.errors import AlreadyExists, InUse, NotFound, Refused
 from holdfast.store.reads import Reading, keystore_id
-from holdfast.store.records import write_record
 from holdfast.store.rows import KEYSTORE_NAME, MAX_LABEL
 from holdfast.store.use import readable_format
+from holdfast.store.writing import Writing
 from holdfast.xks.aad import (
     KEY_TAG_BYTES,
     MAX_CIPHERTEXT_METADATA,
@@ -39,32 +36,8 @@ def require_keystore_name(name: str) -> None:
         raise Refused(f"{name!r} is not a keystore name: use 1 to 63 of a-z 0-9 -, not beginning with -")
 
 
-class Transaction(Reading):
-    """Changes, of which all happen or none, with their record. They raise CatalogError.
-
-    Made by `Changes.changing`; nobody but `control` asks for one.
-    """
-
-    def __init__(self, connection: Connection, *, now: datetime) -> None:
-        super().__init__(connection)
-        self.now = now
-        self.recorded = False
-
-    def record(self, change: Change, *, required: bool = True) -> bool:
-        """Keep what became of the change, with the change.
-
-        Where it is not `required` a catalog that cannot keep it does not prevent the change: False.
-        """
-        self.recorded = True
-        if required:
-            write_record(self.connection, change)
-            return True
-        try:
-            with self.connection.begin_nested():
-                write_record(self.connection, change)
-        except DBAPIError:
-            return False
-        return True
+class KeystoreChanges(Writing):
+    """Changes to keystores. They raise CatalogError."""
 
     def create_keystore(self, name: str, prefix: UriPathPrefix, *, region: str | None = None) -> None:
         """A keystore without keys and credentials. Raises AlreadyExists for a name or prefix that is taken."""
@@ -112,23 +85,6 @@ class Transaction(Reading):
         connection.execute(delete(schema.keystores).where(schema.keystores.c.id == identity))
 
 
-class Changes(Database):
-    """The one way into a change."""
-
-    @contextmanager
-    def changing(self, *, in_snapshot: bool = True, needs_version: bool = True) -> Iterator[Transaction]:
-        """A transaction that changes something; it ends with its record, or with nothing changed.
-
-        `in_snapshot`: it changes what a Snapshot holds, and so the version. `needs_version` False: it is possible
-        also where the catalog's own row is missing.
-        """
-        with self._changing(in_snapshot=in_snapshot, needs_version=needs_version) as connection:
-            transaction = Transaction(connection, now=self._now())
-            yield transaction
-            if not transaction.recorded:
-                raise RuntimeError("a change was to be made without its record")
-
-
 def require_keystore_free(state: Reading, name: str, prefix: UriPathPrefix, *, region: str | None) -> None:
     """Raises AlreadyExists, Refused unless a keystore can be made so."""
     require_keystore_name(name)
@@ -165,8 +121,8 @@ def require_empty(state: Reading, name: str) -> int:
     return identity
 
 
-class KeyChanges(Database):
-    """Changes to external keys. They raise CatalogError and then have changed nothing."""
+class KeyChanges(Writing):
+    """Changes to external keys. They raise CatalogError."""
 
     def register_key(  # noqa: PLR0913 (what a key is: where it lies, by which name, and whose it was)
         self,
@@ -181,56 +137,62 @@ class KeyChanges(Database):
         prior_encryptions: int = 0,
         share_with: Collection[str] = (),
         tag: bytes | None = None,
+        canary: bytes | None = None,
     ) -> None:
         """An enabled external key with generation 1, the HSM's key `label` (and `cka_id`). The HSM is not asked.
 
         Spec, "API operations": each KMS key has a different external key. So one HSM key serves one external key
         of a keystore. In other keystores it may serve too, as the spec allows two accounts to do, if these are named
         in `share_with`; the encryptions of all then count as one. `prior_encryptions` were made before, elsewhere.
-        `tag`: the one that the key's ciphertexts carry already, if it was registered before.
+        `tag`: the one that the key's ciphertexts carry already, if it was registered before. `canary`: proves the
+        key, and was one encryption.
         """
-        if tag is not None and not is_key_tag(tag):
-            raise Refused("a tag has 12 bytes, each of them 0x80 or more; `holdfast key unregister` shows it")
-        _check_key(hsm, label, cka_id, takeover)
-        if not 0 <= prior_encryptions <= _MOST_ENCRYPTIONS:
-            raise Refused(f"prior encryptions are a number from 0 to 2^32 ({_MOST_ENCRYPTIONS})")
-        same = same_hsm_key(hsm, label, cka_id, token_serial)
-        now = self._now()
-        with self._changing() as connection:
-            identity = keystore_id(connection, keystore)
-            _check_key_free(connection, identity, keystore, external_key_id)
-            require_hsm_key_free(connection, keystore, same, f"the key {label!r} of the HSM {hsm!r}", share_with)
-            key_id = connection.execute(
-                insert(schema.external_keys)
-                .values(
-                    keystore_id=identity,
-                    external_key_id=external_key_id.value,
-                    status=KeyStatus.ENABLED.value,
-                    takeover=takeover is not None,
-                    takeover_metadata=None if takeover is None else takeover.ciphertext_metadata,
-                    created_at=now,
-                    changed=THIS_VERSION,
-                    tag=tag or fresh_tag(),
-                    metadata_format=readable_format(connection, now),
-                )
-                .returning(schema.external_keys.c.id)
-            ).scalar_one()
-            connection.execute(
-                insert(schema.key_generations).values(
-                    key_id=key_id,
-                    number=1,
-                    hsm=hsm,
-                    label=label,
-                    cka_id=cka_id,
-                    encryptions_reserved=prior_encryptions,
-                    token_serial=token_serial,
-                    created_at=now,
-                    changed=THIS_VERSION,
-                    state=GenerationState.ACTIVE.value,
-                    state_since=now,
-                    activated_at=now,
-                )
+        identity = require_registrable(
+            self,
+            keystore,
+            external_key_id,
+            hsm=hsm,
+            label=label,
+            cka_id=cka_id,
+            takeover=takeover,
+            token_serial=token_serial,
+            prior_encryptions=prior_encryptions,
+            share_with=share_with,
+            tag=tag,
+        )
+        now, connection = self.now, self.connection
+        key_id = connection.execute(
+            insert(schema.external_keys)
+            .values(
+                keystore_id=identity,
+                external_key_id=external_key_id.value,
+                status=KeyStatus.ENABLED.value,
+                takeover=takeover is not None,
+                takeover_metadata=None if takeover is None else takeover.ciphertext_metadata,
+                created_at=now,
+                changed=THIS_VERSION,
+                tag=tag or fresh_tag(),
+                metadata_format=readable_format(connection, now),
             )
+            .returning(schema.external_keys.c.id)
+        ).scalar_one()
+        connection.execute(
+            insert(schema.key_generations).values(
+                key_id=key_id,
+                number=1,
+                hsm=hsm,
+                label=label,
+                cka_id=cka_id,
+                encryptions_reserved=prior_encryptions + (canary is not None),
+                canary=canary,
+                token_serial=token_serial,
+                created_at=now,
+                changed=THIS_VERSION,
+                state=GenerationState.ACTIVE.value,
+                state_since=now,
+                activated_at=now,
+            )
+        )
 
     def upgrade_keys(self, key_ids: Collection[tuple[str, str]]) -> None:
         """Let keys, by keystore and external key id, make ciphertexts of the newest format. Raises InUse, NotFound.
@@ -238,63 +200,95 @@ class KeyChanges(Database):
         While a proxy lives that does not read it, nothing is changed.
         """
         table = schema.external_keys
-        with self._changing() as connection:
-            readable = readable_format(connection, self._now())
-            if readable < NEWEST_FORMAT:
-                raise InUse(
-                    f"a proxy that still runs reads ciphertexts up to format {readable} only, and this is format"
-                    f" {NEWEST_FORMAT}: upgrade every proxy first. One that was stopped is forgotten after a minute"
-                )
-            for keystore, key in sorted(key_ids):
-                changed = connection.execute(
-                    update(table)
-                    .where(table.c.keystore_id == keystore_id(connection, keystore))
-                    .where(table.c.external_key_id == key)
-                    .values(metadata_format=NEWEST_FORMAT, changed=THIS_VERSION)
-                )
-                if not changed.rowcount:
-                    raise _no_key(keystore, ExternalKeyId.parse(key))
+        connection = self.connection
+        readable = readable_format(connection, self.now)
+        if readable < NEWEST_FORMAT:
+            raise InUse(
+                f"a proxy that still runs reads ciphertexts up to format {readable} only, and this is format"
+                f" {NEWEST_FORMAT}: upgrade every proxy first. One that was stopped is forgotten after a minute"
+            )
+        for keystore, key in sorted(key_ids):
+            changed = connection.execute(
+                update(table)
+                .where(table.c.keystore_id == keystore_id(connection, keystore))
+                .where(table.c.external_key_id == key)
+                .values(metadata_format=NEWEST_FORMAT, changed=THIS_VERSION)
+            )
+            if not changed.rowcount:
+                raise _no_key(keystore, ExternalKeyId.parse(key))
 
     def unregister_key(self, keystore: str, external_key_id: ExternalKeyId) -> None:
         """Forget a disabled external key and its counts. The HSM keeps its key. Raises NotFound, InUse."""
         table = schema.external_keys
-        with self._changing() as connection:
-            row = connection.execute(
-                select(table.c.id, table.c.status)
-                .where(table.c.keystore_id == keystore_id(connection, keystore))
-                .where(table.c.external_key_id == external_key_id.value)
-            ).first()
-            if row is None:
-                raise _no_key(keystore, external_key_id)
-            if row.status == KeyStatus.ENABLED:
-                raise InUse(
-                    f"the key {external_key_id} is enabled: only a disabled key is unregistered."
-                    f" `holdfast key disable {keystore} {external_key_id}` shows whether it is still in use"
-                )
-            generations = schema.key_generations
-            connection.execute(update(schema.catalog).values(removed=schema.catalog.c.version))
-            connection.execute(
-                delete(schema.generation_reports).where(
-                    schema.generation_reports.c.generation_id.in_(
-                        select(generations.c.id).where(generations.c.key_id == row.id)
-                    )
-                )
-            )
-            connection.execute(delete(generations).where(generations.c.key_id == row.id))
-            connection.execute(delete(table).where(table.c.id == row.id))
+        connection = self.connection
+        identity = require_unregistrable(self, keystore, external_key_id)
+        generations, reports = schema.key_generations, schema.generation_reports
+        own = select(generations.c.id).where(generations.c.key_id == identity)
+        connection.execute(update(schema.catalog).values(removed=schema.catalog.c.version))
+        connection.execute(delete(reports).where(reports.c.generation_id.in_(own)))
+        connection.execute(delete(generations).where(generations.c.key_id == identity))
+        connection.execute(delete(table).where(table.c.id == identity))
 
-    def set_key_status(self, keystore: str, external_key_id: ExternalKeyId, status: KeyStatus) -> None:
-        """Enable or disable an external key. Raises NotFound."""
+    def set_key_status(
+        self, keystore: str, external_key_id: ExternalKeyId, status: KeyStatus, *, until: datetime | None = None
+    ) -> None:
+        """Enable or disable an external key; `until`: when an enabled one counts as disabled. Raises NotFound."""
         table = schema.external_keys
-        with self._changing() as connection:
-            changed = connection.execute(
-                update(table)
-                .where(table.c.keystore_id == keystore_id(connection, keystore))
-                .where(table.c.external_key_id == external_key_id.value)
-                .values(status=status.value, changed=THIS_VERSION)
-            )
-            if not changed.rowcount:
-                raise _no_key(keystore, external_key_id)
+        connection = self.connection
+        changed = connection.execute(
+            update(table)
+            .where(table.c.keystore_id == keystore_id(connection, keystore))
+            .where(table.c.external_key_id == external_key_id.value)
+            .values(status=status.value, enabled_until=until, changed=THIS_VERSION)
+        )
+        if not changed.rowcount:
+            raise _no_key(keystore, external_key_id)
+
+
+def require_registrable(  # noqa: PLR0913 (as register_key)
+    state: Reading,
+    keystore: str,
+    external_key_id: ExternalKeyId,
+    *,
+    hsm: str,
+    label: str,
+    cka_id: bytes | None = None,
+    takeover: Takeover | None = None,
+    token_serial: str | None = None,
+    prior_encryptions: int = 0,
+    share_with: Collection[str] = (),
+    tag: bytes | None = None,
+) -> int:
+    """The keystore's row, if the key can be registered so. Raises Refused, NotFound, AlreadyExists."""
+    if tag is not None and not is_key_tag(tag):
+        raise Refused("a tag has 12 bytes, each of them 0x80 or more; `holdfast key unregister` shows it")
+    _check_key(hsm, label, cka_id, takeover)
+    if not 0 <= prior_encryptions <= _MOST_ENCRYPTIONS:
+        raise Refused(f"prior encryptions are a number from 0 to 2^32 ({_MOST_ENCRYPTIONS})")
+    identity = keystore_id(state.connection, keystore)
+    _check_key_free(state.connection, identity, keystore, external_key_id)
+    same = same_hsm_key(hsm, label, cka_id, token_serial)
+    require_hsm_key_free(state.connection, keystore, same, f"the key {label!r} of the HSM {hsm!r}", share_with)
+    return identity
+
+
+def require_unregistrable(state: Reading, keystore: str, external_key_id: ExternalKeyId) -> int:
+    """The row of a disabled external key. Raises NotFound, InUse."""
+    table = schema.external_keys
+    row = state.connection.execute(
+        select(table.c.id, table.c.status)
+        .where(table.c.keystore_id == keystore_id(state.connection, keystore))
+        .where(table.c.external_key_id == external_key_id.value)
+    ).first()
+    if row is None:
+        raise _no_key(keystore, external_key_id)
+    if row.status == KeyStatus.ENABLED:
+        raise InUse(
+            f"the key {external_key_id} is enabled: only a disabled key is unregistered."
+            f" `holdfast key disable {keystore} {external_key_id}` shows whether it is still in use"
+        )
+    identity: int = row.id
+    return identity
 
 
 def fresh_tag() -> bytes:

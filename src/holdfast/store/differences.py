@@ -38,7 +38,7 @@ def _keystores(before: Mapping[int, Keystore], after: Mapping[int, Keystore]) ->
         said = f"keystore {new.name}"
         if old.name != new.name:
             yield f"{said}: name was {old.name}"
-        if old.blocked != new.blocked:
+        if (old.blocked, old.blocked_until) != (new.blocked, new.blocked_until):
             yield f"{said}: {_state(old)} -> {_state(new)}"
         if old.prefix != new.prefix:
             yield f"{said}: path {old.prefix.xks_proxy_uri_path} -> {new.prefix.xks_proxy_uri_path}"
@@ -61,8 +61,9 @@ def _keys(differences: Sequence[Difference], keystores: Mapping[int, Keystore]) 
 
 
 def _key(old: ExternalKey, new: ExternalKey) -> Iterator[str]:
-    if old.status != new.status:
-        yield f"{old.status} -> {new.status}"
+    if (old.status, old.enabled_until) != (new.status, new.enabled_until):
+        until = "" if new.enabled_until is None else f" until {new.enabled_until:%Y-%m-%d %H:%M:%S} UTC"
+        yield f"{old.status} -> {new.status}{until}"
     if old.takeover != new.takeover:
         yield f"{'opens' if new.takeover else 'does not open'} ciphertexts of AWS's sample proxy"
     if old.tag != new.tag:
@@ -96,4 +97,10 @@ def _place(generation: Generation) -> str:
 
 
 def _state(keystore: Keystore) -> str:
-    return "blocked" if keystore.blocked else "open"
+    if not keystore.blocked:
+        return "open"
+    return (
+        "blocked"
+        if keystore.blocked_until is None
+        else f"blocked until {keystore.blocked_until:%Y-%m-%d %H:%M:%S} UTC"
+    )

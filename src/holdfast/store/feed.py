@@ -292,7 +292,9 @@ class CatalogFeed:
         if self._memory is not None and self._memory.doubt is not None:
             keystores = self._memory.applied_to(keystores)
         open_or_not = {
-            keystore.prefix.value: _blocked(keystore) if self._states.blocked.get(identity, True) else keystore
+            keystore.prefix.value: _blocked(keystore)
+            if self._states.blocked.get(identity, True) and not keystore.blocked
+            else keystore
             for identity, keystore in keystores.items()
         }
         self._latest = Snapshot(
@@ -380,4 +382,7 @@ def _in_the_background() -> Iterator[None]:
 
 
 def _blocked(keystore: Keystore) -> Keystore:
-    return keystore if keystore.blocked else replace(keystore, blocked=True)
+    """Without an end: the catalog has to say it."""
+    if keystore.blocked and keystore.blocked_until is None:
+        return keystore
+    return replace(keystore, blocked=True, blocked_until=None)

@@ -102,6 +102,7 @@ class Memory(msgspec.Struct, frozen=True):
             identity: replace(
                 keystore,
                 blocked=keystore.blocked or keystore.name in self.blocked,
+                blocked_until=None,
                 credentials={
                     name: secret for name, secret in keystore.credentials.items() if name in self.credentials
                 },

@@ -1,6 +1,6 @@
 """What the CLI lists: keystores, credentials and keys as rows, in the order they were made."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from holdfast.store import rows, schema
 from holdfast.store.database import MAX_VERSION, Database
 from holdfast.store.errors import NotFound
 from holdfast.store.rows import BadRow, raw
+from holdfast.store.use import totals_of
 from holdfast.xks.types import KeyStatus, UriPathPrefix
 
 NEVER = datetime.fromtimestamp(0, UTC)
@@ -79,6 +80,7 @@ class KeyRow:
     destroy_after: datetime | None
     tag: bytes
     metadata_format: int
+    enabled_until: datetime | None = None
 
 
 class Reading:
@@ -143,6 +145,10 @@ class Reading:
             .order_by(generation.c.id)
         )
         return [made for row in self._of(keystore, query, key.c.keystore_id) if (made := _key(row)) is not None]
+
+    def encryption_totals(self, generations: Collection[int] | None = None) -> dict[int, int]:
+        """The encryptions reserved so far under the HSM key of each generation, or of these, by its row."""
+        return totals_of(self.connection, generations)
 
     def _of(self, keystore: str | None, query: Select[Any], column: Column[Any]) -> Sequence[Row[Any]]:
         if keystore is not None:
@@ -215,6 +221,7 @@ def _key(row: Row[Any]) -> KeyRow | None:
             destroy_after=rows.moment(row.destroy_after),
             tag=rows.tag(row),
             metadata_format=rows.metadata_format(row),
+            enabled_until=rows.enabled_until(row),
         )
     except BadRow:
         return None

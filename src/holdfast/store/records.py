@@ -36,6 +36,12 @@ def write_record(connection: Connection, change: Change) -> None:
     )
 
 
+def records_of(connection: Connection, change_id: str) -> bool:
+    """Whether there is a record of this change."""
+    found = select(schema.changes.c.number).where(schema.changes.c.id == change_id)
+    return connection.execute(found).first() is not None
+
+
 @dataclass(frozen=True, slots=True)
 class ChangeRow:
     """One record. `change` is None where it is not one that this version reads; `logged`: when the log had it."""

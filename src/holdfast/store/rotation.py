@@ -9,12 +9,13 @@ from sqlalchemy import Connection, Row, insert, select, update
 from holdfast.keys.readiness import NodeReadiness, Readiness
 from holdfast.keys.states import GenerationState, NotAllowed, Standing, Step, after
 from holdfast.store import schema
-from holdfast.store.changes import Transaction, require_hsm_key_free, require_key_place, same_hsm_key
+from holdfast.store.changes import require_hsm_key_free, require_key_place, same_hsm_key
 from holdfast.store.database import THIS_VERSION, Database
 from holdfast.store.errors import InUse, NotFound, Refused
 from holdfast.store.reads import Reading
 from holdfast.store.rows import BadRow, generation_state, raw
 from holdfast.store.use import LIVE
+from holdfast.store.writing import Writing
 from holdfast.xks.aad import NEWEST_FORMAT
 
 _MAX_FAULT = 1024
@@ -23,7 +24,7 @@ _MAX_FAULT = 1024
 # ---- changes
 
 
-def plan_generation(transaction: Transaction, keystore: str, external_key_id: str, *, hsm: str, label: str) -> None:
+def plan_generation(transaction: Writing, keystore: str, external_key_id: str, *, hsm: str, label: str) -> None:
     """Reserve the next number, and the label of its HSM key, in state `planned`. The HSM is not asked.
 
     One that is planned already is planned anew. Raises what `require_plannable` raises.
@@ -48,7 +49,7 @@ def plan_generation(transaction: Transaction, keystore: str, external_key_id: st
 
 
 def make_ready(
-    transaction: Transaction, generation_id: int, *, cka_id: bytes | None, canary: bytes, token_serial: str | None
+    transaction: Writing, generation_id: int, *, cka_id: bytes | None, canary: bytes, token_serial: str | None
 ) -> None:
     """The HSM key of a planned generation exists and has made its canary, an encryption that is counted here."""
     values = {"cka_id": cka_id, "canary": canary, "token_serial": token_serial, "encryptions_reserved": 1}
@@ -56,7 +57,7 @@ def make_ready(
     ask_again(transaction, generation_id)
 
 
-def ask_again(transaction: Transaction, generation_id: int) -> None:
+def ask_again(transaction: Writing, generation_id: int) -> None:
     """Have every node look once more for the HSM key of a ready generation, with another C_Initialize if need be.
 
     Raises InUse if it is not ready.
@@ -70,7 +71,7 @@ def ask_again(transaction: Transaction, generation_id: int) -> None:
     )
 
 
-def activate(transaction: Transaction, generation_id: int) -> None:
+def activate(transaction: Writing, generation_id: int) -> None:
     """Have a ready generation encrypt, and retire the one that did. Raises InUse while a live node lacks it."""
     found = readiness(transaction, generation_id, transaction.now)
     if not found.is_complete:
@@ -81,15 +82,13 @@ def activate(transaction: Transaction, generation_id: int) -> None:
     take_step(transaction, generation_id, Step.ACTIVATE)
 
 
-def plan_destruction(transaction: Transaction, generation_id: int, waiting: timedelta) -> None:
+def plan_destruction(transaction: Writing, generation_id: int, waiting: timedelta) -> None:
     """Begin the waiting period, which `Step.KEEP` ends."""
     values = {"destroy_after": transaction.now + waiting}
     take_step(transaction, generation_id, Step.PLAN_DESTRUCTION, values)
 
 
-def take_step(
-    transaction: Transaction, generation_id: int, step: Step, values: Mapping[str, Any] | None = None
-) -> None:
+def take_step(transaction: Writing, generation_id: int, step: Step, values: Mapping[str, Any] | None = None) -> None:
     """The step, and for the generation itself other `values`. Raises InUse where its state does not allow it."""
     connection, now, table = transaction.connection, transaction.now, schema.key_generations
     row = _row(connection, generation_id)

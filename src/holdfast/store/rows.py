@@ -29,7 +29,15 @@ _MAX_HSM = 64
 _MAX_GENERATION = 2**32 - 1
 
 
-EXTERNAL_KEY = ("external_key_id", "status", "takeover", "takeover_metadata", "tag", "metadata_format")
+EXTERNAL_KEY = (
+    "external_key_id",
+    "status",
+    "takeover",
+    "takeover_metadata",
+    "tag",
+    "metadata_format",
+    "enabled_until",
+)
 """The columns that `external_key` looks at."""
 GENERATION = (
     "id",
@@ -134,7 +142,16 @@ def external_key(row: Row[Any], name: str, generations: Iterable[Row[Any]]) -> E
         takeover=takeover(row),
         tag=tag(row),
         metadata_format=metadata_format(row),
+        enabled_until=enabled_until(row),
     )
+
+
+def enabled_until(row: Row[Any]) -> datetime | None:
+    """When an enabled key counts as disabled. Raises BadRow."""
+    found = moment(row.enabled_until)
+    if found is None and row.enabled_until is not None:
+        raise BadRow(f"enabled_until is {shown(row.enabled_until)}, not a time")
+    return found
 
 
 def tag(row: Row[Any]) -> bytes:

@@ -11,10 +11,8 @@ from sqlalchemy import Engine
 from holdfast.keys.model import Snapshot
 from holdfast.secrets.files import REFERENCE_PREFIX, SecretFiles
 from holdfast.store import migrate
-from holdfast.store.changes import Changes, KeyChanges
-from holdfast.store.credentials import CredentialChanges
 from holdfast.store.database import engine_of, errors_in_words
-from holdfast.store.generations import GenerationChanges
+from holdfast.store.findings import Findings
 from holdfast.store.reads import Reads
 from holdfast.store.records import Records
 from holdfast.store.rotation import GenerationReports
@@ -23,9 +21,7 @@ from holdfast.store.use import Use
 from holdfast.store.view import Difference, States, View, read_states
 
 
-class Catalog(
-    Reads, Records, Changes, KeyChanges, GenerationChanges, GenerationReports, CredentialChanges, Use, Transfer
-):
+class Catalog(Reads, Records, Findings, GenerationReports, Use, Transfer):
     """Opened with `open`, which never changes the tables, or with `create_or_upgrade`, which makes them fit.
 
     Safe to use from several threads, but not across a fork. Every method raises CatalogError.

@@ -13,8 +13,10 @@ from holdfast.store import schema
 from holdfast.store.changes import fresh_tag
 from holdfast.store.database import THIS_VERSION, Database
 from holdfast.store.errors import InUse, Refused
+from holdfast.store.reads import Reading
 from holdfast.store.use import live_proxies
 from holdfast.store.view import View
+from holdfast.store.writing import Writing
 
 _FORMAT = "holdfast-catalog-1"
 
@@ -60,6 +62,7 @@ class ExportedKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     generations: list[ExportedGeneration]
     tag: bytes | None = None
     metadata_format: int = 1
+    enabled_until: datetime | None = None
 
 
 class ExportedKeystore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,6 +75,7 @@ class ExportedKeystore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     created_at: datetime
     credentials: list[ExportedCredential]
     keys: list[ExportedKey]
+    blocked_until: datetime | None = None
 
 
 class Export(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -100,7 +104,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Transfer(Database):
-    """Writes a catalog out and reads it in. They raise CatalogError and then have changed nothing."""
+    """Writes a catalog out. Raises CatalogError."""
 
     _secrets: SecretFiles
 
@@ -138,39 +142,44 @@ class Transfer(Database):
             ],
         )
 
+
+class ImportChanges(Writing):
+    """Reads a catalog in. Raises CatalogError."""
+
     def import_(self, export: Export) -> int:
         """Fill an empty catalog; its version, which is above the exported one. Raises InUse, Refused.
 
         So a machine that has seen the catalog at the exported version takes this one for newer.
         """
-        with self._changing() as connection:
-            if connection.execute(select(schema.keystores.c.id).limit(1)).first() is not None:
-                raise InUse("there are keystores in this catalog: an export is read into an empty one only")
-            version: int = connection.execute(select(schema.catalog.c.version)).scalar_one()
-            version = max(version, export.version + 1)
-            connection.execute(update(schema.catalog).values(version=version, removed=version))
-            for keystore in export.keystores:
-                keystore_id = connection.execute(
-                    insert(schema.keystores).values(**_values(keystore)).returning(schema.keystores.c.id)
+        connection = self.connection
+        require_nothing(self)
+        version: int = connection.execute(select(schema.catalog.c.version)).scalar_one()
+        version = max(version, export.version + 1)
+        connection.execute(update(schema.catalog).values(version=version, removed=version))
+        for keystore in export.keystores:
+            keystore_id = connection.execute(
+                insert(schema.keystores).values(**_values(keystore)).returning(schema.keystores.c.id)
+            ).scalar_one()
+            for credential in keystore.credentials:
+                connection.execute(insert(schema.credentials).values(keystore_id=keystore_id, **_values(credential)))
+            for key in keystore.keys:
+                key_id = connection.execute(
+                    insert(schema.external_keys)
+                    .values(keystore_id=keystore_id, **(_values(key) | {"tag": key.tag or fresh_tag()}))
+                    .returning(schema.external_keys.c.id)
                 ).scalar_one()
-                for credential in keystore.credentials:
-                    connection.execute(
-                        insert(schema.credentials).values(keystore_id=keystore_id, **_values(credential))
-                    )
-                for key in keystore.keys:
-                    key_id = connection.execute(
-                        insert(schema.external_keys)
-                        .values(keystore_id=keystore_id, **(_values(key) | {"tag": key.tag or fresh_tag()}))
-                        .returning(schema.external_keys.c.id)
-                    ).scalar_one()
-                    for generation in _with_states(key.generations):
-                        connection.execute(
-                            insert(schema.key_generations).values(key_id=key_id, **_values(generation))
-                        )
-            view = View()
-            view.refresh(connection, self._secrets.read)
-            _refuse_bad_rows(view)
+                for generation in _with_states(key.generations):
+                    connection.execute(insert(schema.key_generations).values(key_id=key_id, **_values(generation)))
+        view = View()
+        view.refresh(connection, self.secrets.read)
+        _refuse_bad_rows(view)
         return version
+
+
+def require_nothing(state: Reading) -> None:
+    """Raises InUse unless the catalog is empty."""
+    if state.connection.execute(select(schema.keystores.c.id).limit(1)).first() is not None:
+        raise InUse("there are keystores in this catalog: an export is read into an empty one only")
 
 
 def _refuse_bad_rows(view: View) -> None:

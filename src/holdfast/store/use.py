@@ -40,9 +40,9 @@ class Use(Database):
         One that is not there, or of which the count in the catalog is none, is left out.
         """
         with self._counting() as connection:
-            known = _totals(connection, counts)
+            known = totals_of(connection, counts)
             _add(connection, {generation: count for generation, count in counts.items() if generation in known})
-            return _totals(connection, known)
+            return totals_of(connection, known)
 
     def give_back(self, counts: Mapping[int, int], *, heard: Mapping[int, int]) -> None:
         """Take back encryptions that this worker had reserved and has not made.
@@ -51,7 +51,7 @@ class Use(Database):
         older catalog was restored, and what the worker reserved may not be in it.
         """
         with self._counting() as connection:
-            known = _totals(connection, counts)
+            known = totals_of(connection, counts)
             _add(
                 connection,
                 {
@@ -64,7 +64,7 @@ class Use(Database):
     def encryption_totals(self, generations: Collection[int] | None = None) -> dict[int, int]:
         """The encryptions reserved so far under the HSM key of each generation, or of these, by its row."""
         with self._reading() as connection:
-            return _totals(connection, generations)
+            return totals_of(connection, generations)
 
     @contextmanager
     def _counting(self) -> Iterator[Connection]:
@@ -139,7 +139,7 @@ def _add(connection: Connection, counts: Mapping[int, int]) -> None:
         )
 
 
-def _totals(connection: Connection, generations: Collection[int] | None) -> dict[int, int]:
+def totals_of(connection: Connection, generations: Collection[int] | None) -> dict[int, int]:
     """What each generation's HSM key has encrypted at most: NIST's limit is for the key, however many use it.
 
     Rows share the count if they have the same label in the same token: the token's serial number decides, and the

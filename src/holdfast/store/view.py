@@ -290,7 +290,18 @@ class View:
             blocked = rows.boolean(row.blocked, "blocked")
         except BadRow as reason:
             self._other_faults.append(f"{said} is blocked: {reason}")
-        return Keystore(name, prefix, blocked, region, secrets, shelf.keys, shelf.faulty, self._unreadable_of[row.id])
+        return Keystore(
+            name,
+            prefix,
+            blocked,
+            region,
+            secrets,
+            shelf.keys,
+            shelf.faulty,
+            self._unreadable_of[row.id],
+            # A wrong end is none: the block stays.
+            rows.moment(row.blocked_until) if blocked else None,
+        )
 
     def _name_orphans(self, keystores: set[Any]) -> None:
         for identity in sorted(self._shelves.keys() - keystores):
@@ -314,7 +325,7 @@ def read_states(connection: Connection) -> States:
 
 
 _EMPTY = _Shelf()
-_KEYSTORE = raw(schema.keystores, "id", "name", "prefix", "region", "blocked")
+_KEYSTORE = raw(schema.keystores, "id", "name", "prefix", "region", "blocked", "blocked_until")
 _LIVE_CREDENTIALS = select(*raw(schema.credentials, "access_key_id", "keystore_id", "secret_ref")).where(
     schema.credentials.c.retired_at.is_(None)
 )
@@ -355,6 +366,17 @@ def _same(before: Keystore, after: Keystore) -> bool:
     return (
         before.keys is after.keys
         and before.faulty is after.faulty
-        and (before.name, before.prefix, before.blocked, before.region, before.credentials, before.unreadable)
-        == (after.name, after.prefix, after.blocked, after.region, after.credentials, after.unreadable)
+        and _apart_from_keys(before) == _apart_from_keys(after)
+    )
+
+
+def _apart_from_keys(keystore: Keystore) -> tuple[object, ...]:
+    return (
+        keystore.name,
+        keystore.prefix,
+        keystore.blocked,
+        keystore.blocked_until,
+        keystore.region,
+        keystore.credentials,
+        keystore.unreadable,
     )

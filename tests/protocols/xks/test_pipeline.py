@@ -374,7 +374,7 @@ def test_no_plaintext_and_no_secret_is_in_events_or_errors(proxy: Proxy, hsm: So
 def test_a_request_cannot_be_printed_with_its_body(proxy: Proxy) -> None:
     """Error trackers print the local variables of a traceback."""
     body = _body(plaintext=encode_base64(MARK))
-    request = Request(proxy.keystore, None, body, deadline=0.0, event=Event())
+    request = Request(proxy.keystore, None, body, deadline=0.0, event=Event(), now=datetime.now(UTC))
     assert "deadline=0.0" in repr(request)
     assert encode_base64(MARK) not in repr(request)
 

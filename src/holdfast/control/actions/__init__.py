@@ -1,5 +1,17 @@
 """Every change that there is."""
 
+from holdfast.control.actions.catalogs import ImportCatalog
+from holdfast.control.actions.credentials import IssueCredential, ReferenceCredential, RetireCredential
+from holdfast.control.actions.keys import (
+    BindKey,
+    CreateKey,
+    DisableKey,
+    EnableKey,
+    RegisterKey,
+    ReleaseKey,
+    UnregisterKey,
+    UpgradeKeys,
+)
 from holdfast.control.actions.keystores import (
     BlockKeystores,
     ChangeKeystore,
@@ -7,6 +19,7 @@ from holdfast.control.actions.keystores import (
     DeleteKeystore,
     UnblockKeystores,
 )
+from holdfast.control.actions.operators import EnrolOperator, RemoveOperator, SetRules
 from holdfast.control.actions.rotation import ActivateGeneration, CheckRotation, PrepareRotation, RollBack
 
 AnyAction = (
@@ -19,5 +32,20 @@ AnyAction = (
     | CreateKeystore
     | ChangeKeystore
     | DeleteKeystore
+    | CreateKey
+    | RegisterKey
+    | UnregisterKey
+    | DisableKey
+    | EnableKey
+    | BindKey
+    | ReleaseKey
+    | UpgradeKeys
+    | IssueCredential
+    | ReferenceCredential
+    | RetireCredential
+    | ImportCatalog
+    | EnrolOperator
+    | RemoveOperator
+    | SetRules
 )
 """By its tag, msgspec tells which one it reads."""

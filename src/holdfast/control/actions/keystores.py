@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 from holdfast.audit.records import Effect
 from holdfast.control.action import Action
-from holdfast.control.errors import Invalid
 from holdfast.control.explanations import (
     Explanation,
     Usage,
@@ -17,13 +16,13 @@ from holdfast.control.explanations import (
 )
 from holdfast.control.lookup import find_keystore
 from holdfast.store.changes import (
-    Transaction,
     require_empty,
     require_keystore_free,
     require_prefix_free,
     require_region,
 )
 from holdfast.store.reads import KeystoreRow, Reading
+from holdfast.store.transaction import Transaction
 from holdfast.xks.types import UriPathPrefix
 
 
@@ -208,21 +207,6 @@ class DeleteKeystore(_One, frozen=True, kw_only=True, tag="keystore delete"):
     def apply(self, transaction: Transaction, prepared: Any) -> None:  # noqa: ARG002 (nothing is)
         """Remove it."""
         transaction.remove_keystore(self.keystore)
-
-
-def parse_until(text: str, now: datetime) -> datetime:
-    """The end of a block: a time with a zone, as in 2026-11-25T18:00Z, and not over. Raises Invalid."""
-    try:
-        until = datetime.fromisoformat(text)
-    except ValueError:
-        until = None
-    if until is None or until.tzinfo is None:
-        raise Invalid(
-            f"{text!r} is not a time with its time zone", hint="Write it as in 2026-11-25T18:00Z or ...T18:00+01:00."
-        )
-    if until <= now:
-        raise Invalid(f"{text} is over", hint=f"It is {now:%Y-%m-%dT%H:%MZ} now.")
-    return until
 
 
 def _block(row: KeystoreRow) -> dict[str, Any]:

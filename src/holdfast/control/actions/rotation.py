@@ -12,8 +12,8 @@ from holdfast.control.keys import Proof, find_or_make, hsm_settings
 from holdfast.control.lookup import find_generations, find_key
 from holdfast.keys.states import GenerationState, Step
 from holdfast.store import rotation
-from holdfast.store.changes import Transaction
 from holdfast.store.reads import KeyRow, Reading
+from holdfast.store.transaction import Transaction
 
 _S = GenerationState
 
@@ -107,7 +107,7 @@ class CheckRotation(_OfKey, frozen=True, kw_only=True, tag="key rotate check"):
             ),
         )
 
-    def prepared(self, installation: Installation) -> AbstractContextManager[Proof | None]:
+    def prepared(self, installation: Installation, given: Any) -> AbstractContextManager[Proof | None]:  # noqa: ARG002 (nothing is)
         """The proof of a planned generation's HSM key, which is made here where it is wanted."""
         return self._proven(installation)
 
@@ -127,7 +127,7 @@ class CheckRotation(_OfKey, frozen=True, kw_only=True, tag="key rotate check"):
         with find_or_make(settings, row.label, make=self.make, is_recorded=is_recorded) as proof:
             yield proof
 
-    def apply(self, transaction: Transaction, prepared: Proof | None) -> None:
+    def apply(self, transaction: Transaction, prepared: Any) -> None:
         """Record its canary, and ask the nodes."""
         row = self.coming(transaction)
         if prepared is None:

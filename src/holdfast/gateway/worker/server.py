@@ -148,7 +148,8 @@ class Server:
         services = self._parts.services
         now = services.clock()
         obstacles = ["the proxy is draining"] if self._connections.draining else []
-        keystores = services.snapshot().keystores.values()
+        moment = services.now()
+        keystores = [keystore.at(moment) for keystore in services.snapshot().keystores.values()]
         if not keystores:
             obstacles.append("the catalog has no key store")
         elif all(keystore.blocked for keystore in keystores):

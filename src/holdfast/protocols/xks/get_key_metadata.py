@@ -32,5 +32,5 @@ async def answer(request: Request, services: Services) -> bytes:
     return GetKeyMetadataResponse(
         key_spec=attributes.key_spec,
         key_usage=list(attributes.key_usage[:MAX_KEY_USAGES]),
-        key_status=KeyStatus.DISABLED if request.keystore.blocked else key.status,
+        key_status=KeyStatus.DISABLED if request.keystore.blocked else key.status_at(request.now),
     ).to_json()

@@ -115,7 +115,12 @@ class Pipeline:
         if named.external_key_id is not None:
             self._services.require_record()
         request = Request(
-            keystore, named.external_key_id, body, deadline=arrived + self._services.deadline, event=event
+            keystore.at(now),
+            named.external_key_id,
+            body,
+            deadline=arrived + self._services.deadline,
+            event=event,
+            now=now,
         )
         return await _OPERATIONS[named.operation](request, self._services)
 

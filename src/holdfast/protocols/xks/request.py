@@ -1,6 +1,7 @@
 """A request that has been authenticated and not yet parsed."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from holdfast.hsm.port import Hsm, KeyLocator
 from holdfast.keys.model import ExternalKey, Generation, Keystore
@@ -15,6 +16,8 @@ from holdfast.xks.types import ExternalKeyId, KeyStatus
 class Request:
     """`external_key_id` is None for GetHealthStatus only; `deadline` is absolute, on the services' clock.
 
+    `keystore` is as it is at the time `now`.
+
     The body may hold a plaintext, so it is not printed.
     """
 
@@ -23,6 +26,7 @@ class Request:
     body: bytes = field(repr=False)
     deadline: float
     event: Event
+    now: datetime
 
     def note(self, metadata: RequestMetadata) -> None:
         """Put the parsed `requestMetadata` into the event (spec, "Logging")."""
@@ -41,7 +45,7 @@ class Request:
         """The key, if it may be used. Raises XksError(KEY_NOT_FOUND or INVALID_STATE)."""
         self.require_unblocked()
         key = self.key()
-        if key.status is not KeyStatus.ENABLED:
+        if key.status_at(self.now) is not KeyStatus.ENABLED:
             raise XksError(ErrorName.INVALID_STATE, "the external key is disabled")
         return key
 
