@@ -152,6 +152,23 @@ def test_a_wait_that_would_pass_the_deadline_is_refused_at_once(
     assert max(refused) < min(seconds for _, seconds in admitted)
 
 
+def test_the_wait_is_foretold_from_the_median_call_and_the_sessions_that_serve() -> None:
+    """A call takes a second, two sessions serve, and a fifth of ten seconds stays free: 8 s are two and six turns."""
+    handover = Handover()
+    handover.pace.learn(0.0, 1.01)
+
+    async def admitted() -> int:
+        dispatcher = Dispatcher(handover, limit=1000, live=lambda: 2, quarantine=lambda _seat, _job: None)
+        for number in range(100):
+            try:
+                dispatcher.admit(lambda _: None, deadline=monotonic() + 10, timing=Timing())
+            except HsmBusy:
+                return number
+        return 100
+
+    assert uvloop.run(admitted()) == 12
+
+
 def test_a_job_that_waited_past_its_deadline_never_runs(hsm: Pkcs11Hsm, control: ShimControl) -> None:
     ran: list[int] = []
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +14,7 @@ from tests.server.proxy_server import HSM, KEYSTORE, ProxyServer
 from tests.server.token import LIBRARY
 from tests.shim.control import environment
 from tests.stress.conftest import shim_of
+from tests.stress.flood import Flood, encrypt_request
 from tests.stress.load import told
 
 from holdfast.xks.types import ExternalKeyId
@@ -173,6 +176,21 @@ def test_a_hung_hsm_leaves_the_other_serving(two_libraries: ProxyServer) -> None
         shim_of(server).release()
         server.eventually(lambda: stuck.encrypt(b"back").status == 200, within=1, what="its keys serve again")
     server.eventually(lambda: "UNAVAILABLE" not in fleet(server), within=5, what="both are well")
+
+
+def test_an_hsm_with_four_times_its_load_leaves_the_other_serving(two_libraries: ProxyServer) -> None:
+    """Its queue refuses at once what it cannot serve in time: what waited there would count against both."""
+    server = two_libraries
+    shim_of(server).delay(40, ["C_Encrypt"])  # two sessions: 50 in a second
+    served = []
+    with server.caller() as one, server.caller() as caller, ThreadPoolExecutor(1) as thread:
+        flood = Flood(server.port, [encrypt_request(one)], count=600, interval=1 / 200, connections=64)
+        flooding = thread.submit(flood.run)
+        while not flooding.done():
+            served.append(caller.encrypt(b"other", key=OTHER_KEY).status == 200)
+            Event().wait(0.01)
+    assert len(flooding.result()) == 600
+    assert sum(served) > 0.75 * len(served)  # half of them without that look, and nearly all with it
 
 
 def test_a_lost_hsm_does_not_cost_the_other_its_sessions_again_and_again(one_library: ProxyServer) -> None:

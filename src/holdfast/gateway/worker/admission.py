@@ -1,4 +1,7 @@
-"""Refusing what could not be answered in time, before any work is spent on it."""
+"""Refusing what could not be answered in time, before any work is spent on it.
+
+This looks at the event loop. Each HSM's queue has a look of its own: holdfast/hsm/pkcs11/pool says why both stay.
+"""
 
 from collections.abc import Callable
 
