@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 from resource import RLIM_INFINITY, RLIMIT_FSIZE, prlimit
 from typing import TYPE_CHECKING, Any
@@ -207,6 +208,57 @@ def test_each_change_of_an_operator_is_a_leaf_of_the_control_log(serve: Serve) -
     assert made.returncode == 0, made.stderr
     shown = holdfast(server, "audit", "check-proof", "block.tlog-proof", "--key", str(key))
     assert (shown.returncode, msgspec.json.decode(shown.stdout)["id"]) == (0, block.id)
+
+
+def test_an_auditor_proves_a_drill_from_files_alone(serve: Serve, tmp_path: Path) -> None:
+    """Block, drill, unblock; then on a machine without configuration, catalog and HSM: who, what and when."""
+    server = serve(audit={"control_directory": "control", "control_name": CONTROL_LOG})
+    keys = tmp_path / "keys"
+    keys.write_text(holdfast(server, "audit", "key", "show", "--config", str(server.config)).stdout)
+    with server.caller() as caller:
+        assert caller.encrypt(b"before").status == 200
+        change(server, "keystore", "block", "test", "--reason", "drill 7")
+        server.eventually(lambda: caller.encrypt(b"during").status != 200, within=15, what="blocked")
+        change(server, "keystore", "unblock", "test", "--reason", "drill 7 is over")
+        server.eventually(lambda: caller.encrypt(b"after").status == 200, within=15, what="open again")
+    assert server.stop() == 0
+
+    # What the auditor takes away.
+    office = tmp_path / "office"
+    for log in ("audit", "control"):
+        shutil.copytree(server.directory / log, office / log, ignore=shutil.ignore_patterns(SPOOL, ".lock"))
+    for log in ("audit", "control"):
+        done = alone(office, "audit", "verify", log, "--key", str(keys))
+        assert (done.returncode, "is what was signed" in done.stderr) == (0, True), done.stderr
+    block, unblock = control_log(server)
+    assert (block.action, unblock.action) == ("keystore block", "keystore unblock")
+    assert alone(office, "audit", "prove", "control", block.id, "--output", "p.tlog-proof").returncode == 0
+    shown = alone(office, "audit", "check-proof", "p.tlog-proof", "--key", str(keys))
+    record = msgspec.json.decode(shown.stdout)
+    assert (record["reason"], record["effects"][0]["after"]) == ("drill 7", {"blocked": True})
+    assert (record["actor"]["name"], record["actor"]["known_by"]) == (block.actor.name, block.actor.known_by)
+
+    def of(event: dict[str, Any]) -> datetime:
+        return datetime.fromisoformat(event["timestamp"]) + timedelta(milliseconds=1)  # it was rounded down
+
+    events = logged(server)
+    denied = [event for event in events if event["decision"] == "deny"]
+    assert denied, "the drill stopped requests"
+    assert all(block.time <= of(event) for event in denied)
+    assert all(of(event) >= unblock.time for event in events if of(event) > of(denied[-1]))
+
+
+def alone(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command in a directory with nothing but copies of logs."""
+    return subprocess.run(
+        [sys.executable, "-m", "holdfast", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=directory,
+        env={"PATH": os.environ["PATH"]},
+    )
 
 
 @contextmanager
