@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import Run
+from tests.cli.conftest import Result, Run
 from tests.cli.test_key_commands import config, hsm_operator, shown, template, tool
 
 from holdfast.cli.exit_codes import ExitCode
@@ -112,3 +112,69 @@ def test_on_nshield_the_operator_is_told_what_to_type(token: str | None, protect
         f"generatekey pkcs11 plainname=prod-1.g2 protect={protect} type=AES size=256 recovery=yes nvram=no"
     )
     assert [line.split("#")[0].strip() for line in lines[1:]] == ["rfs-sync --commit", "rfs-sync --update"]
+
+
+# ---- generations that do not encrypt any more
+
+
+@pytest.fixture
+def rotated(run: Run, config: Path) -> Path:
+    """A configuration whose demo-key has a second generation, which encrypts."""
+    run("key", "rotate", "now", "demo", "demo-key", "--yes", "--config", config).ok()
+    return config
+
+
+def generation(run: Run, config: Path, *arguments: str) -> Result:
+    command, *more = arguments
+    return run("key", "generation", command, "demo", "demo-key", "1", *more, "--yes", "--config", config)
+
+
+def test_a_generation_is_suspended_and_resumed(run: Run, rotated: Path) -> None:
+    done = generation(run, rotated, "suspend").ok()
+    assert "refused with InvalidStateException" in done.err
+    assert "To undo it: `holdfast key generation resume demo demo-key 1" in done.err
+    assert states(run, rotated)["demo-key"] == "suspended"
+    generation(run, rotated, "resume").ok()
+    assert states(run, rotated)["demo-key"] == "retired"
+    refused = generation(run, rotated, "resume")
+    assert (refused.code, "generation 1 is retired" in refused.err) == (ExitCode.CONFLICT, True)
+
+
+def test_the_generation_that_encrypts_is_not_taken_away(run: Run, config: Path) -> None:
+    for command in ("suspend", "compromise", "destroy"):
+        refused = generation(run, config, command)
+        assert (refused.code, "generation 1 is active" in refused.err) == (ExitCode.CONFLICT, True)
+
+
+def test_a_compromised_generation_never_encrypts_again(run: Run, rotated: Path) -> None:
+    generation(run, rotated, "compromise").ok()
+    back = run("key", "rotate", "rollback", "demo", "demo-key", "--yes", "--config", rotated)
+    assert back.code == ExitCode.NOT_FOUND
+    generation(run, rotated, "suspend").ok()
+    generation(run, rotated, "resume").ok()
+    assert states(run, rotated)["demo-key"] == "compromised"
+
+
+def test_a_generation_is_destroyed_after_its_waiting_period_when_the_hsm_has_it_no_more(
+    run: Run, rotated: Path
+) -> None:
+    generation(run, rotated, "suspend").ok()
+    assert "a waiting period has 7 to 3650 days" in generation(run, rotated, "destroy", "--days", "1").err
+    generation(run, rotated, "destroy", "--days", "7").ok()
+    generation(run, rotated, "keep").ok()
+    generation(run, rotated, "destroy", "--days", "7").ok()
+    assert states(run, rotated)["demo-key"] == "destroy-pending"
+    there = generation(run, rotated, "destroyed")
+    assert (there.code, "'demo-key' is still in [hsm.softhsm]" in there.err) == (ExitCode.HSM, True)
+    hsm_operator(rotated, "inspector.destroy_key(*inspector.find_keys('demo-key'))")
+    early = generation(run, rotated, "destroyed")
+    assert (early.code, "the waiting period of generation 1 ends at" in early.err) == (ExitCode.CONFLICT, True)
+    with closing(sqlite3.connect(rotated.parent / "catalog.db")) as connection, connection:
+        connection.execute("UPDATE key_generations SET destroy_after = '2026-01-01 00:00:00.000000' WHERE number = 1")
+    generation(run, rotated, "destroyed").ok()
+    assert states(run, rotated) == {"demo-key": "destroyed", "demo-key.g2": "active"}
+
+
+def test_a_generation_that_is_not_there_is_named(run: Run, config: Path) -> None:
+    missing = run("key", "generation", "suspend", "demo", "demo-key", "7", "--yes", "--config", config)
+    assert (missing.code, "has no generation 7" in missing.err) == (ExitCode.NOT_FOUND, True)

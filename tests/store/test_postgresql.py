@@ -136,6 +136,7 @@ def admin(roles: Callable[[str], Catalog]) -> Catalog:
 @pytest.mark.programs
 def test_the_service_can_serve(admin: Catalog, roles: Callable[[str], Catalog]) -> None:
     service = roles("holdfast_run")
+    service.report_generation(1, proxy_id="proxy", worker=0, looks=1, fault=None)
     with started(service) as running:
         running.encrypt()
         running.feed.used(ID.value, now())

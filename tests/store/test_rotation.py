@@ -68,9 +68,9 @@ def ask_again(catalog: Catalog, row: int) -> None:
         rotation.ask_again(transaction, row)
 
 
-def plan_destruction(catalog: Catalog, row: int, waiting: timedelta) -> None:
+def plan_destruction(catalog: Catalog, row: int, days: int) -> None:
     with catalog.change() as transaction:
-        rotation.plan_destruction(transaction, row, waiting)
+        rotation.plan_destruction(transaction, row, days=days)
 
 
 def readiness(catalog: Catalog, row: int) -> Readiness:
@@ -198,12 +198,12 @@ def test_a_refused_step_changes_nothing(filled: Catalog) -> None:
 def test_a_destruction_waits_for_its_period_and_can_be_undone(filled: Catalog) -> None:
     activate(filled, made_ready(filled))
     step(filled, 1, Step.SUSPEND)
-    plan_destruction(filled, 1, timedelta(days=30))
+    plan_destruction(filled, 1, 30)
     with pytest.raises(InUse, match="the waiting period of generation 1 ends at 20"):
         step(filled, 1, Step.DESTROY)
     step(filled, 1, Step.KEEP)
     assert filled.keys("main")[0].destroy_after is None
-    plan_destruction(filled, 1, timedelta(0))
+    plan_destruction(filled, 1, 0)
     step(filled, 1, Step.DESTROY)
     assert states(filled) == {1: "destroyed", 2: "active"}
 

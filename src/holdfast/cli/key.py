@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from holdfast.cli import output, rotate
+from holdfast.cli import generation, output, rotate
 from holdfast.cli.changing import How, carry_out, changing, say_done
 from holdfast.cli.confirm import say_not_confirmed
 from holdfast.cli.moments import parse_length
@@ -33,6 +33,7 @@ from holdfast.xks.types import ExternalKeyId, KeyStatus
 
 app = typer.Typer(help="External keys: AES-256 keys inside an HSM.", no_args_is_help=True)
 app.add_typer(rotate.app, name="rotate")
+app.add_typer(generation.app, name="generation")
 
 KeystoreArgument = Annotated[str, typer.Argument(help="The keystore's name.", show_default=False)]
 KeyArgument = Annotated[str, typer.Argument(help="The external key id.", show_default=False)]

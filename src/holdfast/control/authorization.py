@@ -15,7 +15,13 @@ from holdfast.store.reads import Reading
 AUTHORIZATION = "authorization"
 """The name of the policies in the catalog."""
 _GROUPS = {
-    "stopping": ("keystore block", "key disable", "change reject"),
+    "stopping": (
+        "keystore block",
+        "key disable",
+        "key generation suspend",
+        "key generation compromise",
+        "change reject",
+    ),
     "custody": (
         "key create",
         "key register",
@@ -29,6 +35,10 @@ _GROUPS = {
         "key rotate check",
         "key rotate activate",
         "key rotate rollback",
+        "key generation resume",
+        "key generation destroy",
+        "key generation keep",
+        "key generation destroyed",
         "credential issue",
         "credential reference",
         "credential retire",

@@ -87,6 +87,14 @@ def _refuse_unfit(findings: Iterable[Finding]) -> None:
         )
 
 
+def is_gone(settings: HsmSettings, row: KeyRow) -> bool:
+    """Whether no key of the token is the generation's, under whatever label. Raises HsmFault."""
+    with Inspector(settings) as inspector:
+        if row.canary is not None and inspector.keys_that_open(row.canary):
+            return False
+        return not inspector.find_keys(row.label, row.cka_id)
+
+
 def generates_keys(settings: HsmSettings) -> bool:
     """Whether Holdfast makes keys in this HSM; else a person does, with the vendor's tool."""
     return profile_of(settings).generates_keys

@@ -82,9 +82,9 @@ def activate(transaction: Writing, generation_id: int) -> None:
     take_step(transaction, generation_id, Step.ACTIVATE)
 
 
-def plan_destruction(transaction: Writing, generation_id: int, waiting: timedelta) -> None:
+def plan_destruction(transaction: Writing, generation_id: int, *, days: int) -> None:
     """Begin the waiting period, which `Step.KEEP` ends."""
-    values = {"destroy_after": transaction.now + waiting}
+    values = {"destroy_after": transaction.now + timedelta(days=days)}
     take_step(transaction, generation_id, Step.PLAN_DESTRUCTION, values)
 
 

@@ -2,6 +2,14 @@
 
 from holdfast.control.actions.catalogs import ImportCatalog
 from holdfast.control.actions.credentials import IssueCredential, ReferenceCredential, RetireCredential
+from holdfast.control.actions.generations import (
+    CompromiseGeneration,
+    ConfirmDestruction,
+    KeepGeneration,
+    PlanDestruction,
+    ResumeGeneration,
+    SuspendGeneration,
+)
 from holdfast.control.actions.keys import (
     BindKey,
     CreateKey,
@@ -27,6 +35,12 @@ AnyAction = (
     | CheckRotation
     | ActivateGeneration
     | RollBack
+    | SuspendGeneration
+    | ResumeGeneration
+    | CompromiseGeneration
+    | PlanDestruction
+    | KeepGeneration
+    | ConfirmDestruction
     | BlockKeystores
     | UnblockKeystores
     | CreateKeystore

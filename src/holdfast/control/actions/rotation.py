@@ -18,7 +18,9 @@ from holdfast.store.transaction import Transaction
 _S = GenerationState
 
 
-class _OfKey(Action, frozen=True, kw_only=True):
+class OfKey(Action, frozen=True, kw_only=True):
+    """The base of what concerns the generations of one key."""
+
     keystore: str
     key: str
 
@@ -41,7 +43,7 @@ class _OfKey(Action, frozen=True, kw_only=True):
         return Effect(subject=f"{self.subject()} generation {row.generation}", before=before, after=after)
 
 
-class PrepareRotation(_OfKey, frozen=True, kw_only=True, tag="key rotate prepare"):
+class PrepareRotation(OfKey, frozen=True, kw_only=True, tag="key rotate prepare"):
     """The next generation is planned: its number, and the label of its HSM key in `hsm`."""
 
     hsm: str
@@ -76,7 +78,7 @@ class PrepareRotation(_OfKey, frozen=True, kw_only=True, tag="key rotate prepare
         rotation.plan_generation(transaction, self.keystore, self.key, hsm=self.hsm, label=self.label)
 
 
-class CheckRotation(_OfKey, frozen=True, kw_only=True, tag="key rotate check"):
+class CheckRotation(OfKey, frozen=True, kw_only=True, tag="key rotate check"):
     """The HSM key of the planned generation is looked at, and every node is asked to look for it.
 
     `make`: it is made in the HSM if it is not there.
@@ -144,7 +146,7 @@ class CheckRotation(_OfKey, frozen=True, kw_only=True, tag="key rotate check"):
         )
 
 
-class ActivateGeneration(_OfKey, frozen=True, kw_only=True, tag="key rotate activate"):
+class ActivateGeneration(OfKey, frozen=True, kw_only=True, tag="key rotate activate"):
     """The ready generation encrypts, the one before it decrypts only."""
 
     def effects(self, state: Reading) -> tuple[Effect, ...]:
@@ -183,7 +185,7 @@ class ActivateGeneration(_OfKey, frozen=True, kw_only=True, tag="key rotate acti
         return f"key rotate rollback {self.keystore} {self.key}"
 
 
-class RollBack(_OfKey, frozen=True, kw_only=True, tag="key rotate rollback"):
+class RollBack(OfKey, frozen=True, kw_only=True, tag="key rotate rollback"):
     """The retired generation with the highest number below the active one encrypts again, or the one of `number`."""
 
     number: int | None = None

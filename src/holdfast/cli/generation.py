@@ -1,0 +1,90 @@
+"""`holdfast key generation`: HSM keys behind an external key that do not encrypt any more."""
+
+from typing import Annotated
+
+import typer
+
+from holdfast.cli.changing import How, carry_out, changing, say_done
+from holdfast.cli.options import ConfigOption, installation
+from holdfast.control.actions import AnyAction
+from holdfast.control.actions.generations import (
+    CompromiseGeneration,
+    ConfirmDestruction,
+    KeepGeneration,
+    PlanDestruction,
+    ResumeGeneration,
+    SuspendGeneration,
+)
+
+app = typer.Typer(help="HSM keys that a key has used before: out of use, or destroyed.", no_args_is_help=True)
+
+KeystoreArgument = Annotated[str, typer.Argument(help="The keystore's name.", show_default=False)]
+KeyArgument = Annotated[str, typer.Argument(help="The external key id.", show_default=False)]
+NumberArgument = Annotated[int, typer.Argument(help="The generation's number.", min=1, show_default=False)]
+
+
+@app.command()
+@changing
+def suspend(
+    keystore: KeystoreArgument, key: KeyArgument, number: NumberArgument, *, how: How, config: ConfigOption = None
+) -> None:
+    """Refuse what a retired generation has encrypted, until it is resumed: who needs it, is heard of."""
+    _take(SuspendGeneration(keystore=keystore, key=key, generation=number), how, config)
+
+
+@app.command()
+@changing
+def resume(
+    keystore: KeystoreArgument, key: KeyArgument, number: NumberArgument, *, how: How, config: ConfigOption = None
+) -> None:
+    """Decrypt with a suspended generation again."""
+    _take(ResumeGeneration(keystore=keystore, key=key, generation=number), how, config)
+
+
+@app.command()
+@changing
+def compromise(
+    keystore: KeystoreArgument, key: KeyArgument, number: NumberArgument, *, how: How, config: ConfigOption = None
+) -> None:
+    """Record that others may have the HSM key: it never encrypts again. What it has encrypted opens."""
+    _take(CompromiseGeneration(keystore=keystore, key=key, generation=number), how, config)
+
+
+@app.command()
+@changing
+def destroy(
+    keystore: KeystoreArgument,
+    key: KeyArgument,
+    number: NumberArgument,
+    *,
+    days: Annotated[int, typer.Option(help="The waiting period, 7 to 3650 days.")] = 30,
+    how: How,
+    config: ConfigOption = None,
+) -> None:
+    """Begin the waiting period of a suspended generation. Nothing is deleted; `keep` undoes it."""
+    _take(PlanDestruction(keystore=keystore, key=key, generation=number, days=days), how, config)
+
+
+@app.command()
+@changing
+def keep(
+    keystore: KeystoreArgument, key: KeyArgument, number: NumberArgument, *, how: How, config: ConfigOption = None
+) -> None:
+    """Do not destroy a generation after all: it is suspended again."""
+    _take(KeepGeneration(keystore=keystore, key=key, generation=number), how, config)
+
+
+@app.command()
+@changing
+def destroyed(
+    keystore: KeystoreArgument, key: KeyArgument, number: NumberArgument, *, how: How, config: ConfigOption = None
+) -> None:
+    """Confirm, after the waiting period, that the HSM does not have the key any more: it is looked for."""
+    _take(ConfirmDestruction(keystore=keystore, key=key, generation=number), how, config)
+
+
+def _take(action: AnyAction, how: How, config: ConfigOption) -> None:
+    with installation(config) as here:
+        done = carry_out(here, action, how)
+        if done is not None:
+            say_done(here, action, done)

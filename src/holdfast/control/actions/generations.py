@@ -1,0 +1,160 @@
+"""What becomes of a generation that does not encrypt any more: out of use for a while, or for good."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, ClassVar, Final
+
+from holdfast.audit.records import Effect
+from holdfast.control.action import Installation
+from holdfast.control.actions.rotation import OfKey
+from holdfast.control.errors import Conflict, HsmRefused, NotFound
+from holdfast.control.explanations import Explanation, Usage
+from holdfast.control.keys import hsm_settings, is_gone
+from holdfast.keys.states import NotAllowed, Standing, Step, after
+from holdfast.store import rotation
+from holdfast.store.reads import KeyRow, Reading
+from holdfast.store.transaction import Transaction
+
+SHORTEST: Final = 7
+LONGEST: Final = 3650
+"""Days of a waiting period before a destruction."""
+
+
+class _OfGeneration(OfKey, frozen=True, kw_only=True):
+    step: ClassVar[Step]
+    inverse: ClassVar[str | None] = None
+    """The command that undoes it, after `key generation`."""
+    means: ClassVar[tuple[str, ...]]
+    generation: int
+
+    def row(self, state: Reading) -> KeyRow:
+        """The generation's. Raises NotFound."""
+        for row in self.generations(state):
+            if row.generation == self.generation:
+                return row
+        raise NotFound(
+            f"the key {self.key} has no generation {self.generation}",
+            hint=f"`holdfast key show {self.keystore} {self.key}` shows its generations.",
+        )
+
+    def effects(self, state: Reading) -> tuple[Effect, ...]:
+        """The state that it comes into. Raises NotFound, Conflict."""
+        row = self.row(state)
+        standings = {
+            one.generation: Standing(one.state, compromised=one.compromised_at is not None)
+            for one in self.generations(state)
+        }
+        try:
+            new = after(self.step, self.generation, standings)[self.generation]
+        except NotAllowed as reason:
+            raise Conflict(
+                str(reason), hint=f"`holdfast key show {self.keystore} {self.key}` shows the states."
+            ) from None
+        more = {"compromised": True} if self.step is Step.COMPROMISE else {}
+        return (self.effect(row, new.state, **more),)
+
+    def explain(self, state: Reading, usage: Usage) -> Explanation:
+        """What it means for ciphertexts of this generation."""
+        row = self.row(state)
+        what = f"{self.step.capitalize()} generation {row.generation} of the key {self.key}"
+        return Explanation(
+            f"{what} of the keystore {self.keystore!r} ({usage.last_use(self.keystore)}):",
+            (f"HSM key {row.label!r} in [hsm.{row.hsm}], {row.state} since {row.state_since:%Y-%m-%d %H:%M} UTC",),
+            self.means,
+        )
+
+    def apply(self, transaction: Transaction, prepared: Any) -> None:  # noqa: ARG002 (most need nothing)
+        """Take the step."""
+        rotation.take_step(transaction, self.row(transaction).generation_id, self.step)
+
+    def undo(self, effects: Sequence[Effect]) -> str | None:  # noqa: ARG002 (its number says it)
+        """The inverse, where there is one."""
+        if self.inverse is None:
+            return None
+        return f"key generation {self.inverse} {self.keystore} {self.key} {self.generation}"
+
+
+class SuspendGeneration(_OfGeneration, frozen=True, kw_only=True, tag="key generation suspend"):
+    """Its ciphertexts are refused until it is resumed: whoever still needs them is heard of."""
+
+    stops: ClassVar[bool] = True
+    step: ClassVar[Step] = Step.SUSPEND
+    inverse: ClassVar[str | None] = "resume"
+    means: ClassVar[tuple[str, ...]] = (
+        "Within a second what it has encrypted is refused with InvalidStateException; the event log names who asked.",
+        "Other generations are not affected, and nothing is deleted.",
+    )
+
+
+class ResumeGeneration(_OfGeneration, frozen=True, kw_only=True, tag="key generation resume"):
+    """It decrypts again."""
+
+    step: ClassVar[Step] = Step.RESUME
+    inverse: ClassVar[str | None] = "suspend"
+    means: ClassVar[tuple[str, ...]] = ("Within a second what it has encrypted opens again.",)
+
+
+class CompromiseGeneration(_OfGeneration, frozen=True, kw_only=True, tag="key generation compromise"):
+    """Somebody else may have the HSM key: it never encrypts again."""
+
+    stops: ClassVar[bool] = True
+    step: ClassVar[Step] = Step.COMPROMISE
+    means: ClassVar[tuple[str, ...]] = (
+        "It never encrypts again, and this cannot be undone.",
+        "What it has encrypted opens, so that `aws kms re-encrypt` can bring it under the active generation.",
+    )
+
+
+class PlanDestruction(_OfGeneration, frozen=True, kw_only=True, tag="key generation destroy"):
+    """After `days` it may be destroyed; until then it can be kept."""
+
+    step: ClassVar[Step] = Step.PLAN_DESTRUCTION
+    inverse: ClassVar[str | None] = "keep"
+    means: ClassVar[tuple[str, ...]] = (
+        "What it has encrypted stays refused, and can be made readable again until the waiting period is over.",
+        "Then delete the key in the HSM and its backups, and confirm it: `holdfast key generation destroyed`.",
+    )
+    days: int
+
+    def effects(self, state: Reading) -> tuple[Effect, ...]:
+        """The state, and how long it waits. Raises Conflict for another waiting period than 7 to 3650 days."""
+        if not SHORTEST <= self.days <= LONGEST:
+            raise Conflict(f"a waiting period has {SHORTEST} to {LONGEST} days", hint="Choose --days in between.")
+        (effect,) = super().effects(state)
+        return (Effect(subject=effect.subject, before=effect.before, after={**effect.after, "days": self.days}),)
+
+    def apply(self, transaction: Transaction, prepared: Any) -> None:  # noqa: ARG002 (nothing is)
+        """Begin to wait."""
+        rotation.plan_destruction(transaction, self.row(transaction).generation_id, days=self.days)
+
+
+class KeepGeneration(_OfGeneration, frozen=True, kw_only=True, tag="key generation keep"):
+    """It is not destroyed after all."""
+
+    step: ClassVar[Step] = Step.KEEP
+    means: ClassVar[tuple[str, ...]] = ("It is suspended again, and can be resumed.",)
+
+
+class ConfirmDestruction(_OfGeneration, frozen=True, kw_only=True, tag="key generation destroyed"):
+    """The HSM does not have the key any more, which is looked at."""
+
+    step: ClassVar[Step] = Step.DESTROY
+    means: ClassVar[tuple[str, ...]] = (
+        "What it has encrypted can never be read again. Its row stays, as evidence.",
+        "Holdfast looks at this HSM alone: copies in other HSMs and in backups are yours to delete.",
+    )
+
+    def prepared(self, installation: Installation, given: Any) -> AbstractContextManager[None]:  # noqa: ARG002 (no secret)
+        """Nothing that opens the canary is on the token. Raises HsmRefused, HsmFault."""
+        return self._gone(installation)
+
+    @contextmanager
+    def _gone(self, installation: Installation) -> Iterator[None]:
+        with installation.catalog.reading() as state:
+            row = self.row(state)
+        if not is_gone(hsm_settings(installation.configuration, row.hsm), row):
+            raise HsmRefused(
+                f"the HSM key {row.label!r} is still in [hsm.{row.hsm}]",
+                hint="Delete it with the HSM's own tool, on every HSM and in every backup; then confirm again.",
+            )
+        yield
