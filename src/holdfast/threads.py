@@ -1,5 +1,6 @@
 """Threads that must not end while the process serves."""
 
+import errno
 import threading
 import time
 from collections.abc import Callable
@@ -38,8 +39,13 @@ class LivingThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin. Raises RuntimeError if the system gives no thread."""
-        self._thread.start()
+        """Begin. Raises OSError (EAGAIN) if the system gives no thread."""
+        try:
+            self._thread.start()
+        except RuntimeError:
+            # The only one that a thread started once can raise.
+            limit = "raise TasksMax= of the service, or `ulimit -u`"
+            raise OSError(errno.EAGAIN, f"the system gives no thread for {self.name}: {limit}") from None
         self._started = True
 
     def is_alive(self) -> bool:

@@ -79,3 +79,12 @@ def test_work_that_fails_while_the_thread_is_to_end_is_not_started_again() -> No
     thread.join(WITHIN)
     assert not thread.is_alive()
     assert thread.failures == 1
+
+
+def test_a_system_without_another_thread_is_an_error_that_names_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(OSError, match="no thread for feed: raise TasksMax="):
+        LivingThread("feed", lambda: None, on_failure=print).start()

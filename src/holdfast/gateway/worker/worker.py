@@ -53,7 +53,7 @@ def run(start: WorkerStart) -> None:
             place=start.place,
             proven=start.proven,
         )
-    except (HsmFault, CatalogError, ConfigurationError, TlsUnusable, OSError) as error:
+    except (HsmFault, CatalogError, ConfigurationError, TlsUnusable, OSError, RuntimeError) as error:  # no thread
         start.control.send(Failed(_exit_reason_of(error), str(error)))
         sys.exit(1)
     parts.stop_keys(start.stopped)
