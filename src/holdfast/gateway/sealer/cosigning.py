@@ -2,6 +2,7 @@
 
 import urllib.error
 import urllib.request
+from http import HTTPStatus
 
 from holdfast.audit.faults import AuditFault, Malformed
 from holdfast.audit.keys import VerifierKey
@@ -11,7 +12,6 @@ from holdfast.audit.witness import ask, take
 from holdfast.store.log_directory import LogDirectory
 
 _TIMEOUT = 5.0
-_CONFLICT = 409
 
 
 class Cosigning:
@@ -33,26 +33,22 @@ class Cosigning:
         return None
 
     def _ask(self, log: LogDirectory) -> bytes:
-        """Raises what `show` tells. A witness that saw another size says which."""
-        try:
-            return self._post(log)
-        except urllib.error.HTTPError as refusal:
-            with refusal:
-                text = refusal.read(MAX_NOTE).decode(errors="replace").strip()
-            if refusal.code != _CONFLICT:
-                raise Malformed(f"{refusal.code}: {text}") from None
+        """Raises what `show` tells. A witness that saw another size says which, and is asked again."""
+        for again in (False, True):
+            try:
+                return self._post(log)
+            except urllib.error.HTTPError as refusal:
+                with refusal:
+                    text = refusal.read(MAX_NOTE).decode(errors="replace").strip()
+                if refusal.code != HTTPStatus.CONFLICT or again:
+                    raise Malformed(f"{refusal.code}: {text}") from None
             self._seen = decode_decimal(text)
-        if self._seen > log.signed.checkpoint.size:
-            raise Malformed(
-                f"it saw {self._seen} entries of this log, which has {log.signed.checkpoint.size}: was an older copy"
-                " of its directory put back?"
-            )
-        try:
-            return self._post(log)
-        except urllib.error.HTTPError as refusal:
-            with refusal:
-                text = refusal.read(MAX_NOTE).decode(errors="replace").strip()
-            raise Malformed(f"{refusal.code}: {text}") from None
+            if self._seen > log.signed.checkpoint.size:
+                raise Malformed(
+                    f"it saw {self._seen} entries of this log, which has {log.signed.checkpoint.size}: was an older"
+                    " copy of its directory put back?"
+                )
+        raise AssertionError("the second attempt returns or raises")
 
     def _post(self, log: LogDirectory) -> bytes:
         body = ask(Tiles(log.read, log.signed.checkpoint.size), log.signed.note, old=self._seen)
