@@ -269,6 +269,36 @@ def test_an_hsm_that_fails_is_not_another_key(site: Site, served: Served, contro
     served.hsm.stop()
 
 
+@pytest.mark.parametrize("function", ["C_DecryptInit", "C_Decrypt"])
+@pytest.mark.parametrize("ckr", [0x54, 0x70, 0x62, 0x63, 0x68, 0x203], ids=hex)
+def test_a_canary_that_the_hsm_refuses_to_open_does_not_blame_the_request(
+    site: Site, served: Served, control: ShimControl, function: str, ckr: int
+) -> None:
+    key = KeyLocator(LABEL, canary=served.canary_of(PLACE))
+    served.hsm.stop()
+    served = Served(site)
+    control.fail(function, ckr)
+    with pytest.raises(ModuleFailed, match=function):
+        call(served.hsm, seal(key))
+    control.succeed(function)
+    assert call(served.hsm, seal(key))
+    served.hsm.stop()
+
+
+@pytest.mark.parametrize("function", ["C_EncryptInit", "C_Encrypt"])
+@pytest.mark.parametrize("ckr", [0x54, 0x70, 0x62, 0x63, 0x68, 0x203], ids=hex)
+def test_a_key_that_may_not_encrypt_any_more_decrypts_without_a_canary(
+    site: Site, served: Served, control: ShimControl, function: str, ckr: int
+) -> None:
+    sealed = call(served.hsm, seal(PLACE))
+    served.hsm.stop()
+    served = Served(site)
+    control.fail(function, ckr)
+    assert call(served.hsm, decrypt(PLACE, sealed)) == TEXT
+    assert served.canaries == []
+    served.hsm.stop()
+
+
 def test_a_changed_ciphertext_is_still_a_bad_ciphertext(served: Served) -> None:
     key = KeyLocator(LABEL, canary=served.canary_of(PLACE))
     iv, ciphertext, tag = call(served.hsm, seal(key))

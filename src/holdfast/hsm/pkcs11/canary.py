@@ -21,10 +21,14 @@ _ATTEMPTS: Final = 2
 """A fault that passes must not look like another key."""
 
 
+class ConfirmationFailed(CkrError):
+    """A call that confirms a key, and not one of the request, returned something other than CKR_OK."""
+
+
 def canary_opens(channel: GcmChannel, handle: int, canary: bytes, profile: Profile) -> bool:
     """Whether the key opens the canary; a failure is believed the second time.
 
-    Raises CkrError for anything but a wrong tag: then nothing is known.
+    Raises ConfirmationFailed for anything but a wrong tag: then nothing is known.
     """
     iv_length = len(canary) - len(CANARY_TEXT) - TAG_BYTES
     if iv_length not in _IV_LENGTHS:
@@ -35,5 +39,5 @@ def canary_opens(channel: GcmChannel, handle: int, canary: bytes, profile: Profi
         except CkrError as error:
             found = verdict(error.function, error.ckr, ambiguous_bad_tag=profile.ambiguous_bad_tag)
             if found not in (Verdict.CIPHERTEXT, Verdict.CIPHERTEXT_LENGTH):
-                raise
+                raise ConfirmationFailed(error.function, error.ckr) from None
     return False

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from holdfast.hsm import faults
 from holdfast.hsm.faults import HsmFault, KeyNotFound, NativeCall
-from holdfast.hsm.pkcs11.canary import CANARY_AAD, CANARY_TEXT, canary_opens
+from holdfast.hsm.pkcs11.canary import CANARY_AAD, CANARY_TEXT, ConfirmationFailed, canary_opens
 from holdfast.hsm.pkcs11.ckr import Ckr, Verdict, verdict
 from holdfast.hsm.pkcs11.connection import Connection
 from holdfast.hsm.pkcs11.cryptoki import CkrError
@@ -306,15 +306,36 @@ class Session:
         if not permitted:
             return None, permitted is False
         try:
-            iv, sealed = self._seal(key, found.handle, CANARY_TEXT, CANARY_AAD)
-            # One that was damaged on its way would condemn the key later.
-            if not canary_opens(self._gcm, found.handle, iv + sealed, self._connection.profile):
-                raise self._damaged(key)
+            canary = self._sealed_canary(key, found)
         except (CkrError, HsmFault):
             keeper.failed(key)
             raise
-        keeper.made(key, iv + sealed)
-        return iv + sealed, True
+        if canary is not None:
+            keeper.made(key, canary)
+        return canary, True
+
+    def _sealed_canary(self, key: KeyLocator, found: FoundHandle) -> bytes | None:
+        """None: the HSM does not permit it for this key, which may still do what the request asks for."""
+        try:
+            iv, sealed = self._twice(lambda: self._seal(key, found.handle, CANARY_TEXT, CANARY_AAD))
+            canary = iv + sealed
+            # One that was damaged on its way would condemn the key later.
+            if not self._twice(lambda: canary_opens(self._gcm, found.handle, canary, self._connection.profile)):
+                raise self._damaged(key)
+        except CkrError as error:
+            if self._verdict(error) in _BLAMING:
+                return None
+            raise
+        return canary
+
+    def _twice(self, work: Callable[[], T]) -> T:
+        """A refusal is believed the second time."""
+        try:
+            return work()
+        except CkrError as error:
+            if self._verdict(error) not in _BLAMING:
+                raise
+            return work()
 
     def _damaged(self, key: KeyLocator) -> HsmFault:
         fault = faults.ModuleFailed(f"what the key {key.label!r} has just encrypted does not decrypt")
@@ -345,7 +366,9 @@ class Session:
                 self._repair(error, found, key)
                 return operation()
             except CkrError as next_error:
-                error = next_error
+                # Where the key was only to be confirmed, the request's own failure is the one to tell.
+                confirms = isinstance(next_error, ConfirmationFailed)
+                error = error if confirms and self._verdict(next_error) is found else next_error
 
     def _may_pass(self, error: CkrError, found: Verdict) -> bool:
         if found is Verdict.DEVICE:
@@ -375,6 +398,8 @@ class Session:
 
     def _judge(self, error: CkrError, found: Verdict, key: KeyLocator, size: int) -> HsmFault:
         """The fault of an operation that will not be tried again."""
+        if isinstance(error, ConfirmationFailed) and found in _BLAMING:
+            return self._fault(error, Verdict.REFUSED)
         if found not in (Verdict.CIPHERTEXT, Verdict.CIPHERTEXT_LENGTH):
             return self._fault(error, found)
         try:
