@@ -1,10 +1,12 @@
 """Each change goes one road: what was planned happens, whole, with its record, or nothing does."""
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import text
 from tests.administered import Catalog
+from tests.control.conftest import Clock
 
 from holdfast.audit.records import Effect
 from holdfast.control.actions import AnyAction
@@ -111,6 +113,23 @@ def test_a_stop_that_somebody_else_made_meanwhile_makes_no_version(catalog: Cata
     before = catalog.version(), catalog.changes()
     assert carried_out(control, plan).effects == ()
     assert (catalog.version(), catalog.changes()) == before
+
+
+def test_a_block_for_a_time_never_shortens_another(catalog: Catalog, as_: As, clock: Clock) -> None:
+    soon, later = clock.now + timedelta(hours=1), clock.now + timedelta(hours=2)
+    control = as_("alice")
+
+    def end() -> datetime | None:
+        return catalog.keystores()[0].blocked_until
+
+    control.do(BlockKeystores(names=("alpha",), until=later))
+    assert control.do(BlockKeystores(names=("alpha",), until=soon)) is None
+    assert end() == later
+    control.do(BlockKeystores(names=("alpha",)))
+    assert (end(), blocked(catalog)["alpha"]) == (None, True)
+    assert control.do(BlockKeystores(names=("alpha",), until=later)) is None
+    control.do(UnblockKeystores(names=("alpha",)))
+    assert (end(), blocked(catalog)["alpha"]) == (None, False)
 
 
 def test_a_change_that_fails_leaves_no_record(catalog: Catalog, as_: As, monkeypatch: pytest.MonkeyPatch) -> None:

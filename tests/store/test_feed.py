@@ -2,7 +2,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
 
@@ -121,6 +121,17 @@ def test_a_block_is_seen(operator: Catalog, workers: Callable[[], Catalog]) -> N
         eventually(lambda: running.feed.snapshot.keystores["/main"].blocked)
         operator.set_key_status("main", KEY, KeyStatus.DISABLED)
         eventually(lambda: running.key().status is KeyStatus.DISABLED)
+
+
+def test_a_block_for_a_time_keeps_its_end_unless_the_catalog_is_silent_for_too_long(
+    operator: Catalog, workers: Callable[[], Catalog]
+) -> None:
+    end = now() + timedelta(hours=1)
+    operator.set_blocked("main", blocked=True, until=end)
+    with started(workers()) as running:
+        keystore = running.feed.snapshot.keystores["/main"]
+        assert (keystore.at(now()).blocked, keystore.at(end).blocked) == (True, False)
+        assert running.feed._blocked.keystores["/main"].at(end).blocked
 
 
 @pytest.mark.parametrize("version", [2**63 - 1, 0])

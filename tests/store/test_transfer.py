@@ -15,6 +15,7 @@ from tests.store.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PREF
 
 from holdfast.keys.model import Takeover
 from holdfast.store.errors import AlreadyExists, InUse, Refused
+from holdfast.store.governance import operators, rules_of
 from holdfast.store.transfer import Export
 from holdfast.xks.types import KeyStatus, UriPathPrefix
 
@@ -61,6 +62,17 @@ def test_what_is_exported_is_imported(filled: Catalog, target: Catalog) -> None:
     assert target.keys(None) == filled.keys(None)
     assert target.encryption_totals() == {1: 123_456, 2: 0}
     target.create_keystore("new", UriPathPrefix("/new"))  # the database goes on counting its rows
+
+
+def test_a_catalog_that_moves_keeps_its_operators_and_rules(filled: Catalog, target: Catalog) -> None:
+    """Else everybody could do everything after the move."""
+    with filled.change() as transaction:
+        transaction.enrol_operator("alice", ["approver"], "ssh-ed25519 AAAA")
+        transaction.set_rules("approval", "expires_after_h = 1")
+    target.import_(Export.parse(filled.export().to_json()))
+    with filled.reading() as before, target.reading() as after:
+        assert operators(after) == operators(before) != []
+        assert rules_of(after, "approval") == rules_of(before, "approval") == "expires_after_h = 1"
 
 
 def test_an_export_holds_no_secret(filled: Catalog) -> None:

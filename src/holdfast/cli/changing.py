@@ -74,8 +74,10 @@ def say_pending(here: Installation, pending: Pending) -> None:
     """What a change waits for, and until when."""
     plan = pending.plan
     say(f"NOTHING IS CHANGED YET: change {plan.id} needs the approval of {pending.missing}.")
-    say(f"  - Another operator approves it: `{here.command(f'change approve {plan.id}')}`")
-    say(f"  - or signs its digest, {plan.digest}, where the SSH key is, and gives you the signature.")
+    approve = here.command(f"change approve {plan.id} --key FILE")
+    say(f"  - Another operator approves it here: `{approve}`")
+    say("  - or signs its digest elsewhere, in the namespace change@holdfast, and gives you the signature:")
+    say(f"    {plan.digest}")
     withdraw = here.command(f"change withdraw {plan.id}")
     say(f"  - It expires at {plan.expires:%Y-%m-%d %H:%M} UTC. `{withdraw}` ends it.")
 

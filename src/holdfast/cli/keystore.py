@@ -57,7 +57,8 @@ def create(
     require_keystore_name(name)
     path = UriPathPrefix.parse(f"/{name}" if prefix is None else prefix)
     with installation(config) as here:
-        carry_out(here, CreateKeystore(keystore=name, prefix=path.value, region=region), how, ask=False)
+        action = CreateKeystore(keystore=name, prefix=path.value, region=region)
+        done = carry_out(here, action, how, ask=False)
         row = find_keystore(here.catalog, name)
         if as_json:
             output.json(_as_json(row, here))
@@ -65,6 +66,7 @@ def create(
         output.say(f"Created the keystore {name!r} at {row.prefix.xks_proxy_uri_path}.")
         create, issue = here.command(f"key create {name} KEY-ID"), here.command(f"credential issue {name}")
         output.say(f"Next: `{create}`, then `{issue}`.")
+        say_done(here, action, done)
 
 
 @app.command("list")

@@ -35,7 +35,7 @@ def examine(configuration: Configuration, *, now: Callable[[], datetime]) -> Ite
     else:
         with closing(catalog):
             yield from _whole("HSMs and keys", _keys(configuration, catalog, now))
-            yield from _whole("catalog", _catalog(catalog, MemoryFile(configuration.catalog.state_file)))
+            yield from _whole("catalog", _catalog(catalog, MemoryFile(configuration.catalog.state_file), now()))
             yield from _whole("policies", _policy_names(configuration, catalog))
     yield from _whole("policies", examine_policies(configuration.authorization))
     yield from _whole("certificate", examine_certificate(configuration.tls, now=now()))
@@ -108,7 +108,7 @@ def _failed(name: str, found: list[Finding]) -> bool:
     return not codes & {"login"}
 
 
-def _catalog(catalog: Catalog, state: MemoryFile) -> Iterator[Finding]:
+def _catalog(catalog: Catalog, state: MemoryFile, now: datetime) -> Iterator[Finding]:
     snapshot = catalog.snapshot()
     remembered = state.read()
     doubt = None if remembered is None else remembered.doubt or remembered.older(snapshot.version)
@@ -145,7 +145,7 @@ def _catalog(catalog: Catalog, state: MemoryFile) -> Iterator[Finding]:
         )
     for keystore in snapshot.keystores.values():
         subject = f"keystore {keystore.name}"
-        if keystore.blocked:
+        if keystore.at(now).blocked:
             yield warning(
                 "keystore-blocked",
                 subject,

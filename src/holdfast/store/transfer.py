@@ -78,6 +78,15 @@ class ExportedKeystore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     blocked_until: datetime | None = None
 
 
+class ExportedOperator(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A row of `operators`."""
+
+    name: str
+    roles: str
+    public_key: str | None
+    enrolled_at: datetime
+
+
 class Export(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A catalog as of one version. `running`: proxies that were seen within the last minute."""
 
@@ -86,6 +95,8 @@ class Export(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     exported_at: datetime
     running: int
     keystores: list[ExportedKeystore]
+    operators: list[ExportedOperator] = []
+    rules: dict[str, str] = {}
 
     def to_json(self) -> bytes:
         """Indented JSON; octets are Base64."""
@@ -116,7 +127,14 @@ class Transfer(Database):
             _refuse_bad_rows(view)
             rows = {
                 table.name: connection.execute(select(table)).mappings().all()
-                for table in (schema.keystores, schema.credentials, schema.external_keys, schema.key_generations)
+                for table in (
+                    schema.keystores,
+                    schema.credentials,
+                    schema.external_keys,
+                    schema.key_generations,
+                    schema.operators,
+                    schema.rules,
+                )
             }
             running = connection.execute(select(func.count()).select_from(schema.proxies)).scalar_one()
             running = live_proxies(connection, self._now()) if running else 0
@@ -140,6 +158,8 @@ class Transfer(Database):
                 )
                 for row in rows["keystores"]
             ],
+            operators=[_made(ExportedOperator, row) for row in rows["operators"]],
+            rules={row["name"]: row["content"] for row in rows["rules"]},
         )
 
 
@@ -170,6 +190,10 @@ class ImportChanges(Writing):
                 ).scalar_one()
                 for generation in _with_states(key.generations):
                     connection.execute(insert(schema.key_generations).values(key_id=key_id, **_values(generation)))
+        for operator in export.operators:
+            connection.execute(insert(schema.operators).values(**msgspec.structs.asdict(operator)))
+        for name, content in export.rules.items():
+            connection.execute(insert(schema.rules).values(name=name, content=content))
         view = View()
         view.refresh(connection, self.secrets.read)
         _refuse_bad_rows(view)
@@ -180,6 +204,8 @@ def require_nothing(state: Reading) -> None:
     """Raises InUse unless the catalog is empty."""
     if state.connection.execute(select(schema.keystores.c.id).limit(1)).first() is not None:
         raise InUse("there are keystores in this catalog: an export is read into an empty one only")
+    if state.connection.execute(select(schema.operators.c.name).limit(1)).first() is not None:
+        raise InUse("operators are enrolled in this catalog: an export is read into an empty one only")
 
 
 def _refuse_bad_rows(view: View) -> None:

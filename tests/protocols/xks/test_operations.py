@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -417,6 +418,28 @@ def test_a_blocked_key_store_is_told_and_not_used(either: Proxy) -> None:
     either.change(blocked=True)
     assert either.encrypt(TEXT).error == either.decrypt(sealed).error == "InvalidStateException"
     assert either.call(Operation.GET_HEALTH_STATUS).error == "InvalidStateException"
+    assert either.call(Operation.GET_KEY_METADATA).json["keyStatus"] == "DISABLED"
+
+
+HOUR = timedelta(hours=1)
+
+
+def test_a_block_ends_at_its_time_and_not_before(either: Proxy) -> None:
+    now = datetime.now(UTC)
+    either.change(blocked=True, blocked_until=now + HOUR)
+    assert either.encrypt(TEXT).error == "InvalidStateException"
+    either.change(blocked_until=now - HOUR)
+    assert either.encrypt(TEXT).status == 200
+    assert either.call(Operation.GET_KEY_METADATA).json["keyStatus"] == "ENABLED"
+    assert either.call(Operation.GET_HEALTH_STATUS).status == 200
+
+
+def test_a_key_that_was_enabled_for_a_time_is_disabled_afterwards(either: Proxy) -> None:
+    now = datetime.now(UTC)
+    either.change_key("key-1", enabled_until=now + HOUR)
+    sealed = either.encrypt(TEXT).json
+    either.change_key("key-1", enabled_until=now - HOUR)
+    assert either.encrypt(TEXT).error == either.decrypt(sealed).error == "InvalidStateException"
     assert either.call(Operation.GET_KEY_METADATA).json["keyStatus"] == "DISABLED"
 
 

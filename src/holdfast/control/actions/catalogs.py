@@ -32,6 +32,7 @@ class ImportCatalog(Action, frozen=True, kw_only=True, tag="catalog import"):
             "version": document.version,
             "keystores": len(document.keystores),
             "keys": self._keys(),
+            "operators": len(document.operators),
             "sha256": sha256(document.to_json()).hexdigest(),
         }
         return (Effect(subject="catalog", after=made),)

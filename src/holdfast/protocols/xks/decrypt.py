@@ -72,7 +72,8 @@ async def _read_again(number: int, request: Request, services: Services) -> Gene
     if not await services.look_again(request.deadline - _FOR_THE_HSM):
         raise XksError(ErrorName.DEPENDENCY_TIMEOUT, "the proxy could not read its catalog in time")
     keystore = services.snapshot().keystores.get(request.keystore.prefix.value)
-    key = replace(request, keystore=keystore or request.keystore).enabled_key()
+    now_there = request.keystore if keystore is None else keystore.at(request.now)
+    key = replace(request, keystore=now_there).enabled_key()
     generation = key.generations.get(number)
     if generation is None or generation.state is GenerationState.PLANNED:
         raise XksError(
