@@ -18,7 +18,7 @@ develop:
 	@scripts/bootstrap.sh develop
 
 .PHONY: quick
-quick: develop ## before each commit: the tests that need no running server (two to four minutes on 2 cores)
+quick: develop ## before each commit: the tests that start no server and no other program (a minute or two on 2 cores)
 	@scripts/test.sh quick
 
 .PHONY: test

@@ -1,13 +1,16 @@
 """The one way to change the catalog: a transaction that ends with the record of the change, or with nothing."""
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
 from holdfast.audit.records import Change
 from holdfast.secrets.errors import SecretMissing
 from holdfast.secrets.files import SecretFiles
+from holdfast.store import schema
 from holdfast.store.changes import KeyChanges, KeystoreChanges
 from holdfast.store.credentials import CredentialChanges
 from holdfast.store.database import Database
@@ -16,6 +19,8 @@ from holdfast.store.generations import GenerationChanges
 from holdfast.store.governance import GovernanceChanges
 from holdfast.store.records import records_of, write_record
 from holdfast.store.transfer import ImportChanges
+
+_LAST_NUMBER = 2**63 - 1
 
 
 class Transaction(
@@ -44,10 +49,24 @@ class Transaction(
             return True
         try:
             with self.connection.begin_nested():
+                if self._no_number_is_left():
+                    return False
                 write_record(self.connection, change)
         except DBAPIError:
+            if self._is_undone():
+                raise
             return False
         return True
+
+    def _no_number_is_left(self) -> bool:
+        """Somebody has given a record the last number: SQLite would then undo the whole transaction."""
+        last = self.connection.execute(select(func.max(schema.changes.c.number))).scalar()
+        return isinstance(last, int) and last >= _LAST_NUMBER
+
+    def _is_undone(self) -> bool:
+        """SQLite undoes the whole transaction where the disk is full."""
+        driver: object = self.connection.connection.dbapi_connection
+        return isinstance(driver, sqlite3.Connection) and not driver.in_transaction
 
 
 class Changes(Database):
