@@ -22,6 +22,7 @@ from holdfast.store import schema
 from holdfast.store.changes import fresh_tag
 from holdfast.store.feed import CatalogFeed
 from holdfast.store.memory import MemoryFile
+from holdfast.store.nodes import Node, NodeReporter
 from holdfast.xks.types import ExternalKeyId, UriPathPrefix
 
 KEYSTORES = 100
@@ -95,7 +96,14 @@ def feed_of(directory: Path) -> Iterator[CatalogFeed]:
     feed = CatalogFeed(
         catalog,
         budget,
-        proxy_id="bench",
+        node=NodeReporter(
+            catalog,
+            Node("bench", site=None, workers=1, lease=300.0),
+            place=0,
+            run="run",
+            hsms=dict,
+            holds_back=lambda: None,
+        ),
         stale_limit=300.0,
         state=MemoryFile(directory / "seen"),
         monotonic=time.monotonic,

@@ -36,17 +36,18 @@ ALTER TABLE rules OWNER TO holdfast_admin;
 ALTER TABLE requests OWNER TO holdfast_admin;
 ALTER TABLE approvals OWNER TO holdfast_admin;
 ALTER TABLE generation_reports OWNER TO holdfast_admin;
+ALTER TABLE worker_reports OWNER TO holdfast_admin;
 ALTER TABLE alembic_version OWNER TO holdfast_admin;
 
 REVOKE ALL ON catalog, keystores, credentials, external_keys, key_generations, proxies, alembic_version, changes,
-  operators, rules, requests, approvals, generation_reports FROM holdfast_run, PUBLIC;
+  operators, rules, requests, approvals, generation_reports, worker_reports FROM holdfast_run, PUBLIC;
 GRANT SELECT ON catalog, keystores, credentials, external_keys, key_generations, proxies, alembic_version, changes,
-  operators, rules, requests, approvals, generation_reports TO holdfast_run;
+  operators, rules, requests, approvals, generation_reports, worker_reports TO holdfast_run;
 GRANT UPDATE (version) ON catalog TO holdfast_run;
 GRANT UPDATE (last_used_at) ON credentials TO holdfast_run;
 GRANT UPDATE (encryptions_reserved, canary, stopped_at, stopped_reason, token_serial, changed) ON key_generations
   TO holdfast_run;
-GRANT INSERT, UPDATE, DELETE ON proxies, generation_reports TO holdfast_run;
+GRANT INSERT, UPDATE, DELETE ON proxies, generation_reports, worker_reports TO holdfast_run;
 -- What the service finds out about a key is a change, and has a record like any other; it also passes records on to
 -- the audit log.
 GRANT INSERT, UPDATE (logged) ON changes TO holdfast_run;

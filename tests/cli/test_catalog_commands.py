@@ -331,15 +331,19 @@ def test_a_region_that_cannot_be_is_refused_before_a_plan_is_shown(run: Run, con
     assert "What this means" not in done.err
 
 
-def test_a_block_says_that_no_proxy_has_confirmed_it(run: Run, config: Path) -> None:
+def test_a_block_says_that_no_node_runs(run: Run, config: Path) -> None:
     for named in (("alpha",), ("--all",)):
         done = run("keystore", "block", *named, "--yes", "--config", config).ok()
         assert "blocked in the catalog" in done.err
-        assert "Not confirmed: this command does not ask the proxies." in done.err
-        assert f"prove {'alpha' if named == ('alpha',) else 'beta'} KEY --config {config}" in done.err
+        assert "No node is running" in done.err
     again = run("keystore", "block", "alpha", "--yes", "--config", config).ok()
     assert "alpha is blocked in the catalog already." in again.err
-    assert "Not confirmed" not in again.err
+    assert "No node" not in again.err
+
+
+def test_a_command_does_not_wait_for_nodes_if_it_is_told_not_to(run: Run, config: Path) -> None:
+    done = run("keystore", "block", "alpha", "--yes", "--no-wait", "--config", config).ok()
+    assert "node" not in done.err
 
 
 def test_only_an_empty_keystore_is_deleted(run: Run, config: Path) -> None:

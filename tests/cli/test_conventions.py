@@ -69,7 +69,7 @@ def test_every_admin_error_has_a_code_of_its_own() -> None:
     kinds = errors.AdminError.__subclasses__()
     codes = [exit_code_of(kind("what", hint="next")) for kind in kinds]
     assert ExitCode.FAILED not in codes
-    assert len(codes) == len(set(codes)) == 7
+    assert len(codes) == len(set(codes)) == 8
 
 
 def test_missing_configuration_says_where_it_looked(

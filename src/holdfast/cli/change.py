@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from holdfast.cli import output
-from holdfast.cli.changing import say_done
+from holdfast.cli.changing import require_in_force, say_done, say_in_force
 from holdfast.cli.confirm import confirm
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.options import ConfigOption, Installation, JsonOption, YesOption, installation
@@ -118,7 +118,9 @@ def approve(
             output.say(f"Approved. Nothing is changed yet: it needs {outcome.missing}; so far approved: {so_far}.")
             raise typer.Exit(ExitCode.PENDING)
         output.say("Approved, and applied.")
+        silent = say_in_force(here, plan.action, outcome)
         say_done(here, plan.action, outcome)
+        require_in_force(silent)
 
 
 @app.command()
@@ -128,7 +130,9 @@ def apply(change: ChangeArgument, *, config: ConfigOption = None) -> None:
         plan = _waiting(here, change).plan
         done = here.control.apply(plan.id)
         output.say("Applied.")
+        silent = say_in_force(here, plan.action, done)
         say_done(here, plan.action, done)
+        require_in_force(silent)
 
 
 @app.command()

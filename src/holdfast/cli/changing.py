@@ -1,8 +1,9 @@
 """What every command that changes something has in common: its options, its plan, and what it says at the end."""
 
 import inspect
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import Annotated, Any
 
@@ -11,11 +12,15 @@ import typer
 from holdfast.cli.confirm import confirm
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.options import Installation, YesOption
-from holdfast.cli.output import say, warning
+from holdfast.cli.output import say, utc_now, warning
 from holdfast.control.actions import AnyAction
+from holdfast.control.confirm import wait_in_force
+from holdfast.control.errors import NotInForce
 from holdfast.control.runner import Done, Pending
+from holdfast.store.errors import CatalogError
 
 _REASON = typer.Option(help="Why, for the record.", show_default=False)
+_NO_WAIT = typer.Option("--no-wait", help="Do not wait until the nodes have confirmed the change.")
 _TICKET = typer.Option(help="The ticket's number, for the record.", show_default=False)
 
 
@@ -26,12 +31,16 @@ class How:
     yes: bool
     reason: str
     ticket: str
+    no_wait: bool
+    not_in_force: list[str] = field(default_factory=list)
+    """The nodes that had not confirmed the change in time."""
 
 
 _OPTIONS = (
     inspect.Parameter("yes", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=YesOption),
     inspect.Parameter("reason", inspect.Parameter.KEYWORD_ONLY, default="", annotation=Annotated[str, _REASON]),
     inspect.Parameter("ticket", inspect.Parameter.KEYWORD_ONLY, default="", annotation=Annotated[str, _TICKET]),
+    inspect.Parameter("no_wait", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, _NO_WAIT]),
 )
 
 
@@ -41,7 +50,9 @@ def changing(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(**arguments: Any) -> None:
         said = {option.name: arguments.pop(option.name) for option in _OPTIONS}
-        command(**arguments, how=How(**said))
+        how = How(**said)
+        command(**arguments, how=how)
+        require_in_force(how.not_in_force)
 
     signature = inspect.signature(command)
     parameters = [
@@ -67,7 +78,35 @@ def carry_out(here: Installation, action: AnyAction, how: How, *, ask: bool = Tr
     if isinstance(outcome, Pending):
         say_pending(here, outcome)
         raise typer.Exit(ExitCode.PENDING)
+    if not how.no_wait:
+        how.not_in_force.extend(say_in_force(here, action, outcome))
     return outcome
+
+
+def say_in_force(here: Installation, action: AnyAction, done: Done) -> list[str]:
+    """Says where the change is in force, once it is everywhere or time is up; the nodes where it may not be."""
+    if not action.in_snapshot or not done.effects:
+        return []
+    if done.version is None:
+        warning("the catalog has no version, so no node can confirm the change; they read blocks all the same.")
+        return []
+    try:
+        seen = wait_in_force(here.catalog, done.version, now=utc_now, monotonic=time.monotonic, sleep=time.sleep)
+    except CatalogError as error:
+        warning(f"the change is made; whether nodes have taken it over cannot be read: {error}")
+        return []
+    for line in seen.lines():
+        say(line)
+    return [node.name for node in seen.silent]
+
+
+def require_in_force(silent: list[str]) -> None:
+    """Raises NotInForce where a node has not confirmed the change."""
+    if silent:
+        raise NotInForce(
+            f"the change is made, and not confirmed by {', '.join(silent)}",
+            hint="`holdfast node list` shows when it is. If it must stop now: `systemctl stop holdfast` there.",
+        )
 
 
 def say_pending(here: Installation, pending: Pending) -> None:

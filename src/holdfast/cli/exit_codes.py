@@ -34,6 +34,7 @@ class ExitCode(IntEnum):
     INCOMPLETE = 14
     EVIDENCE = 15
     PENDING = 16
+    NOT_IN_FORCE = 17
     INTERRUPTED = 130
     UNREAD = 141
 
@@ -56,6 +57,7 @@ MEANINGS = {
     ExitCode.INCOMPLETE: "Of `migrate`: done, except for keys or key stores that were not taken over.",
     ExitCode.EVIDENCE: "Of `audit`: the log or the proof is not what was signed, or no given key signed it.",
     ExitCode.PENDING: "The change waits for the approval of others; nothing is changed yet.",
+    ExitCode.NOT_IN_FORCE: "The change is made, and a node has not confirmed it in time; the output names the node.",
     ExitCode.INTERRUPTED: "Interrupted with Ctrl-C.",
     ExitCode.UNREAD: "The reader of the output has ended, as in `holdfast key list | true`.",
 }
@@ -71,6 +73,7 @@ _BY_TYPE: dict[type[BaseException], ExitCode] = {
     errors.Conflict: ExitCode.CONFLICT,
     errors.Denied: ExitCode.DENIED,
     errors.HsmRefused: ExitCode.HSM,
+    errors.NotInForce: ExitCode.NOT_IN_FORCE,
     errors.Prerequisite: ExitCode.PREREQUISITE,
     catalog.CatalogError: ExitCode.CATALOG,
     catalog.Refused: ExitCode.CONFIGURATION,

@@ -7,7 +7,6 @@ import typer
 
 from holdfast.cli import generation, output, rotate
 from holdfast.cli.changing import How, carry_out, changing, say_done
-from holdfast.cli.confirm import say_not_confirmed
 from holdfast.cli.moments import parse_length
 from holdfast.cli.options import ConfigOption, Installation, JsonOption, installation
 from holdfast.cli.tables import fields, table
@@ -352,8 +351,6 @@ def _set_status(here: Installation, action: DisableKey | EnableKey, how: How, *,
         output.json({"keystore": keystore, "external_key_id": key, "status": status, "changed": changed})
     else:
         output.say(f"{key} is {status.lower()} in the catalog{'' if changed else ' already'}.")
-        if changed and status is KeyStatus.DISABLED:
-            say_not_confirmed(here, keystore, key)
     say_done(here, action, done)
 
 

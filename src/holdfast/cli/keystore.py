@@ -8,7 +8,6 @@ import typer
 
 from holdfast.cli import output
 from holdfast.cli.changing import How, carry_out, changing, say_done
-from holdfast.cli.confirm import say_not_confirmed
 from holdfast.cli.moments import parse_moment
 from holdfast.cli.options import ConfigOption, Installation, JsonOption, installation
 from holdfast.cli.tables import fields, table
@@ -250,8 +249,6 @@ def _set_blocked(action: BlockKeystores | UnblockKeystores, how: How, *, config:
             output.json([{"name": name, "blocked": blocks, "changed": name in changed} for name in names])
         else:
             output.say("\n".join(f"{name} is {word}{'' if name in changed else ' already'}." for name in names))
-            if blocks and changed:
-                say_not_confirmed(here, next(name for name in names if name in changed), "KEY")
         say_done(here, action, done)
 
 

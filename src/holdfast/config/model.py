@@ -1,5 +1,6 @@
 """The configuration file's tables as values. A `Configuration` that exists has been validated."""
 
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from holdfast.config.hsm import HsmTable
 from holdfast.config.listeners import Server, Tls
-from holdfast.config.storage import Audit, Authorization, CatalogSettings, EncryptionLimits, Log
+from holdfast.config.storage import Audit, Authorization, CatalogSettings, EncryptionLimits, Log, Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,8 @@ class Configuration:
     certificate is answered."""
     catalog: CatalogSettings
     """Where keystores, credentials and keys are stored. May be left out."""
+    node: Node
+    """This node's name and site, as `holdfast node list` shows them. May be left out."""
     encryption_limit: EncryptionLimits
     """Encryptions per key generation over all proxies. NIST SP 800-38D, 8.3 allows 2^32. May be left out."""
     authorization: Authorization | None
@@ -39,6 +42,11 @@ class Configuration:
     """This node's audit log, which `holdfast audit verify` proves. Without this table there is none."""
     hsms: dict[str, HsmTable]
     """One HSM, or one load-shared set behind one token. Keys are registered under NAME. At least one."""
+
+    @property
+    def node_name(self) -> str:
+        """`name` in [node], or host and port: two nodes may run on one host."""
+        return self.node.name or f"{socket.gethostname()}:{self.server.listen.port}"
 
     @property
     def needs_records(self) -> bool:

@@ -1,4 +1,4 @@
-"""`[catalog]`, `[encryption_limit]`, `[authorization]`, `[log]`, `[audit]`: what is read and written, and where."""
+"""What is read and written, and where; and who this node is."""
 
 import re
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ from holdfast.audit.keys import SignatureType, VerifierKey
 from holdfast.config.kinds import Kind, Refused, literal, parse_text, shown
 
 _MOST_ENCRYPTIONS = 2**32
+_NODE_NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _LOG_NAME = re.compile(r"[A-Za-z0-9._~/-]{1,128}")
 
 
@@ -112,6 +113,26 @@ class Log:
     """A file to append to; left out: standard output."""
     required: bool = False
     """Whether an answer waits for its line, and keys are refused while no line can be written."""
+
+
+def _node_name(value: Any, folder: Path) -> str:
+    name = parse_text(value, folder)
+    if not _NODE_NAME.fullmatch(name):
+        raise Refused(f"must have 1 to 64 of A-Z a-z 0-9 . _ : -, not {shown(value)}")
+    return name
+
+
+NodeName = Annotated[str, Kind("string", _node_name)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """`[node]`."""
+
+    name: NodeName | None = None
+    """How commands call this node: each node has its own. Left out: the host's name and the port."""
+    site: NodeName | None = None
+    """The place where it stands, such as madrid-1."""
 
 
 def _log_name(value: Any, folder: Path) -> str:

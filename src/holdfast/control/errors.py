@@ -34,6 +34,10 @@ class Unconfirmed(AdminError):
     """The plan was not confirmed; nothing was changed."""
 
 
+class NotInForce(AdminError):
+    """The change is made, and a node has not confirmed it in time."""
+
+
 class Prerequisite(AdminError):
     """Something that must be installed or running is not."""
 

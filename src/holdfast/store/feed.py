@@ -19,6 +19,7 @@ from holdfast.keys.model import Keystore, Snapshot
 from holdfast.store.differences import Notices
 from holdfast.store.errors import CatalogError, NoVersion
 from holdfast.store.memory import Memory, MemoryFile
+from holdfast.store.nodes import NodeReporter
 from holdfast.store.store import Catalog
 from holdfast.store.view import States, View
 from holdfast.store.warnings import REPEAT, Warnings
@@ -29,6 +30,7 @@ POLL = 0.15
 _WRITE = 0.5
 _FLUSH = 5.0
 _HEARTBEAT = 10.0
+_RETRY_HEARTBEAT = 2.0
 _RETRY_SECRETS = 5.0
 _SILENT = 1.0
 _SWITCH = 0.0005
@@ -50,8 +52,7 @@ class CatalogFeed:
         catalog: Catalog,
         budget: EncryptionBudget,
         *,
-        proxy_id: str,
-        workers: int = 1,
+        node: NodeReporter,
         stale_limit: float,
         state: MemoryFile,
         monotonic: Callable[[], float],
@@ -60,8 +61,7 @@ class CatalogFeed:
     ) -> None:
         self._catalog = catalog
         self._budget = budget
-        self._proxy_id = proxy_id
-        self._workers = workers
+        self._node = node
         self._stale_limit = stale_limit
         self._file = state
         self._monotonic = monotonic
@@ -113,6 +113,8 @@ class CatalogFeed:
             self._budget.give_back()
         with self._warnings.instead_of_errors("the latest uses of credentials are not recorded"):
             self._flush()
+        with self._warnings.instead_of_errors("commands wait for this node until its lease ends"):
+            self._node.forget()
         self._save_memory()
         self._catalog.close()
 
@@ -187,6 +189,8 @@ class CatalogFeed:
             self._compare()
             self._publish()
         self._confirmed_at = max(self._confirmed_at, asked_at)  # `_pulse` may have looked since
+        if self._has_news():
+            self._budget.low.set()
         if news or asked_at >= self._say_at:
             self._say_at = asked_at + REPEAT
             self._say_what_is_wrong()
@@ -307,13 +311,16 @@ class CatalogFeed:
         while not self._stopping.is_set():
             with self._warnings.instead_of_errors("keys encrypt with what is reserved for them"):
                 self._budget.refill()
-            self._save_memory()
             now = self._monotonic()
+            if self._has_news():
+                self._heartbeat_at = now
+            self._save_memory()
             # Each time is set before its work: what fails is tried again at its next time, not twice a second.
             if now >= self._heartbeat_at:
-                self._heartbeat_at = now + _HEARTBEAT
+                self._heartbeat_at = now + _RETRY_HEARTBEAT
                 with self._warnings.instead_of_errors("the other proxies do not hear of this one"):
                     self._heartbeat()
+                    self._heartbeat_at = now + _HEARTBEAT
             if now >= self._flush_at:
                 self._flush_at = now + _FLUSH
                 with self._warnings.instead_of_errors("the latest uses of credentials are recorded later"):
@@ -328,9 +335,17 @@ class CatalogFeed:
                 if self._file.write(memory) and self._unsaved is memory:
                     self._unsaved = None
 
+    def _has_news(self) -> bool:
+        return self._node.news(self._latest.version, self._doubt)
+
+    @property
+    def _doubt(self) -> str | None:
+        return None if self._memory is None else self._memory.doubt
+
     def _heartbeat(self) -> None:
         """Tell the others of this proxy, and hear of them: neither changes the version."""
-        self._catalog.heartbeat(self._proxy_id, self._workers)
+        self._catalog.heartbeat(self._node.node.name, self._node.node.workers)
+        self._node.report(self._latest.version, self._doubt)
         self._budget.refresh()
         self._fleet_size = self._catalog.fleet_size()
 

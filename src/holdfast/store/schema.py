@@ -9,6 +9,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -173,8 +174,25 @@ proxies = Table(
     Column("last_seen", Utc, nullable=False),
     Column("metadata_format", Integer),
     Column("workers", Integer),
+    Column("site", String(64)),
+    Column("holdfast", String(32)),
+    Column("lease_s", Float),
 )
-"""`metadata_format`: the newest format of ciphertext metadata that it reads, NULL: 1. `workers`: how many it has."""
+"""The nodes. `metadata_format`: the newest format of ciphertext metadata that it reads, NULL: 1. `workers`: how many
+it has. `holdfast`: its version. `lease_s`: how long it serves what it last read."""
+
+worker_reports = Table(
+    "worker_reports",
+    METADATA,
+    Column("proxy_id", String(255), primary_key=True),
+    Column("worker", Integer, primary_key=True, autoincrement=False),
+    Column("run", String(32), nullable=False),
+    Column("reported_at", Utc, nullable=False),
+    Column("catalog_version", BigInteger, nullable=False),
+    Column("hsms", Text, nullable=False),
+    Column("holds_back", String(512)),
+)
+"""What a worker, by its place in the node, serves. `run` is its process's own id."""
 
 generation_reports = Table(
     "generation_reports",

@@ -13,6 +13,7 @@ from holdfast.secrets.files import REFERENCE_PREFIX, SecretFiles
 from holdfast.store import migrate
 from holdfast.store.database import engine_of, errors_in_words
 from holdfast.store.findings import Findings
+from holdfast.store.nodes import Nodes
 from holdfast.store.reads import Reads
 from holdfast.store.records import Records
 from holdfast.store.rotation import GenerationReports
@@ -21,7 +22,7 @@ from holdfast.store.use import Use
 from holdfast.store.view import Difference, States, View, read_states
 
 
-class Catalog(Reads, Records, Findings, GenerationReports, Use, Transfer):
+class Catalog(Reads, Records, Findings, GenerationReports, Nodes, Use, Transfer):
     """Opened with `open`, which never changes the tables, or with `create_or_upgrade`, which makes them fit.
 
     Safe to use from several threads, but not across a fork. Every method raises CatalogError.

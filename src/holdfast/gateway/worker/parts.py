@@ -2,7 +2,6 @@
 
 import contextlib
 import secrets
-import socket
 import ssl
 import time
 from collections.abc import Mapping
@@ -29,10 +28,12 @@ from holdfast.hsm.faults import HsmFault, HsmUnavailable, ModuleFailed
 from holdfast.hsm.pkcs11 import ckr
 from holdfast.hsm.pkcs11.backend import Pkcs11Hsm
 from holdfast.keys.budget import EncryptionBudget
+from holdfast.protocols.xks.get_health_status import current_status
 from holdfast.protocols.xks.services import Services
 from holdfast.store.feed import CatalogFeed
 from holdfast.store.memory import MemoryFile
 from holdfast.store.node_log import SPOOL
+from holdfast.store.nodes import Node, NodeReporter
 from holdfast.store.spool import SpoolWriter
 from holdfast.store.store import Catalog
 from holdfast.threads import LivingThread
@@ -79,7 +80,7 @@ class Parts:
                 catalog,
                 lambda: feed.snapshot,
                 stop=configuration.encryption_limit.stop,
-                proxy_id=_proxy_id(configuration),
+                proxy_id=configuration.node_name,
                 worker=place,
                 on_notice=partial(say, "notice"),
                 on_warning=partial(say, "warning"),
@@ -101,8 +102,16 @@ class Parts:
             feed = CatalogFeed(
                 catalog,
                 budget,
-                proxy_id=_proxy_id(configuration),
-                workers=configuration.server.workers,
+                node=NodeReporter(
+                    catalog,
+                    _node(configuration),
+                    place=place,
+                    run=secrets.token_hex(8),
+                    hsms=lambda: {
+                        name: current_status(hsm.health(), time.monotonic()).value for name, hsm in hsms.items()
+                    },
+                    holds_back=lambda: None,
+                ),
                 stale_limit=configuration.catalog.stale_limit_s,
                 state=MemoryFile(configuration.catalog.state_file),
                 monotonic=time.monotonic,
@@ -254,10 +263,13 @@ def _start(hsms: Mapping[str, Pkcs11Hsm], *, proven: bool) -> None:
         hsms[name].start_when_back(reason)
 
 
-def _proxy_id(configuration: Configuration) -> str:
-    """One proxy of the fleet: all workers of this host and address count as one."""
-    listen = configuration.server.listen
-    return f"{socket.gethostname()}:{listen.port}"
+def _node(configuration: Configuration) -> Node:
+    return Node(
+        configuration.node_name,
+        site=configuration.node.site,
+        workers=configuration.server.workers,
+        lease=configuration.catalog.stale_limit_s,
+    )
 
 
 def _utc_now() -> datetime:
