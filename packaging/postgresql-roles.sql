@@ -1,7 +1,8 @@
 -- Two roles for the catalog in PostgreSQL, so that a proxy's machine cannot change what an administrator decides.
 --
 --   holdfast_run    the service: reads everything; counts encryptions, records last uses, heartbeats and which
---                   generations it has found, and can stop a key. It cannot unblock, enable, register, issue, retire or release anything.
+--                   generations it has found, can stop a key and block a keystore. It cannot unblock, enable, register,
+--                   issue, retire or release anything.
 --   holdfast_admin  the holdfast commands: everything. It owns the tables, so it also upgrades them.
 --
 -- Run as a superuser, connected to the catalog's database, after `holdfast init` made the tables and again after each
@@ -45,6 +46,7 @@ GRANT SELECT ON catalog, keystores, credentials, external_keys, key_generations,
   operators, rules, requests, approvals, generation_reports, worker_reports TO holdfast_run;
 GRANT UPDATE (version) ON catalog TO holdfast_run;
 GRANT UPDATE (last_used_at) ON credentials TO holdfast_run;
+GRANT UPDATE (blocked, blocked_until, changed) ON keystores TO holdfast_run;
 GRANT UPDATE (encryptions_reserved, canary, stopped_at, stopped_reason, token_serial, changed) ON key_generations
   TO holdfast_run;
 GRANT INSERT, UPDATE, DELETE ON proxies, generation_reports, worker_reports TO holdfast_run;
@@ -66,6 +68,25 @@ $$;
 ALTER FUNCTION holdfast_count() OWNER TO holdfast_admin;
 DROP TRIGGER IF EXISTS holdfast_count ON catalog;
 CREATE TRIGGER holdfast_count BEFORE UPDATE ON catalog FOR EACH ROW EXECUTE FUNCTION holdfast_count();
+
+-- What was stopped on a node by `holdfast emergency stop` is blocked for all. To unblock is for an administrator.
+CREATE OR REPLACE FUNCTION holdfast_block() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF pg_has_role(current_user, 'holdfast_admin', 'MEMBER') THEN
+    RETURN NEW;
+  END IF;
+  IF NEW.blocked IS NOT TRUE OR NEW.blocked_until IS NOT NULL THEN
+    RAISE insufficient_privilege USING MESSAGE = 'only holdfast_admin unblocks a keystore, or blocks it for a time';
+  END IF;
+  IF NEW.changed < OLD.changed THEN
+    RAISE insufficient_privilege USING MESSAGE = 'only holdfast_admin sets back the version of a change';
+  END IF;
+  RETURN NEW;
+END
+$$;
+ALTER FUNCTION holdfast_block() OWNER TO holdfast_admin;
+DROP TRIGGER IF EXISTS holdfast_block ON keystores;
+CREATE TRIGGER holdfast_block BEFORE UPDATE ON keystores FOR EACH ROW EXECUTE FUNCTION holdfast_block();
 
 -- The service records a first canary and a stop. Replacing the one and ending the other is for an administrator.
 CREATE OR REPLACE FUNCTION holdfast_keep() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -237,8 +237,8 @@ def _set_blocked(action: BlockKeystores | UnblockKeystores, how: How, *, config:
             if not blocks:
                 raise
             raise Unavailable(
-                f"NOTHING IS BLOCKED: {error.message}. To stop the keys without the catalog, stop every proxy:"
-                " `systemctl stop holdfast` on each machine; AWS KMS then reaches none of them"
+                f"NOTHING IS BLOCKED: {error.message}. To stop the keys without the catalog:"
+                " `holdfast emergency stop --all` on each machine, or `systemctl stop holdfast`"
             ) from None
         changed = {effect.subject.removeprefix("keystore ") for effect in (() if done is None else done.effects)}
         names = [row.name for row in here.catalog.keystores()] if action.names is None else action.names

@@ -26,6 +26,7 @@ _MODULES = {
     "change": ("holdfast.cli.change", "Changes: who made them, when and why."),
     "operator": ("holdfast.cli.operator", "Operators: who may change and approve what."),
     "rules": ("holdfast.cli.rules", "Rules: what needs approval, what a role may do."),
+    "emergency": ("holdfast.cli.emergency", "Stop keys on this node without the catalog: stop, lift, show."),
     "node": ("holdfast.cli.node", "Nodes: which run, what they serve."),
     "catalog": ("holdfast.cli.catalog", "The catalog as a whole: show, accept, export, import."),
     "authorization": ("holdfast.cli.authorization", "Cedar policies: test, replay what they decide."),

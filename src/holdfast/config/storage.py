@@ -62,6 +62,11 @@ class CatalogSettings:
         beside = Path(self.url.removeprefix("sqlite:///")) if is_file else self.secrets_directory
         return self.state or beside.with_name(f"{beside.name}.seen")
 
+    @property
+    def stop_file(self) -> Path:
+        """What `holdfast emergency stop` writes, beside `state_file`."""
+        return self.state_file.with_suffix(".stop")
+
 
 def _stop(value: Any, folder: Path) -> int | None:
     del folder

@@ -17,6 +17,7 @@ from holdfast.doctor.running import RunningProxy
 from holdfast.finding import Finding, Severity, error, note, ok, warning
 from holdfast.keys.states import GenerationState
 from holdfast.store.errors import CatalogError
+from holdfast.store.local_stop import StopFile
 from holdfast.store.memory import MemoryFile
 from holdfast.store.reads import KeyRow
 from holdfast.store.store import Catalog
@@ -42,6 +43,31 @@ def examine(configuration: Configuration, *, now: Callable[[], datetime]) -> Ite
     yield from _whole("audit log", examine_audit(configuration, now=now()))
     yield from _whole("clock", examine_clock())
     yield from _whole("files", examine_files(configuration))
+    yield from _whole("emergency stop", _local_stop(StopFile(configuration.catalog.stop_file)))
+
+
+def _local_stop(file: StopFile) -> Iterator[Finding]:
+    subject = "emergency stop"
+    try:
+        found = file.read()
+    except FileNotFoundError:
+        yield note(
+            "emergency-file-missing",
+            subject,
+            f"{file.path} is not there: `holdfast emergency stop` needs it on a full disk",
+            remedy="`holdfast serve` makes it when it starts.",
+        )
+        return
+    if found is None:
+        yield ok("emergency-stop", subject, f"nothing is stopped on this node, and {file.path} is ready")
+    else:
+        yield error(
+            "emergency-stopped",
+            subject,
+            found.words(),
+            why="Encrypt and Decrypt are refused here, whatever the catalog says.",
+            remedy="`holdfast emergency lift` when the cause is gone.",
+        )
 
 
 def _whole(part: str, findings: Iterator[Finding]) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from holdfast.audit.records import Actor, Change, Effect
 from holdfast.store import rows, schema
 from holdfast.store.errors import Refused
+from holdfast.store.local_stop import Stop
 from holdfast.store.records import new_change_id
 from holdfast.store.transaction import Changes, Transaction
 
@@ -48,6 +49,35 @@ class Findings(Changes):
             stopped_reason=kept,
         )
 
+    def record_local_stop(self, stop: Stop, *, node: str) -> list[str]:
+        """Block what a person has stopped on a node, once; the keystores that this has blocked.
+
+        A keystore that is not there is left out.
+        """
+        if not stop.id:
+            return []
+        try:
+            with self.changing(stop.id, needs_version=False) as transaction:
+                names = _to_block(transaction, stop)
+                for name in names:
+                    transaction.set_blocked(name, blocked=True)
+                transaction.record(
+                    Change(
+                        time=transaction.now,
+                        id=stop.id,
+                        action="node emergency stop",
+                        subject=stop.what(),
+                        actor=Actor(name=stop.actor, known_by="node", where=node),
+                        effects=tuple(Effect(subject=f"keystore {name}", after={"blocked": True}) for name in names),
+                        reason=stop.reason,
+                        catalog_version=transaction.version(),
+                    ),
+                    required=False,
+                )
+        except _SaidAlready:
+            return []
+        return names
+
     def _found(
         self, action: str, generation_id: int, condition: Any, *, said: dict[str, Any], **values: object
     ) -> bool:
@@ -74,6 +104,19 @@ class Findings(Changes):
         except _SaidAlready:
             return False
         return True
+
+
+def _to_block(transaction: Transaction, stop: Stop) -> list[str]:
+    """What is still open, or blocked for a time. Raises _SaidAlready if nothing is, or the stop is recorded."""
+    known = select(schema.changes.c.number).where(schema.changes.c.id == stop.id)
+    names = [
+        row.name
+        for row in transaction.keystores()
+        if stop.covers(row.name) and (not row.blocked or row.blocked_until is not None)
+    ]
+    if not names or transaction.connection.execute(known).first() is not None:
+        raise _SaidAlready
+    return names
 
 
 class _SaidAlready(Exception):

@@ -93,6 +93,7 @@ class Report:
     refusals_left_out: int = 0
     credentials_unreadable: dict[str, int] = field(default_factory=dict)
     event_log_fails: bool = False
+    locally_stopped: bool = False
     audit_spool_fails: bool = False
     authenticated: int = 0
     handshakes: int = 0

@@ -181,6 +181,11 @@ class FleetCollector(Collector):
             value=fleet.retired_left_out + sum(r.refusals_left_out for r in reports),
         )
         yield _gauge(
+            "holdfast_emergency_stop",
+            "1 while `holdfast emergency stop` holds keys back on this node.",
+            any(r.locally_stopped for r in reports),
+        )
+        yield _gauge(
             "holdfast_event_log_failing",
             "Workers that cannot write their event log at present.",
             sum(r.event_log_fails for r in reports),

@@ -24,6 +24,7 @@ from holdfast.gateway.observe.notify import say
 from holdfast.gateway.observe.tally import Tally
 from holdfast.gateway.worker.admission import Admission
 from holdfast.gateway.worker.key_records import KeyRecords
+from holdfast.gateway.worker.local_stop import LocalStop
 from holdfast.hsm.faults import HsmFault, HsmUnavailable, ModuleFailed
 from holdfast.hsm.pkcs11 import ckr
 from holdfast.hsm.pkcs11.backend import Pkcs11Hsm
@@ -31,6 +32,7 @@ from holdfast.keys.budget import EncryptionBudget
 from holdfast.protocols.xks.get_health_status import current_status
 from holdfast.protocols.xks.services import Services
 from holdfast.store.feed import CatalogFeed
+from holdfast.store.local_stop import StopFile
 from holdfast.store.memory import MemoryFile
 from holdfast.store.node_log import SPOOL
 from holdfast.store.nodes import Node, NodeReporter
@@ -56,6 +58,7 @@ class Parts:
     tls: ssl.SSLContext | None
     health_tls: ssl.SSLContext | None
     key_records: KeyRecords
+    local_stop: LocalStop
     tally: Tally = field(default_factory=Tally)
     credentials_used: dict[str, float] = field(default_factory=dict)
 
@@ -96,6 +99,13 @@ class Parts:
             for hsm in hsms.values():
                 undo.callback(hsm.stop)
             _start(hsms, proven=proven)
+            local_stop = LocalStop(
+                StopFile(configuration.catalog.stop_file),
+                catalog,
+                node=configuration.node_name,
+                on_alarm=partial(say, "error"),
+                on_notice=partial(say, "notice"),
+            )
             budget = EncryptionBudget(
                 catalog, configuration.encryption_limit, monotonic=time.monotonic, on_warning=partial(say, "warning")
             )
@@ -110,7 +120,7 @@ class Parts:
                     hsms=lambda: {
                         name: current_status(hsm.health(), time.monotonic()).value for name, hsm in hsms.items()
                     },
-                    holds_back=lambda: None,
+                    holds_back=local_stop.words,
                 ),
                 stale_limit=configuration.catalog.stale_limit_s,
                 state=MemoryFile(configuration.catalog.state_file),
@@ -119,6 +129,7 @@ class Parts:
                 on_notice=partial(say, "notice"),
             )
             feed.start()
+            local_stop.start()
             key_records.start(hsms)
             spool = _open_spool(configuration, worker)
             undo.pop_all()
@@ -140,7 +151,7 @@ class Parts:
             credentials_used[access_key_id] = at.timestamp()
 
         services = Services(
-            snapshot=lambda: feed.snapshot,
+            snapshot=lambda: local_stop.applied(feed.snapshot),
             look_again=feed.look_again,
             hsms=hsms,
             budget=budget,
@@ -163,13 +174,14 @@ class Parts:
             tls,
             health_tls,
             key_records,
+            local_stop,
             credentials_used=credentials_used,
         )
 
     @property
     def threads(self) -> tuple[LivingThread, ...]:
         """Those without which the worker cannot serve for long."""
-        return *self.feed.threads, self.event_log.thread, self.key_records.thread
+        return *self.feed.threads, self.event_log.thread, self.key_records.thread, *self.local_stop.threads
 
     def refresh_tls(self) -> None:
         """New connections get the certificate as it is on disk now; an unusable one is reported and ignored."""
@@ -198,6 +210,7 @@ class Parts:
         for hsm in self.hsms.values():
             hsm.stop()
         self.key_records.stop()
+        self.local_stop.stop()
         self.feed.stop()
         self.event_log.close()
 

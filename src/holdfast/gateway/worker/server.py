@@ -105,6 +105,7 @@ class Server:
             counts=self._all_counts(),
             event_lines_lost=parts.event_log.lost,
             refusals_left_out=parts.event_log.left_out,
+            locally_stopped=parts.local_stop.words() is not None,
             event_log_fails=parts.event_log.trouble() is not None,
             audit_spool_fails=parts.event_log.audit_trouble() is not None,
             catalog_age=parts.feed.stale_for(),
@@ -154,6 +155,7 @@ class Server:
             obstacles.append("the catalog has no key store")
         elif all(keystore.blocked for keystore in keystores):
             obstacles.append("every key store is blocked")
+            obstacles += [words for words in (self._parts.local_stop.words(),) if words is not None]
         obstacles += [
             f"no credential of the key store {keystore.name} can be read here"
             for keystore in keystores

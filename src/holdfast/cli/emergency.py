@@ -1,0 +1,143 @@
+"""`holdfast emergency`: stop keys on this node without database, network or free disk space."""
+
+from typing import Annotated
+
+import typer
+
+from holdfast.cli import output
+from holdfast.cli.confirm import confirm
+from holdfast.cli.options import ConfigOption, JsonOption, YesOption, read_configuration
+from holdfast.cli.tables import fields
+from holdfast.control.actor import current_actor
+from holdfast.control.errors import Invalid, Prerequisite
+from holdfast.control.explanations import Explanation
+from holdfast.store.local_stop import Stop, StopFile, TooLong
+from holdfast.store.records import new_change_id
+
+app = typer.Typer(help="Stop keys on this node, whatever else fails: stop, lift, show.", no_args_is_help=True)
+
+KeystoresOption = Annotated[
+    list[str] | None, typer.Option("--keystore", help="This keystore. May be repeated.", show_default=False)
+]
+AllOption = Annotated[bool, typer.Option("--all", help="Every keystore.")]
+ReasonOption = Annotated[str, typer.Option(help="Why, for the record.", show_default=False)]
+_LONGEST_REASON = 500
+
+
+@app.command()
+def stop(
+    *,
+    keystore: KeystoresOption = None,
+    all_: AllOption = False,
+    reason: ReasonOption = "",
+    yes: YesOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Refuse keys on this node within 0.3 s, also after a restart, until `holdfast emergency lift`.
+
+    It needs no database, no network and no free disk space. Once the catalog answers, the keystores are blocked there
+    as well, and so on every node.
+    """
+    chosen = _chosen(keystore, all_=all_)
+    if len(reason) > _LONGEST_REASON or not reason.isprintable():
+        raise Invalid(f"a reason has at most {_LONGEST_REASON} printable characters, in one line")
+    file, before = _file(config)
+    if before is not None and before.keystores is None:
+        chosen = None
+    elif before is not None and before.keystores is not None and chosen is not None:
+        chosen = tuple(dict.fromkeys((*before.keystores, *chosen)))
+    new = Stop(id=new_change_id(), time=output.utc_now(), actor=current_actor().name, reason=reason, keystores=chosen)
+    confirm(
+        Explanation(
+            f"Stop {new.what()} on this node:",
+            ("Encrypt and Decrypt are refused within 0.3 s, also after a restart",),
+            (
+                "The keystores are blocked in the catalog once it answers, and so on every node.",
+                "To start again: `holdfast emergency lift` on this node, then `holdfast keystore unblock`.",
+            ),
+        ),
+        yes=yes,
+    )
+    _write(file, new)
+    output.say(f"Stopped {new.what()} on this node. Its workers look ten times a second ({file.path}).")
+
+
+@app.command()
+def lift(
+    *, keystore: KeystoresOption = None, all_: AllOption = False, yes: YesOption = False, config: ConfigOption = None
+) -> None:
+    """End an emergency stop on this node. What the catalog blocks stays blocked."""
+    chosen = _chosen(keystore, all_=all_)
+    file, before = _file(config)
+    if before is None:
+        output.say("Nothing is stopped on this node.")
+        return
+    if chosen is not None and before.keystores is None:
+        raise Invalid("every keystore is stopped, not single ones", hint="Lift the whole stop: --all.")
+    left = tuple(name for name in before.keystores or () if chosen is not None and name not in chosen)
+    after = (
+        Stop(id=before.id, time=before.time, actor=before.actor, reason=before.reason, keystores=left)
+        if left
+        else None
+    )
+    confirm(
+        Explanation(
+            f"Lift the emergency stop on this node: {before.words()}.",
+            (f"still stopped: {', '.join(left)}" if left else "nothing stays stopped by it",),
+            ("What is blocked in the catalog stays blocked: `holdfast keystore unblock` ends that.",),
+        ),
+        yes=yes,
+    )
+    _write(file, after)
+    output.say("Lifted. `holdfast keystore list` shows what the catalog still blocks.")
+
+
+@app.command()
+def show(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show what is stopped on this node."""
+    _, found = _file(config)
+    row = {
+        "stopped": found is not None,
+        "keystores": None if found is None or found.keystores is None else list(found.keystores),
+        "by": None if found is None else found.actor,
+        "at": None if found is None else found.time,
+        "reason": None if found is None else found.reason,
+    }
+    if as_json:
+        output.json(row)
+    elif found is None:
+        output.say("Nothing is stopped on this node.")
+    else:
+        fields(row | {"keystores": found.what()})
+
+
+def _chosen(keystores: list[str] | None, *, all_: bool) -> tuple[str, ...] | None:
+    if bool(keystores) is all_:
+        raise typer.BadParameter("say --keystore NAME, or --all")
+    return tuple(dict.fromkeys(keystores or ())) or None
+
+
+def _file(config: ConfigOption) -> tuple[StopFile, Stop | None]:
+    file = StopFile(read_configuration(config).catalog.stop_file)
+    try:
+        return file, file.read()
+    except FileNotFoundError:
+        return file, None
+    except OSError as error:
+        raise _useless(file, error) from None
+
+
+def _write(file: StopFile, stop: Stop | None) -> None:
+    try:
+        file.write(stop)
+    except TooLong:
+        raise Invalid("so many keystores do not fit", hint="Stop everything: --all. Nothing was changed.") from None
+    except OSError as error:
+        raise _useless(file, error) from None
+
+
+def _useless(file: StopFile, error: OSError) -> Prerequisite:
+    return Prerequisite(
+        f"NOTHING WAS CHANGED: {file.path} cannot be used: {error.strerror}",
+        hint="To stop every key on this node without it: `systemctl stop holdfast`.",
+    )
