@@ -182,5 +182,74 @@ def test_a_name_is_found_without_its_exception(name: str) -> None:
     assert found == expected(f"{name}Exception")
 
 
+_OTHER_SERVICE = "another AWS service could not use a KMS key"
+
+
+def test_every_exception_that_a_service_names_after_kms_is_explained() -> None:
+    """Of all services that botocore knows."""
+    codes = {
+        shape.get("error", {}).get("code", name)
+        for service in Loader().list_available_services("service-2")
+        for name, shape in Loader().load_service_model(service, "service-2")["shapes"].items()
+        if "kms" in name.lower() and shape.get("exception")
+    }
+    assert len(codes) > 40
+    assert {code for code in codes if not explain(f"An error occurred ({code}) when calling it: ")} == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("KmsInvalidState", "KMSInvalidStateException"),
+        ("KMSInvalidStateFault", "KMSInvalidStateException"),
+        ("KmsDisabled", "DisabledException"),
+        ("KMSDisabledFault", "DisabledException"),
+        ("KmsKeyDisabledException", "DisabledException"),
+        ("KMS.DisabledException", "DisabledException"),
+        ("KMSNotFoundFault", "NotFoundException"),
+        ("KmsKeyNotFoundException", "NotFoundException"),
+        ("EncryptionKeyNotFoundException", "NotFoundException"),
+        ("KmsAccessDenied", "AccessDeniedException"),
+        ("EncryptionKeyAccessDeniedException", "AccessDeniedException"),
+        ("KMSThrottlingFault", "ThrottlingException"),
+        ("KmsInvalidKeyUsage", "InvalidKeyUsageException"),
+        ("KMSOptInRequired", "OptInRequired"),
+    ],
+)
+def test_what_a_service_puts_around_the_name_of_an_exception_does_not_hide_it(text: str, name: str) -> None:
+    for template in ("{}", "An error occurred ({}) when calling the Anything operation: "):
+        assert {match.name for match in explain(template.format(text))} == expected(name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Client.InvalidKMSKey.InvalidState: The KMS key provided is in an incorrect state",
+        "KMSKeyNotAccessibleFault",
+        "EncryptionFailure",
+        "An error occurred (DecryptionFailure) when calling the GetSecretValue operation: ",
+        '"TableStatus": "INACCESSIBLE_ENCRYPTION_CREDENTIALS"',
+        '"DBInstanceStatus": "inaccessible-encryption-credentials"',
+        "InvalidSourceKmsKey",
+        "KmsThrottled",
+        "EncryptionKeyUnavailableException",
+    ],
+)
+def test_what_does_not_say_which_exception_of_kms_points_at_cloudtrail(text: str) -> None:
+    (match,) = explain(text)
+    assert match.name == _OTHER_SERVICE
+    assert "CloudTrail" in match.explanation.look
+
+
+def test_the_message_of_kms_decides_also_where_another_service_repeats_it() -> None:
+    error = KMS_ERRORS[ErrorName.KEY_NOT_FOUND]
+    (match,) = explain(f"KMSKeyNotAccessibleFault: {error.message}")
+    assert match.kms == error
+
+
+def test_a_parameter_is_not_taken_for_an_exception() -> None:
+    assert explain("KmsKeyId KMSMasterKeyId kmsKeyArn KMSEncryptionContext EncryptionKey") == []
+
+
 def test_a_general_word_is_not_taken_for_an_exception() -> None:
     assert explain("Validation of the Tag: NotFound, Disabled by Throttling, Conflict") == []

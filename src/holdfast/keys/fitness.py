@@ -16,7 +16,7 @@ def examine_matches(
 ) -> Iterator[Finding]:
     """Findings on how many keys of the token have a label (and CKA_ID, where one was asked for).
 
-    `rebind` is the command that chooses one of several, for a registered key.
+    `rebind` is the command that binds a registered key to the right one.
     """
     if not found:
         yield error(
@@ -25,8 +25,9 @@ def examine_matches(
             f"no secret key with the label {label!r} is on the token",
             why="Every call for this key fails. The token may be another one, the login may not show private keys,"
             " or the key was deleted.",
-            remedy="Compare with `holdfast doctor`'s list of tokens and the HSM's own listing; restore the key from"
-            " the HSM's backup if it is gone.",
+            remedy="Compare with `holdfast doctor`'s list of tokens and the HSM's own listing."
+            + (f" If the key has another label or CKA_ID now, `{rebind}` binds it again." if rebind else "")
+            + " If it is gone, restore it from the HSM's backup.",
         )
     elif len(found) > 1:
         shown = ", ".join(key.id.hex() or "none" for key in found)

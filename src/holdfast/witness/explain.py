@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Final
 
-from holdfast.witness.explanations import CONNECTION_ERRORS, FAILURES, REFUSALS, Explanation, Refusal
+from holdfast.witness.explanations import (
+    CONNECTION_ERRORS,
+    FAILURES,
+    OTHER_SERVICE,
+    REFUSALS,
+    Explanation,
+    Refusal,
+)
 from holdfast.witness.kms_errors import KMS_ERRORS, ConnectionErrorCode, Failure, KmsError, OperationGroup
 from holdfast.xks.errors import ErrorName
 
@@ -18,11 +25,19 @@ _CODE = re.compile(r"""(?:error ?code|code|__type)["']?\s*[:=]\s*["']?(?:[\w.]+[
 """Where CloudTrail, SDKs and the wire write the code of an error, which CloudTrail may shorten (`AccessDenied`)."""
 _ERROR_NAME = re.compile(r"""errorName["']?\s*[:=]\s*["']?(\w+)""")
 """The body of an answer of the proxy."""
+_OF_A_SERVICE = re.compile("(?:kms(?:key)?|encryptionkey)(.+)")
+"""KmsKeyNotFoundException (CloudTrail), KMSInvalidStateFault (DMS), EncryptionKeyNotFoundException (CodeCommit)."""
+_OTHER_SERVICE = re.compile(
+    r"\b(?:\w*kms\w*(?:exception|fault)|invalid\w*kms\w+|kmsthrottled|encryptionkey\w+exception"
+    r"|(?:encryption|decryption)failure|inaccessible[_-]encryption[_-]credentials)\b",
+    re.IGNORECASE,
+)
+"""What else services call it: InvalidKMSKey (EC2), KMSKeyNotAccessibleFault (RDS), the state of a DynamoDB table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What fits. `kms` is None for a ConnectionErrorCode and for an exception of KMS's own."""
+    """What fits. `kms` is None for a ConnectionErrorCode and for what is no failure of the proxy."""
 
     name: str
     explanation: Explanation
@@ -45,7 +60,7 @@ def explain(text: str) -> list[Match]:
     proxys = [_match(failure) for failure in KMS_ERRORS if text.strip().lower() == failure.lower()]
     if raised := [match for name in _exceptions(text) for match in _of_exception(name, text)]:
         return _once([*raised, *proxys])
-    return _said(text, REFUSALS) or proxys or _by_message(text) or _named(words)
+    return _said(text, REFUSALS) or proxys or _by_message(text) or _of_another_service(text) or _named(words)
 
 
 def exceptions(error: KmsError) -> set[str]:
@@ -81,7 +96,7 @@ _WITH_A_MESSAGE_OF_THE_SPEC: Final = {name for error in KMS_ERRORS.values() for 
 
 
 def _short(name: str) -> str:
-    return name.lower().removesuffix("exception")
+    return name.lower().removesuffix("exception").removesuffix("fault")
 
 
 _KNOWN: Final = {
@@ -97,16 +112,19 @@ _WITHOUT_SUFFIX: Final = {name.lower() for name in _KNOWN.values() if not name.e
 def _exceptions(text: str) -> list[str]:
     """The exceptions of KMS that the text names, each once, in its order.
 
-    Go, Java, JavaScript, Rust and the others put packages and capitals of their own around the name; AWS Lambda puts
-    KMS before it.
+    Go, Java, JavaScript, Rust and the others put packages and capitals of their own around the name; other AWS
+    services put KMS before it, and may end it otherwise.
     """
     named = [
         _short(word)
         for word in _WORD.findall(text)
-        if word.lower().endswith("exception") or word in _SHORTENED or word.lower() in _WITHOUT_SUFFIX
+        if word.lower().endswith("exception")
+        or word in _SHORTENED
+        or word.lower() in _WITHOUT_SUFFIX
+        or _OF_A_SERVICE.fullmatch(word.lower())
     ]
     named += [_short(code) for code in _CODE.findall(text)]
-    found = [_KNOWN.get(name) or _KNOWN.get(name.removeprefix("kms")) for name in named]
+    found = [_KNOWN.get(name) or _KNOWN.get(_OF_A_SERVICE.sub(r"\1", name)) for name in named]
     return list(dict.fromkeys(name for name in found if name is not None))
 
 
@@ -136,6 +154,12 @@ def _by_message(text: str) -> list[Match]:
 
 def _named(words: set[str]) -> list[Match]:
     return [_match(failure) for failure in KMS_ERRORS if failure.lower() in words]
+
+
+def _of_another_service(text: str) -> list[Match]:
+    if not _OTHER_SERVICE.search(text):
+        return []
+    return [Match("another AWS service could not use a KMS key", OTHER_SERVICE, None)]
 
 
 def _match(failure: ErrorName | Failure) -> Match:

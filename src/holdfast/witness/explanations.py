@@ -41,6 +41,7 @@ class Refusal:
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     failure: dict[str, Explanation]
     connection_error: dict[ConnectionErrorCode, Explanation]
+    other_service: Explanation
     exception: list[_KmsException]
 
 
@@ -56,6 +57,9 @@ FAILURES: Final = {_failure(name): explanation for name, explanation in _FILE.fa
 
 CONNECTION_ERRORS: Final = _FILE.connection_error
 """By ConnectionErrorCode of DescribeCustomKeyStores."""
+
+OTHER_SERVICE: Final = _FILE.other_service
+"""Of an exception with which another AWS service says that it could not use a KMS key."""
 
 REFUSALS: Final = tuple(
     Refusal(each.name, Explanation(each.meaning, each.look, each.act), each.says) for each in _FILE.exception
