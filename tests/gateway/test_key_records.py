@@ -11,6 +11,7 @@ import pytest
 from tests.administered import Catalog
 from tests.store.conftest import now
 from tests.store.samples import KEY, OTHER_KEY, PREFIX
+from tests.waiting import eventually
 
 from holdfast.gateway.worker import key_records
 from holdfast.gateway.worker.key_records import KeyRecords
@@ -95,28 +96,18 @@ def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setting
         yield Setting(catalog)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for another thread."""
-    pause = Event()
-    for _ in range(1_000):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise AssertionError
-
-
 def test_keys_that_have_not_changed_are_not_walked_through_again(setting: Setting) -> None:
     counted = Counted(setting.keystore(OTHER).keys)
     latest = setting.latest
     keystores = {**latest.keystores, OTHER.value: replace(setting.keystore(OTHER), keys=counted)}
     setting.latest = replace(latest, keystores=keystores)
     setting.start()
-    until(lambda: counted.walks > 0)
+    eventually(lambda: counted.walks > 0)
     walks = counted.walks
     setting.catalog.stop_generation(setting.keystore().keys[KEY.value].active.id, "by a test")
     fresh = setting.catalog.snapshot()
     setting.latest = replace(fresh, keystores={**keystores, PREFIX.value: fresh.keystores[PREFIX.value]})
-    until(lambda: setting.records.recorded == {"main": {FIRST: "by a test"}})
+    eventually(lambda: setting.records.recorded == {"main": {FIRST: "by a test"}})
     setting.records.stop()
     assert counted.walks == walks
 
@@ -133,9 +124,9 @@ def test_the_catalog_decides_on_a_stop_only_once_it_holds_it(setting: Setting) -
     setting.start()
     setting.records.key_stopped("main", KeyLocator("unknown"), "by a test")
     setting.records.key_stopped("main", FIRST, "by a test")
-    until(lambda: setting.catalog.snapshot().keystores[PREFIX.value].keys[KEY.value].active.stopped is not None)
+    eventually(lambda: setting.catalog.snapshot().keystores[PREFIX.value].keys[KEY.value].active.stopped is not None)
     setting.latest = setting.catalog.snapshot()
-    until(lambda: FIRST in setting.hsm.released)
+    eventually(lambda: FIRST in setting.hsm.released)
     setting.records.stop()
     assert setting.hsm.released == [FIRST]
 
@@ -153,17 +144,19 @@ def test_a_finding_that_cannot_be_processed_loses_no_other(setting: Setting, mon
     for key in (FIRST, SECOND):
         setting.records.key_stopped("main", key, "by a test")
     setting.start()
-    until(lambda: setting.catalog.snapshot().keystores[OTHER.value].keys[OTHER_KEY.value].active.stopped is not None)
+    eventually(
+        lambda: setting.catalog.snapshot().keystores[OTHER.value].keys[OTHER_KEY.value].active.stopped is not None
+    )
     setting.records.stop()
 
 
 def test_what_is_known_of_a_key_is_forgotten_when_it_is_unregistered(setting: Setting) -> None:
     setting.start()
-    until(lambda: setting.records._seen is setting.latest)
+    eventually(lambda: setting.records._seen is setting.latest)
     assert FIRST in setting.hsm.known
     empty = replace(setting.keystore(), keys={})
     setting.latest = replace(setting.latest, keystores={**setting.latest.keystores, PREFIX.value: empty})
-    until(lambda: FIRST not in setting.hsm.known)
+    eventually(lambda: FIRST not in setting.hsm.known)
     assert SECOND in setting.hsm.known
     setting.records.stop()
 
@@ -171,12 +164,12 @@ def test_what_is_known_of_a_key_is_forgotten_when_it_is_unregistered(setting: Se
 def test_what_is_known_of_a_replaced_canary_is_forgotten(setting: Setting) -> None:
     """Else the probe would go on to find that the key does not open it."""
     setting.start()
-    until(lambda: setting.records._seen is setting.latest)
+    eventually(lambda: setting.records._seen is setting.latest)
     assert SECOND in setting.hsm.known
     generation = setting.keystore(OTHER).keys[OTHER_KEY.value].active.id
     assert setting.catalog.record_canary(generation, b"new")
     setting.latest = setting.catalog.snapshot()
-    until(lambda: SECOND not in setting.hsm.known)
+    eventually(lambda: SECOND not in setting.hsm.known)
     assert FIRST in setting.hsm.known
     setting.records.stop()
 
@@ -185,10 +178,10 @@ def test_a_keystore_with_another_path_keeps_its_keys(setting: Setting) -> None:
     setting.catalog.stop_generation(setting.keystore().keys[KEY.value].active.id, "by a test")
     setting.latest = setting.catalog.snapshot()
     setting.start()
-    until(lambda: bool(setting.records.recorded))
+    eventually(lambda: bool(setting.records.recorded))
     moved = {f"/a{number}{PREFIX.value}": setting.keystore() for number in range(20)}
     for path, keystore in moved.items():
         setting.latest = Snapshot(setting.latest.version, {path: keystore})
-        until(lambda: setting.records._seen is setting.latest)
+        eventually(lambda: setting.records._seen is setting.latest)
         assert setting.records.recorded == {"main": {FIRST: "by a test"}}
     setting.records.stop()

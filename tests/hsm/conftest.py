@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Event
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -172,11 +171,3 @@ def encrypt(session: KeySession) -> object:
 def round_trip(session: KeySession) -> bytes:
     """TEXT, encrypted and decrypted under KEY."""
     return session.decrypt(KEY, session.encrypt(KEY, TEXT, AAD), AAD)
-
-
-def eventually(condition: Callable[[], bool], *, within: float = 3.0) -> None:
-    """Wait until the condition holds; fail after `within` seconds."""
-    until = monotonic() + within
-    while not condition():
-        assert monotonic() < until, "it did not become true in time"
-        Event().wait(0.005)

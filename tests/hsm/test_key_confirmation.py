@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.hsm.conftest import AAD, KEY, TEXT, Site, call, eventually
+from tests.hsm.conftest import AAD, KEY, TEXT, Site, call
+from tests.waiting import eventually
 
 from holdfast.hsm.faults import (
     CiphertextRejected,

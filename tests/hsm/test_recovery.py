@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.hsm.conftest import AAD, KEY, TEXT, Site, Start, call, encrypt, eventually, round_trip
+from tests.hsm.conftest import AAD, KEY, TEXT, Site, Start, call, encrypt, round_trip
+from tests.waiting import eventually
 
 from holdfast.hsm.faults import HsmFault, HsmUnavailable, LoginRefused
 from holdfast.xks.types import HealthStatus

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.hsm.conftest import AAD, HEALTH, KEY, TEXT, Site, Start, call, encrypt, eventually, round_trip
+from tests.hsm.conftest import AAD, HEALTH, KEY, TEXT, Site, Start, call, encrypt, round_trip
+from tests.waiting import eventually
 
 from holdfast.hsm.faults import (
     CiphertextRejected,

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -20,6 +20,7 @@ from tests.server.certificates import Authority, Pair
 from tests.server.client import Caller, trusting
 from tests.server.token import HEALTH_KEY, KEYS, LIBRARY, PIN, TOKEN, softhsm_environment, write_configuration
 from tests.shim.control import ShimControl, environment
+from tests.waiting import eventually
 
 from holdfast.xks.sigv4 import Credential
 from holdfast.xks.types import AccessKeyId, ExternalKeyId, SecretAccessKey, UriPathPrefix
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 15.0
-_LOOK = 0.01
 HSM = "main"
 KEYSTORE = "test"
 PREFIX = "/test"
@@ -176,23 +176,30 @@ class ProxyServer:
         except OSError:
             return False
 
-    def eventually(self, condition: Callable[[], bool], *, within: float, what: str) -> float:
-        """Wait until `condition` holds; the seconds that took. Raises NotReady.
+    def eventually(self, condition: Callable[[], bool], *, within: float, what: str) -> None:
+        """Wait until `condition` holds. Raises NotReady after `within` seconds in which the server could run."""
 
-        What a look takes longer than its 10 ms of sleep is time in which this machine ran something else, and the
-        server no more than the test: it is not counted.
-        """
-        began = time.monotonic()
-        stalled = 0.0
-        while not condition():
+        def holds() -> bool:
+            if condition():
+                return True
             if self.process is not None and self.process.poll() is not None:
                 raise NotReady(f"the server ended with {self.process.returncode}:\n{self.stderr()}")
-            now = time.monotonic()
-            if now > began + within + stalled:
-                raise NotReady(f"not within {within} s: {what}\n{self.stderr()}")
-            time.sleep(_LOOK)
-            stalled += time.monotonic() - now - _LOOK
-        return time.monotonic() - began
+            return False
+
+        try:
+            eventually(holds, within=within, what=what, processes=self._pids)
+        except NotReady:
+            raise
+        except AssertionError as late:
+            raise NotReady(f"{late}\n{self.stderr()}") from None
+
+    def _pids(self) -> list[int]:
+        """The supervisor and its processes."""
+        if self.process is None:
+            return []
+        with suppress(FileNotFoundError):
+            return [self.process.pid, *_children(self.process.pid)]
+        return []
 
     def stop(self) -> int:
         """SIGTERM, and the exit code; killed, with an error, where it does not end."""
@@ -203,12 +210,14 @@ class ProxyServer:
     def wait_end(self, within: float = STOP_TIMEOUT) -> int:
         """The exit code of a server that is ending."""
         assert self.process is not None
+        process = self.process
         try:
-            return self.process.wait(within)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+            eventually(lambda: process.poll() is not None, within=within, processes=self._pids)
+        except AssertionError:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
             raise NotReady(f"the server did not end within {within} s:\n{self.stderr()}") from None
+        return process.wait()
 
     def hangup(self) -> None:
         """SIGHUP."""

@@ -12,6 +12,7 @@ from tests.administered import Catalog
 from tests.store.conftest import now
 from tests.store.postgresql import NoPostgresql, cluster
 from tests.store.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PREFIX, SECRET
+from tests.waiting import eventually
 
 from holdfast.config.storage import EncryptionLimits
 from holdfast.keys.budget import FIRST_BLOCK, EncryptionBudget
@@ -79,16 +80,6 @@ def started(catalog: Catalog, *, state: Path | None = None, stale_limit: float =
         running.feed.stop()
 
 
-def seconds_until(condition: Callable[[], bool], *, within: float = 10.0) -> float:
-    """How long it took until the condition held."""
-    start = time.monotonic()
-    while not condition():
-        if time.monotonic() - start > within:
-            pytest.fail(f"not within {within} s")
-        time.sleep(0.002)
-    return time.monotonic() - start
-
-
 @pytest.fixture
 def operator(catalog: Catalog) -> Catalog:
     """The operator's own connection, to a catalog with a keystore, a credential and a key."""
@@ -135,9 +126,9 @@ def test_a_look_that_comes_too_late_is_told(workers: Callable[[], Catalog]) -> N
 def test_a_block_is_seen(operator: Catalog, workers: Callable[[], Catalog]) -> None:
     with started(workers()) as running:
         operator.set_blocked("main", blocked=True)
-        seconds_until(lambda: running.feed.snapshot.keystores["/main"].blocked)
+        eventually(lambda: running.feed.snapshot.keystores["/main"].blocked)
         operator.set_key_status("main", KEY, KeyStatus.DISABLED)
-        seconds_until(lambda: running.key().status is KeyStatus.DISABLED)
+        eventually(lambda: running.key().status is KeyStatus.DISABLED)
 
 
 def test_a_block_for_a_time_keeps_its_end_unless_the_catalog_is_silent_for_too_long(
@@ -159,8 +150,8 @@ def test_a_block_is_seen_though_the_version_is_wrong(
         with operator._writing() as connection:
             connection.execute(update(schema.catalog).values(version=version))
         operator.set_blocked("main", blocked=True)
-        seconds_until(lambda: running.feed.snapshot.keystores["/main"].blocked)
-        seconds_until(lambda: any("the catalog's own row is missing or wrong" in said for said in running.said))
+        eventually(lambda: running.feed.snapshot.keystores["/main"].blocked)
+        eventually(lambda: any("the catalog's own row is missing or wrong" in said for said in running.said))
 
 
 def test_a_keystore_whose_row_was_deleted_by_hand_is_blocked(
@@ -170,14 +161,14 @@ def test_a_keystore_whose_row_was_deleted_by_hand_is_blocked(
     with started(workers()) as running:
         with operator._writing() as connection:
             connection.execute(delete(schema.keystores).where(schema.keystores.c.name == "empty"))
-        seconds_until(lambda: running.feed.snapshot.keystores["/empty"].blocked)
+        eventually(lambda: running.feed.snapshot.keystores["/empty"].blocked)
         assert not running.feed.snapshot.keystores["/main"].blocked
 
 
 def test_a_new_key_can_encrypt_as_soon_as_it_is_seen(operator: Catalog, workers: Callable[[], Catalog]) -> None:
     with started(workers()) as running:
         operator.register_key("main", OTHER_KEY, hsm="hsm", label="label-2")
-        seconds_until(lambda: OTHER_KEY.value in running.feed.snapshot.keystores["/main"].keys)
+        eventually(lambda: OTHER_KEY.value in running.feed.snapshot.keystores["/main"].keys)
         running.encrypt(running.feed.snapshot.keystores["/main"].keys[OTHER_KEY.value])
 
 
@@ -204,7 +195,7 @@ def test_a_busy_key_is_refilled_before_the_next_poll(
 def test_stopping_writes_the_last_use(operator: Catalog, workers: Callable[[], Catalog]) -> None:
     at = datetime(2026, 1, 1, tzinfo=UTC)
     with started(workers()) as running:
-        seconds_until(lambda: running.feed._flush_at > 0)
+        eventually(lambda: running.feed._flush_at > 0)
         running.feed.used(ID.value, at)
     assert [row.last_used_at for row in operator.credentials("main")] == [at]
 
@@ -216,7 +207,7 @@ def test_uses_are_written_while_serving(
     with started(workers()) as running:
         version = operator.version()
         running.feed.used(ID.value, now())
-        seconds_until(lambda: operator.credentials("main")[0].last_used_at is not None)
+        eventually(lambda: operator.credentials("main")[0].last_used_at is not None)
         assert operator.version() == version
 
 
@@ -226,7 +217,7 @@ def test_proxies_count_each_other(
     monkeypatch.setattr(feed_module, "_HEARTBEAT", 0.0)
     with started(workers()) as running:
         operator.heartbeat("proxy-2")
-        seconds_until(lambda: running.feed.snapshot.fleet_size == 2)
+        eventually(lambda: running.feed.snapshot.fleet_size == 2)
 
 
 def test_a_secret_that_comes_back_serves_again(
@@ -241,7 +232,7 @@ def test_a_secret_that_comes_back_serves_again(
         assert list(running.feed.snapshot.keystores["/main"].credentials) == [OTHER_ID.value]
         assert [ID.value in text for text in running.said] == [True]
         file.write_bytes(content)
-        seconds_until(lambda: len(running.feed.snapshot.keystores["/main"].credentials) == 2)
+        eventually(lambda: len(running.feed.snapshot.keystores["/main"].credentials) == 2)
 
 
 def test_a_mistake_of_ours_does_not_end_the_thread(
@@ -250,11 +241,11 @@ def test_a_mistake_of_ours_does_not_end_the_thread(
     worker = workers()
     with started(worker) as running:
         monkeypatch.setattr(worker, "states", lambda: 1 // 0)
-        seconds_until(lambda: bool(running.said), within=2)
+        eventually(lambda: bool(running.said), within=2)
         assert "the catalog's feed failed, ZeroDivisionError" in running.said[0]
         monkeypatch.undo()
         operator.set_blocked("main", blocked=True)
-        seconds_until(lambda: running.feed.snapshot.keystores["/main"].blocked, within=2)
+        eventually(lambda: running.feed.snapshot.keystores["/main"].blocked, within=2)
 
 
 def test_a_feed_that_cannot_start_says_so(tmp_path: Path) -> None:
@@ -279,19 +270,19 @@ class TestOutage:
         with started(workers(), stale_limit=1.5) as running:
             running.encrypt()
             file.rename(tmp_path / "away")
-            seconds_until(lambda: bool(running.said), within=2)
-            seconds_until(
+            eventually(lambda: bool(running.said), within=2)
+            eventually(
                 lambda: any("catalog.db: run" in text and "last read" in text for text in running.said), within=2
             )
             assert not running.feed.snapshot.keystores["/main"].blocked
             running.encrypt()
-            seconds_until(lambda: running.feed.snapshot.keystores["/main"].blocked, within=3)
+            eventually(lambda: running.feed.snapshot.keystores["/main"].blocked, within=3)
             assert running.feed.snapshot.keystores[""].blocked
             assert running.feed.stale_for() > 1.5
-            seconds_until(lambda: any("ALARM" in text for text in running.said), within=2)
+            eventually(lambda: any("ALARM" in text for text in running.said), within=2)
             (tmp_path / "away").rename(file)
-            seconds_until(lambda: not running.feed.snapshot.keystores["/main"].blocked, within=2)
-            seconds_until(lambda: any("answers again" in text for text in running.notices), within=2)
+            eventually(lambda: not running.feed.snapshot.keystores["/main"].blocked, within=2)
+            eventually(lambda: any("answers again" in text for text in running.notices), within=2)
 
     def test_a_file_that_is_replaced_under_a_running_proxy_is_told(
         self, operator: Catalog, workers: Callable[[], Catalog], tmp_path: Path
@@ -301,7 +292,7 @@ class TestOutage:
         (tmp_path / "backup.db").write_bytes((tmp_path / "catalog.db").read_bytes())
         with started(workers()) as running:
             (tmp_path / "backup.db").rename(tmp_path / "catalog.db")
-            seconds_until(lambda: any("was replaced while it was in use" in text for text in running.said), within=2)
+            eventually(lambda: any("was replaced while it was in use" in text for text in running.said), within=2)
 
     def test_a_block_passes_though_nothing_can_be_reserved(
         self, operator: Catalog, workers: Callable[[], Catalog], monkeypatch: pytest.MonkeyPatch
@@ -318,11 +309,11 @@ class TestOutage:
             monkeypatch.setattr(worker, "reserve", hang)
             running.budget.take_reserved(running.key().active)
             operator.set_blocked("main", blocked=True)
-            seconds_until(lambda: running.feed.snapshot.keystores["/main"].blocked, within=2)
+            eventually(lambda: running.feed.snapshot.keystores["/main"].blocked, within=2)
             monkeypatch.undo()
             hanging.set()
-            seconds_until(lambda: bool(running.budget.counts()), within=5)
-            seconds_until(lambda: running.budget._accounts[1].granted > 0, within=5)
+            eventually(lambda: bool(running.budget.counts()), within=5)
+            eventually(lambda: running.budget._accounts[1].granted > 0, within=5)
             running.encrypt()
 
 
@@ -335,10 +326,10 @@ def test_a_postgresql_that_restarts_is_found_again(tmp_path: Path) -> None:
                 operator.create_keystore("main", PREFIX)
                 with started(Catalog.open(url, tmp_path, now=now)) as running:
                     own.stop()
-                    seconds_until(lambda: bool(running.said), within=5)
+                    eventually(lambda: bool(running.said), within=5)
                     assert not running.feed.snapshot.keystores["/main"].blocked
                     own.start()
                     operator.set_blocked("main", blocked=True)
-                    seconds_until(lambda: running.feed.snapshot.keystores["/main"].blocked, within=5)
+                    eventually(lambda: running.feed.snapshot.keystores["/main"].blocked, within=5)
     except NoPostgresql as reason:
         pytest.skip(f"no PostgreSQL here: {reason}")

@@ -10,7 +10,8 @@ from msgspec import structs
 from sqlalchemy import text
 from tests.administered import Catalog
 from tests.store.samples import ID, KEY, OTHER_ID, OTHER_SECRET, PREFIX, SECRET
-from tests.store.test_feed import Running, seconds_until, started
+from tests.store.test_feed import Running, started
+from tests.waiting import eventually
 
 from holdfast.audit.records import Effect
 from holdfast.keys.model import Keystore
@@ -78,14 +79,14 @@ def test_a_catalog_that_goes_back_starts_nothing_again(
     with started(open_catalog()) as running:
         assert stands_still(main(running))
         sql(operator, *attack)
-        seconds_until(lambda: alarmed(running))
+        eventually(lambda: alarmed(running))
         assert stands_still(main(running))
     with started(open_catalog()) as running:  # a restart has not forgotten
         assert alarmed(running)
         assert stands_still(main(running))
         operator.set_blocked("main", blocked=False)  # nor does a later version undo it
         sql(operator, "UPDATE catalog SET version = 1000")
-        seconds_until(lambda: running.feed.snapshot.version == 1000)
+        eventually(lambda: running.feed.snapshot.version == 1000)
         assert stands_still(main(running))
 
 
@@ -104,15 +105,15 @@ def test_every_worker_of_a_machine_doubts_and_one_acceptance_is_for_all(
     with started(open_catalog()) as one, started(open_catalog()) as other:
         sql(operator, *OLDER)
         for running in (one, other):
-            seconds_until(lambda: alarmed(running))  # noqa: B023 (called at once)
-        seconds_until(lambda: not one.feed._file.changed() and one.feed._unsaved is None)
+            eventually(lambda: alarmed(running))  # noqa: B023 (called at once)
+        eventually(lambda: not one.feed._file.changed() and one.feed._unsaved is None)
         view = View()
         operator.refresh(view)
         file = MemoryFile(tmp_path / "seen")
         file.read()
         assert file.write(Memory.of(view))
         for running in (one, other):
-            seconds_until(lambda: not main(running).blocked)  # noqa: B023 (called at once)
+            eventually(lambda: not main(running).blocked)  # noqa: B023 (called at once)
             assert main(running).keys[KEY.value].status is KeyStatus.ENABLED
 
 
@@ -122,7 +123,7 @@ def test_a_block_by_hand_holds_at_once(operator: Catalog, open_catalog: Callable
     with started(open_catalog()) as running:
         assert not main(running).blocked
         sql(operator, "UPDATE keystores SET blocked = (1 = 1)")
-        seconds_until(lambda: main(running).blocked)
+        eventually(lambda: main(running).blocked)
         assert not alarmed(running)
 
 
@@ -131,7 +132,7 @@ def test_a_newer_version_is_believed(operator: Catalog, open_catalog: Callable[[
         operator.set_blocked("main", blocked=False)
         operator.set_key_status("main", KEY, KeyStatus.ENABLED)
         operator.release_generation(1)
-        seconds_until(lambda: not main(running).blocked and main(running).keys[KEY.value].active.stopped is None)
+        eventually(lambda: not main(running).blocked and main(running).keys[KEY.value].active.stopped is None)
         assert running.said == []
 
 
@@ -145,11 +146,11 @@ def test_a_keystore_that_no_recorded_change_has_opened_stays_blocked(
             "UPDATE catalog SET version = version + 1",
             "UPDATE keystores SET blocked = (1 = 0), changed = (SELECT version FROM catalog)",
         )
-        seconds_until(lambda: alarmed(running))
+        eventually(lambda: alarmed(running))
         assert main(running).blocked
         assert any("keystore main: blocked -> open, and no recorded change since version" in s for s in running.said)
         operator.change_keystore("main", region="eu-central-1")  # a record of something else explains nothing
-        seconds_until(lambda: running.feed.snapshot.version == operator.version())
+        eventually(lambda: running.feed.snapshot.version == operator.version())
         assert main(running).blocked
 
 
@@ -181,11 +182,11 @@ def test_each_difference_is_told(operator: Catalog, open_catalog: Callable[[], C
     with started(open_catalog()) as running:
         version = operator.version()
         operator.set_blocked("main", blocked=False)
-        seconds_until(lambda: bool(running.notices))
+        eventually(lambda: bool(running.notices))
         operator.release_generation(1)
-        seconds_until(lambda: len(running.notices) == 2)
+        eventually(lambda: len(running.notices) == 2)
         operator.set_key_status("main", KEY, KeyStatus.ENABLED)
-        seconds_until(lambda: len(running.notices) == 3)
+        eventually(lambda: len(running.notices) == 3)
     assert running.notices == [
         f"keystore main: blocked -> open (catalog version {version} -> {version + 1})",
         f"key main/key-1: generation 1 is released (catalog version {version + 1} -> {version + 2})",
@@ -198,11 +199,11 @@ def test_a_memory_that_cannot_be_written_is_told_and_stops_nothing(
 ) -> None:
     (tmp_path / "in the way").write_text("")
     with started(open_catalog(), state=tmp_path / "in the way" / "seen") as running:
-        seconds_until(lambda: any("seen cannot be written" in said for said in running.said))
+        eventually(lambda: any("seen cannot be written" in said for said in running.said))
         operator.set_blocked("main", blocked=False)
-        seconds_until(lambda: not main(running).blocked)
+        eventually(lambda: not main(running).blocked)
         sql(operator, "UPDATE catalog SET version = 2")
-        seconds_until(lambda: alarmed(running))
+        eventually(lambda: alarmed(running))
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"version": "x"}', b"\xff"])
@@ -213,7 +214,7 @@ def test_a_damaged_memory_is_told_and_replaced(
     (tmp_path / "seen").write_bytes(content)
     with started(open_catalog()) as running:
         assert any("seen is damaged" in said for said in running.said)
-        seconds_until(lambda: running.feed._unsaved is None)
+        eventually(lambda: running.feed._unsaved is None)
     assert MemoryFile(tmp_path / "seen").read() is not None
 
 
@@ -232,7 +233,7 @@ def test_what_waits_to_be_written_does_not_undo_an_acceptance(
 ) -> None:
     """A worker that could not write its doubt drops it when a person has accepted the catalog."""
     with started(open_catalog()) as running:
-        seconds_until(lambda: running.feed._unsaved is None)
+        eventually(lambda: running.feed._unsaved is None)
         view = View()
         operator.refresh(view)
         accepted = Memory.of(view)
@@ -266,12 +267,12 @@ def test_a_memory_that_was_set_back_or_deleted_is_written_again(
     operator.set_key_status("main", KEY, KeyStatus.DISABLED)
     with started(open_catalog()) as running:
         version = running.feed.snapshot.version
-        seconds_until(lambda: running.feed._unsaved is None)
+        eventually(lambda: running.feed._unsaved is None)
         if older:
             file.write_bytes(before)
         else:
             file.unlink()
-        seconds_until(lambda: file.exists() and remembered(file) == version)
+        eventually(lambda: file.exists() and remembered(file) == version)
 
 
 def remembered(file: Path) -> int:
@@ -285,12 +286,12 @@ def test_a_memory_that_turns_unreadable_again_and_again_delays_no_block(
 ) -> None:
     operator.set_blocked("main", blocked=False)
     with started(open_catalog()) as running:
-        seconds_until(lambda: running.feed._unsaved is None)
+        eventually(lambda: running.feed._unsaved is None)
         (tmp_path / "seen").write_bytes(b"damaged")
         monkeypatch.setattr(MemoryFile, "changed", lambda _: True)
         operator.set_blocked("main", blocked=True)
-        seconds_until(lambda: main(running).blocked)
-        seconds_until(lambda: any("seen is damaged" in said for said in running.said))
+        eventually(lambda: main(running).blocked)
+        eventually(lambda: any("seen is damaged" in said for said in running.said))
 
 
 def test_a_lock_that_another_process_keeps_is_not_waited_for(tmp_path: Path) -> None:

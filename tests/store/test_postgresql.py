@@ -11,7 +11,8 @@ from tests.administered import Catalog
 from tests.store.conftest import now
 from tests.store.postgresql import POSTGRESQL, Cluster
 from tests.store.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PREFIX, SECRET
-from tests.store.test_feed import seconds_until, started
+from tests.store.test_feed import started
+from tests.waiting import eventually
 
 from holdfast.cli.failure import report
 from holdfast.store.database import engine_of
@@ -142,9 +143,9 @@ def test_the_service_can_serve(admin: Catalog, roles: Callable[[str], Catalog]) 
         assert service.record_canary(1, b"canary")
         assert service.record_token_serial(1, "0042")
         assert service.stop_generation(1, "an unsafe IV")
-        seconds_until(lambda: running.key().active.stopped is not None)
+        eventually(lambda: running.key().active.stopped is not None)
         admin.set_blocked("main", blocked=True)
-        seconds_until(lambda: running.feed.snapshot.keystores["/main"].blocked)
+        eventually(lambda: running.feed.snapshot.keystores["/main"].blocked)
         assert running.said == []
     assert admin.encryption_totals() == {1: 1}
     assert admin.credentials("main")[0].last_used_at is not None
