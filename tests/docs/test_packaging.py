@@ -3,11 +3,14 @@
 import re
 import shutil
 import subprocess
+from inspect import signature
 from pathlib import Path
 
 import pytest
 from hatchling.builders.sdist import SdistBuilder
 from tests.docs.pages import ROOT
+
+from holdfast.config.listeners import Server
 
 _UNIT = (ROOT / "packaging/holdfast.service").read_text()
 
@@ -35,6 +38,17 @@ def test_the_credential_that_the_unit_loads_is_the_one_that_the_examples_name() 
     for example in (ROOT / "examples").glob("*.toml"):
         named = set(re.findall(r'pin = \{ credential = "([^"]+)"', example.read_text()))
         assert named <= loaded, example.name
+
+
+def test_journald_drops_no_line_of_the_event_log() -> None:
+    """Its own limit, some 10,000 lines in 30 s, is less than a proxy under load writes."""
+    assert _settings("LogRateLimitIntervalSec") == ["0"]
+
+
+def test_the_unit_has_descriptors_for_the_connections_of_the_default_configuration() -> None:
+    connections = signature(Server).parameters["max_connections"].default
+    (descriptors,) = map(int, _settings("LimitNOFILE"))
+    assert descriptors > connections
 
 
 def _sdist(root: Path) -> set[str]:

@@ -1,12 +1,17 @@
 """The reference pages on metrics and events name all that exists, and nothing else."""
 
+import re
+import shutil
+import subprocess
 from contextlib import suppress
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from tests.docs.metrics import families
-from tests.docs.pages import ROOT, code_words, rows
+from tests.docs.pages import ROOT, code_words, pages, rows, text_of
 
 from holdfast.gateway.observe import event_log
 from holdfast.hsm.port import HsmGauges
@@ -54,3 +59,29 @@ def test_every_part_of_an_event_is_written() -> None:
     event.read = set()
     event_log._line(event_log.Record(0.0, event, "client"), str, 0)
     assert not {field.name for field in fields(Event)} - event.read
+
+
+_RECIPES = [
+    match for page in pages() for match in re.findall(r"jq -\w+ '[^']+'(?:\s|\\\n)+\S*events\.jsonl", text_of(page))
+]
+
+
+@pytest.mark.programs
+@pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
+@pytest.mark.parametrize("recipe", _RECIPES)
+def test_a_recipe_for_the_event_log_goes_on_after_half_a_line(recipe: str, tmp_path: Path) -> None:
+    """As a full disk leaves it."""
+    (tmp_path / "events.jsonl").write_text('{"half": "a li\n{"operation": "Encrypt"}\n')
+    done = subprocess.run(
+        ["bash", "-c", re.sub(r"\S*events\.jsonl", "events.jsonl", recipe)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_recipes_are_found() -> None:
+    assert len(_RECIPES) >= 6

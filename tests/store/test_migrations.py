@@ -15,7 +15,7 @@ from tests.store import children
 from tests.store.conftest import now
 from tests.store.samples import PREFIX
 
-from holdfast.store import migrate, schema
+from holdfast.store import database, migrate, schema
 from holdfast.store.errors import CatalogError, SchemaMismatch, Unavailable
 
 
@@ -137,6 +137,17 @@ def test_a_catalog_of_another_user_says_so(tmp_path: Path) -> None:
     (tmp_path / "catalog.db").chmod(0)
     with pytest.raises(Unavailable, match="run as the user that owns it"):
         Catalog.open(f"sqlite:///{tmp_path}/catalog.db", tmp_path, now=now)
+
+
+def test_a_catalog_that_another_process_keeps_locked_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "_SQLITE_BUSY", 0.1)
+    with (
+        closing(Catalog.create_or_upgrade(f"sqlite:///{tmp_path}/catalog.db", tmp_path, now=now)) as catalog,
+        closing(sqlite3.connect(tmp_path / "catalog.db", isolation_level=None)) as other,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable, match="another process is writing to it"):
+            catalog.create_keystore("main", PREFIX)
 
 
 def test_a_catalog_of_the_first_version_is_upgraded_with_its_rows(

@@ -6,6 +6,7 @@ Outcomes are counted, not timed: on established connections no request may fail 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import threading
@@ -175,8 +176,9 @@ def test_handshakes_that_are_not_finished_end_and_are_counted(serve: Serve) -> N
         assert server.metric("holdfast_handshakes_pending") == 0
 
 
-def test_a_handshake_that_fails_is_counted_by_its_reason(serve: Serve) -> None:
+def test_a_handshake_that_fails_is_counted_by_its_reason_and_writes_no_line(serve: Serve) -> None:
     server = serve()
+    before = server.stderr()
     with socket.create_connection(("127.0.0.1", server.port), 10) as sock:
         sock.sendall(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
         server.eventually(
@@ -184,6 +186,7 @@ def test_a_handshake_that_fails_is_counted_by_its_reason(serve: Serve) -> None:
             within=10,
             what="the failure is counted",
         )
+    assert re.findall(r"(?i).*(?:handshake|tls|ssl).*", server.stderr().removeprefix(before)) == []
 
 
 def test_other_networks_are_refused_before_tls(serve: Serve) -> None:
