@@ -362,3 +362,13 @@ def test_a_route_without_an_address_is_shown_as_it_was_typed(run: Run) -> None:
     done = run("kms", "--route", "localhost")
     assert done.code == ExitCode.CONFIGURATION
     assert "--route localhost is not NAME=HOST:PORT" in done.err
+
+
+def test_the_local_kms_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "holdfast.witness.kms.server", raising=False)
+    monkeypatch.delitem(sys.modules, "holdfast.witness.kms.https", raising=False)
+    monkeypatch.setitem(sys.modules, "h11", None)
+    done = run("kms")
+    assert done.code == ExitCode.PREREQUISITE
+    assert "needs the Python package h11" in done.err
+    assert "-m pip install botocore h11 starlette uvicorn" in done.err

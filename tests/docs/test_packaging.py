@@ -55,6 +55,14 @@ def _sdist(root: Path) -> set[str]:
     return {file.relative_path for file in SdistBuilder(str(root)).recurse_included_files()}
 
 
+def test_the_image_asks_for_its_health_where_the_page_on_containers_opens_it() -> None:
+    asked = re.search(r"http://(\S+)/ping", (ROOT / "packaging/Containerfile").read_text())
+    opened = re.search(r'^health_listen = "(\S+)"', (ROOT / "docs/how-to/containers.md").read_text(), re.MULTILINE)
+    assert asked
+    assert opened
+    assert asked[1] == opened[1]
+
+
 def test_the_sdist_has_what_is_in_git() -> None:
     """But for the settings of git, docker and CI themselves."""
     if not (ROOT / ".git").exists():
