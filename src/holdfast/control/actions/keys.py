@@ -58,7 +58,10 @@ class _Key(Action, frozen=True, kw_only=True):
 
 
 class CreateKey(_Key, frozen=True, kw_only=True, tag="key create"):
-    """An AES-256 key is made in the HSM and registered, or neither."""
+    """An AES-256 key is made in the HSM and registered, or neither.
+
+    `cka_id` is asked for; the HSM may give the key another one (nShield does).
+    """
 
     hsm: str
     label: str
@@ -68,7 +71,7 @@ class CreateKey(_Key, frozen=True, kw_only=True, tag="key create"):
         """The key. Raises Conflict, CatalogError."""
         refuse_taken(state, self)
         require_registrable(state, self.keystore, self.identity, hsm=self.hsm, label=self.label, cka_id=self.cka_id)
-        made = {"status": "ENABLED", "hsm": self.hsm, "label": self.label, "cka_id": self.cka_id.hex()}
+        made = {"status": "ENABLED", "hsm": self.hsm, "label": self.label}
         return (Effect(subject=self.subject(), after=made),)
 
     def explain(self, state: Reading, usage: Usage) -> Explanation:  # noqa: ARG002 (it is new)
@@ -105,7 +108,7 @@ class CreateKey(_Key, frozen=True, kw_only=True, tag="key create"):
             self.identity,
             hsm=self.hsm,
             label=self.label,
-            cka_id=self.cka_id,
+            cka_id=prepared.cka_id,
             token_serial=prepared.token_serial or None,
             canary=prepared.canary,
         )
