@@ -91,6 +91,11 @@ def test_alerts_fire_when_they_should() -> None:
     _run([_promtool(), "test", "rules", str(_RULE_TESTS)])
 
 
+def test_every_alert_is_made_to_fire() -> None:
+    alerts = set(re.findall(r"- alert: (\w+)", _RULES.read_text()))
+    assert alerts - set(re.findall(r"alertname[:=] ?\"?(\w+)", _RULE_TESTS.read_text())) == set()
+
+
 def test_dashboard_queries_parse(tmp_path: Path) -> None:
     """Each query of the dashboard is PromQL, once Grafana has filled in its variables."""
     rules = ["groups:", "  - name: dashboard", "    rules:"]

@@ -448,6 +448,18 @@ def test_a_connection_that_loses_its_place_while_it_opens_is_not_counted() -> No
         wire.wait_for_no_connections()
 
 
+def test_a_connection_that_fails_while_it_opens_keeps_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a mistake of ours")
+
+    with Wire(PATIENT, max_connections=3) as wire:
+        with monkeypatch.context() as broken:
+            broken.setattr("tests.gateway.wire.HttpConnection", fail)
+            assert all(wire.connect().closed() for _ in range(10))
+        wire.wait_for_no_connections()
+        assert wire.counts["handshakes_failed", "RuntimeError"] == 10
+
+
 def test_a_newcomer_waits_while_every_place_is_busy() -> None:
     with Wire(PATIENT, max_connections=1) as wire:
         busy = wire.connect().send(REQUEST % b"/wait")
