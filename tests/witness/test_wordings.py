@@ -214,6 +214,14 @@ def test_every_exception_that_a_service_names_after_kms_is_explained() -> None:
         ("KMSThrottlingFault", "ThrottlingException"),
         ("KmsInvalidKeyUsage", "InvalidKeyUsageException"),
         ("KMSOptInRequired", "OptInRequired"),
+        ("KMS_OPT_IN_REQUIRED", "OptInRequired"),
+        ("KMS_INVALID_STATE", "KMSInvalidStateException"),
+        ("KMS_InvalidStateException", "KMSInvalidStateException"),
+        ("KMS_KEY_NOT_FOUND", "NotFoundException"),
+        ("KMSKeyNotFound", "NotFoundException"),
+        ("KMS_ACCESS_DENIED", "AccessDeniedException"),
+        ("KMS_DISABLED", "DisabledException"),
+        ("KMS_THROTTLING", "ThrottlingException"),
     ],
 )
 def test_what_a_service_puts_around_the_name_of_an_exception_does_not_hide_it(text: str, name: str) -> None:
@@ -230,6 +238,14 @@ def test_what_a_service_puts_around_the_name_of_an_exception_does_not_hide_it(te
         "An error occurred (DecryptionFailure) when calling the GetSecretValue operation: ",
         '"TableStatus": "INACCESSIBLE_ENCRYPTION_CREDENTIALS"',
         '"DBInstanceStatus": "inaccessible-encryption-credentials"',
+        '"Status": "INACCESSIBLE_ENCRYPTION_CREDENTIALS_RECOVERABLE"',
+        "INACCESSIBLE_ENCRYPTION_KEY",
+        "InvalidStateKMSKey: the key of the function",
+        "DISABLED_KMS_KEY",
+        "KMS_KEY_INACCESSIBLE",
+        "KmsGrantRevoked",
+        "CREATE_KMS_GRANT_FAILED",
+        "ACCESS_DENIED_TO_ENCRYPTION_KEY",
         "InvalidSourceKmsKey",
         "KmsThrottled",
         "EncryptionKeyUnavailableException",
@@ -248,7 +264,9 @@ def test_the_message_of_kms_decides_also_where_another_service_repeats_it() -> N
 
 
 def test_a_parameter_is_not_taken_for_an_exception() -> None:
-    assert explain("KmsKeyId KMSMasterKeyId kmsKeyArn KMSEncryptionContext EncryptionKey") == []
+    assert (
+        explain("KmsKeyId KMSMasterKeyId kmsKeyArn KMSEncryptionContext EncryptionKey CUSTOMER_MANAGED_KMS_KEY") == []
+    )
 
 
 def test_a_general_word_is_not_taken_for_an_exception() -> None:

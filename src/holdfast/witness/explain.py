@@ -27,12 +27,13 @@ _ERROR_NAME = re.compile(r"""errorName["']?\s*[:=]\s*["']?(\w+)""")
 """The body of an answer of the proxy."""
 _OF_A_SERVICE = re.compile("(?:kms(?:key)?|encryptionkey)(.+)")
 """KmsKeyNotFoundException (CloudTrail), KMSInvalidStateFault (DMS), EncryptionKeyNotFoundException (CodeCommit)."""
-_OTHER_SERVICE = re.compile(
-    r"\b(?:\w*kms\w*(?:exception|fault)|invalid\w*kms\w+|kmsthrottled|encryptionkey\w+exception"
-    r"|(?:encryption|decryption)failure|inaccessible[_-]encryption[_-]credentials)\b",
-    re.IGNORECASE,
+_OF_A_KEY = re.compile("kms|encryption(?:key|cred)|(?:en|de)cryptionfailure")
+_TROUBLE = re.compile(
+    "exception|fault|error|fail|invalid|denied|disabled|notfound|accessible|insufficient|malformed|revoked|deletion"
+    "|throttl|exceeded"
 )
-"""What else services call it: InvalidKMSKey (EC2), KMSKeyNotAccessibleFault (RDS), the state of a DynamoDB table."""
+"""What else services call it, in one word with one of the above: InvalidKMSKey (EC2), KMSKeyNotAccessibleFault (RDS),
+INACCESSIBLE_ENCRYPTION_CREDENTIALS (the state of a DynamoDB table)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ _WITH_A_MESSAGE_OF_THE_SPEC: Final = {name for error in KMS_ERRORS.values() for 
 
 
 def _short(name: str) -> str:
-    return name.lower().removesuffix("exception").removesuffix("fault")
+    return name.lower().replace("_", "").removesuffix("exception").removesuffix("fault")
 
 
 _KNOWN: Final = {
@@ -121,7 +122,7 @@ def _exceptions(text: str) -> list[str]:
         if word.lower().endswith("exception")
         or word in _SHORTENED
         or word.lower() in _WITHOUT_SUFFIX
-        or _OF_A_SERVICE.fullmatch(word.lower())
+        or _OF_A_SERVICE.fullmatch(_short(word))
     ]
     named += [_short(code) for code in _CODE.findall(text)]
     found = [_KNOWN.get(name) or _KNOWN.get(_OF_A_SERVICE.sub(r"\1", name)) for name in named]
@@ -157,7 +158,8 @@ def _named(words: set[str]) -> list[Match]:
 
 
 def _of_another_service(text: str) -> list[Match]:
-    if not _OTHER_SERVICE.search(text):
+    words = (re.sub("[-_]", "", word.lower()) for word in re.findall(r"[\w-]+", text))
+    if not any(_OF_A_KEY.search(word) and _TROUBLE.search(word) for word in words):
         return []
     return [Match("another AWS service could not use a KMS key", OTHER_SERVICE, None)]
 
