@@ -7,7 +7,7 @@ import signal
 import ssl
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
@@ -139,18 +139,20 @@ def _run(settings: Settings, seed: Path | None) -> None:
             f"the local KMS cannot listen on {where}: {os.strerror(error.errno or 0)}",
             hint="choose another address with --listen, or stop the program that has it",
         ) from None
-    state = State(settings.data)
-    if seed is not None:
-        try:
-            planted = plant(seed, settings, state, utc_now())
-        except SeedError as error:
-            raise Invalid(f"cannot use --seed: {error}", hint="`holdfast docs local-kms` shows such a file") from None
-        say(f"{seed}: {planted} records are new, the others were there")
-    running = server(application(settings, state, callers, _emit), settings)
-    # uvicorn raises the signal again when it has ended; the default action would not remove the temporary directory.
-    signal.signal(signal.SIGTERM, running.handle_exit)
-    _introduce(settings, listener.getsockname()[1])
-    running.run(sockets=[listener])
+    with closing(State(settings.data)) as state:
+        if seed is not None:
+            try:
+                planted = plant(seed, settings, state, utc_now())
+            except SeedError as error:
+                raise Invalid(
+                    f"cannot use --seed: {error}", hint="`holdfast docs local-kms` shows such a file"
+                ) from None
+            say(f"{seed}: {planted} records are new, the others were there")
+        running = server(application(settings, state, callers, _emit), settings)
+        # uvicorn raises the signal again at its end; the default action would not remove the temporary directory.
+        signal.signal(signal.SIGTERM, running.handle_exit)
+        _introduce(settings, listener.getsockname()[1])
+        running.run(sockets=[listener])
 
 
 def _require_tls_pair(settings: Settings) -> None:

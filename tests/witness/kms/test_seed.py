@@ -1,7 +1,8 @@
 """A local KMS that begins with the key stores and keys of a file."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,16 @@ FILE: dict[str, Any] = {
 }
 
 
-def planted(tmp_path: Path, settings: Settings, document: Any, state: State | None = None) -> State:
+@pytest.fixture
+def state() -> Iterator[State]:
+    with closing(State(None)) as state:
+        yield state
+
+
+def planted(tmp_path: Path, settings: Settings, document: Any, state: State) -> State:
     """The state after a file with this document."""
     file = tmp_path / "seed.json"
     file.write_text(json.dumps(document))
-    state = state or State(None)
     plant(file, settings, state, NOW)
     return state
 
@@ -76,9 +82,9 @@ def test_the_same_material_decrypts_in_another_state(
     assert started("two").decrypt(CiphertextBlob=blob)["Plaintext"] == b"x"
 
 
-def test_a_file_can_be_given_at_every_start(tmp_path: Path, settings: Settings) -> None:
+def test_a_file_can_be_given_at_every_start(tmp_path: Path, settings: Settings, state: State) -> None:
     """What has changed since stays changed."""
-    state = planted(tmp_path, settings, FILE)
+    planted(tmp_path, settings, FILE, state)
     key = state.find(Key, id=ORDINARY)
     assert key is not None
     state.put(Key(key.id, key.created, "changed", key.policy, key.material))
@@ -87,7 +93,7 @@ def test_a_file_can_be_given_at_every_start(tmp_path: Path, settings: Settings) 
     assert everything(state) == before
 
 
-def test_toml_and_a_credential_in_a_file_are_read_too(tmp_path: Path, settings: Settings) -> None:
+def test_toml_and_a_credential_in_a_file_are_read_too(tmp_path: Path, settings: Settings, state: State) -> None:
     (tmp_path / "credential.json").write_text(
         json.dumps({"AccessKeyId": ACCESS_KEY_ID, "RawSecretAccessKey": SECRET_ACCESS_KEY})
     )
@@ -107,7 +113,6 @@ key_store = "demo"
 xks_key_id = "key-0"
 """
     )
-    state = State(None)
     assert plant(file, settings, state, NOW) == 2
     (store,) = state.select(KeyStore)
     assert (store.connection_state, store.secret_access_key) == ("DISCONNECTED", SECRET_ACCESS_KEY)
@@ -145,9 +150,8 @@ def _key(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_a_wrong_file_is_refused_with_its_place_and_nothing_is_written(
-    tmp_path: Path, settings: Settings, document: Any, words: str
+    tmp_path: Path, settings: Settings, state: State, document: Any, words: str
 ) -> None:
-    state = State(None)
     with pytest.raises(SeedError) as refused:
         planted(tmp_path, settings, document, state)
     assert words in str(refused.value)
@@ -159,17 +163,19 @@ def test_a_wrong_file_is_refused_with_its_place_and_nothing_is_written(
 @pytest.mark.parametrize(
     "changes", [{"material": encode_base64(bytes(32))}, {"key_store": "demo", "xks_key_id": "k"}]
 )
-def test_what_aws_cannot_change_must_be_as_it_is(tmp_path: Path, settings: Settings, changes: dict[str, str]) -> None:
-    state = planted(tmp_path, settings, FILE)
+def test_what_aws_cannot_change_must_be_as_it_is(
+    tmp_path: Path, settings: Settings, state: State, changes: dict[str, str]
+) -> None:
+    planted(tmp_path, settings, FILE, state)
     with pytest.raises(SeedError, match=ORDINARY):
         planted(tmp_path, settings, _key(**changes), state)
 
 
-def test_the_file_in_the_documentation_is_one_that_is_taken(tmp_path: Path, settings: Settings) -> None:
+def test_the_file_in_the_documentation_is_one_that_is_taken(tmp_path: Path, settings: Settings, state: State) -> None:
     page = (Path(__file__).parents[3] / "docs" / "how-to" / "local-kms.md").read_text()
     file = tmp_path / "seed.toml"
     file.write_text(page.partition("```toml foreign\n")[2].partition("```")[0])
     (tmp_path / "demo.credential.json").write_text(
         json.dumps({"AccessKeyId": ACCESS_KEY_ID, "RawSecretAccessKey": SECRET_ACCESS_KEY})
     )
-    assert plant(file, settings, State(None), NOW) == 6
+    assert plant(file, settings, state, NOW) == 6
