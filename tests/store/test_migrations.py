@@ -75,8 +75,12 @@ def test_a_migration_that_fails_leaves_nothing(url: str, tmp_path: Path, monkeyp
     (broken / "versions" / "v0001.py").write_text(script.read_text() + "    raise RuntimeError('disk full')\n")
     with monkeypatch.context() as patched:
         patched.setattr(migrate, "__file__", str(tmp_path / "migrate.py"))
-        with pytest.raises(RuntimeError, match="disk full"):
-            Catalog.create_or_upgrade(url, tmp_path, now=now)
+        migrate.head.cache_clear()
+        try:
+            with pytest.raises(RuntimeError, match="disk full"):
+                Catalog.create_or_upgrade(url, tmp_path, now=now)
+        finally:
+            migrate.head.cache_clear()
     with pytest.raises(SchemaMismatch, match="no tables yet"):
         Catalog.open(url, tmp_path, now=now)
     Catalog.create_or_upgrade(url, tmp_path, now=now).close()
