@@ -43,7 +43,7 @@ def test_the_tutorial_runs_as_printed(demo: int, tmp_path: Path) -> None:
     # doctor warns of the local certificate, and says so with its exit code.
     script = script.replace("holdfast doctor\n", "holdfast doctor || [ $? -eq 10 ]\n")
     command = ["bash", "-c", script]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("a data key\n") == 2
     position = 0
@@ -58,4 +58,4 @@ def _squeezed(text: str) -> str:
 
 
 def _run(*arguments: object) -> None:
-    subprocess.run([str(_HOLDFAST), *map(str, arguments)], check=True, capture_output=True, timeout=60)
+    subprocess.run([str(_HOLDFAST), *map(str, arguments)], check=True, capture_output=True, timeout=300)

@@ -212,7 +212,7 @@ def test_the_demo_tells_its_story() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=90,
+        timeout=300,
         env=environment,
     )
     assert told.returncode == 0, told.stdout + told.stderr
