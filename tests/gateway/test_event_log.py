@@ -399,6 +399,9 @@ class _Spool:
             raise OSError(errno.ENOSPC, "No space left on device")
         self.lines += lines
 
+    def probe(self) -> None:
+        self.write([])
+
     def skip(self, count: int) -> None:
         self.skipped += count
 
@@ -475,6 +478,20 @@ def test_what_never_could_be_spooled_is_counted() -> None:
     assert spool.skipped == 2
     copy.close()
     assert (spool.skipped, spool.closed) == (audit_spool.CAPACITY + 2, True)
+
+
+def test_a_full_audit_log_has_not_recovered_because_nothing_waits() -> None:
+    """The line of a withheld answer is not kept, and nothing else may come."""
+    spool = _Spool()
+    spool.full = True
+    copy = AuditSpool(cast("SpoolWriter", spool), on_warning=print)
+    assert not copy.write([b"withheld"])
+    assert not copy.write([])
+    assert copy.trouble() is not None
+    spool.full = False
+    assert copy.write([])
+    assert copy.trouble() is None
+    assert spool.lines == []
 
 
 @pytest.mark.parametrize("sink_fails", [False, True])

@@ -25,6 +25,8 @@ from holdfast import durable
 MAX_LINES = 4_096
 """Lines of a file, and so of a segment."""
 _MAX_BYTES = 4 << 20
+_PROBE = 8192
+"""More than what a full disk may still have free in the last block of a file."""
 _DIRECTORY_MODE = 0o750
 _FILE_MODE = 0o640
 _LOCK = "lock"
@@ -68,6 +70,15 @@ class SpoolWriter:
             self._began = self._monotonic()
         self._size += written
         self._next += len(lines)
+
+    def probe(self) -> None:
+        """Raises OSError where a line could not be written now. Leaves nothing in the file."""
+        try:
+            written = 0
+            while written < _PROBE:
+                written += os.write(self._file, b" " * (_PROBE - written))
+        finally:
+            os.ftruncate(self._file, self._size)
 
     def skip(self, count: int) -> None:
         """So many events have no line, and never will."""
