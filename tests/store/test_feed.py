@@ -65,9 +65,9 @@ class Running:
         return self.feed.snapshot.keystores[prefix].keys[KEY.value]
 
     def encrypt(self, key: ExternalKey | None = None) -> None:
-        """Take one encryption, as a request with two seconds left does."""
+        """Take one encryption, as a request with a minute left does."""
         current = (key or self.key()).active
-        asyncio.run(self.budget.take(current, deadline=time.monotonic() + 2))
+        asyncio.run(self.budget.take(current, deadline=time.monotonic() + 60))
 
 
 @contextmanager

@@ -72,6 +72,16 @@ def logged(directory: Path, stream: str = "s1") -> list[bytes]:
     return [line for record in mine for line in segment_lines(read(segment_path(record.sha256)) or b"")]
 
 
+def test_a_look_whether_the_disk_takes_bytes_leaves_none(tmp_path: Path) -> None:
+    worker = writer(tmp_path)
+    worker.write(lines(0, 2))
+    worker.probe()
+    worker.write(lines(2, 1))
+    killed(worker)
+    sealed(tmp_path)
+    assert logged(tmp_path) == lines(0, 3)
+
+
 def test_a_file_is_logged_when_the_next_one_has_begun(tmp_path: Path) -> None:
     clock = Clock()
     worker = writer(tmp_path, clock=clock)
