@@ -91,6 +91,12 @@ class Keystore:
             return replace(self, blocked=False)
         return self
 
+    def blocked_without_end(self) -> "Keystore":
+        """Blocked, whatever end a block in the catalog has."""
+        if self.blocked and self.blocked_until is None:
+            return self
+        return replace(self, blocked=True, blocked_until=None)
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:

@@ -15,7 +15,7 @@ from threading import Event
 from msgspec import structs
 
 from holdfast.keys.budget import EncryptionBudget
-from holdfast.keys.model import Keystore, Snapshot
+from holdfast.keys.model import Snapshot
 from holdfast.store.differences import Notices
 from holdfast.store.errors import CatalogError, NoVersion
 from holdfast.store.memory import Memory, MemoryFile
@@ -296,7 +296,7 @@ class CatalogFeed:
         if self._memory is not None and self._memory.doubt is not None:
             keystores = self._memory.applied_to(keystores)
         open_or_not = {
-            keystore.prefix.value: _blocked(keystore)
+            keystore.prefix.value: keystore.blocked_without_end()
             if self._states.blocked.get(identity, True) and not keystore.blocked
             else keystore
             for identity, keystore in keystores.items()
@@ -304,7 +304,7 @@ class CatalogFeed:
         self._latest = Snapshot(
             self._view.version, open_or_not, self._fleet_size, self._view.unreadable, self._view.bad_rows
         )
-        blocked = {prefix: _blocked(keystore) for prefix, keystore in open_or_not.items()}
+        blocked = {prefix: keystore.blocked_without_end() for prefix, keystore in open_or_not.items()}
         self._blocked = replace(self._latest, keystores=blocked)
 
     def _write(self) -> None:
@@ -394,10 +394,3 @@ def _in_the_background() -> Iterator[None]:
         sys.setswitchinterval(interval)
         if collecting:
             gc.enable()
-
-
-def _blocked(keystore: Keystore) -> Keystore:
-    """Without an end: the catalog has to say it."""
-    if keystore.blocked and keystore.blocked_until is None:
-        return keystore
-    return replace(keystore, blocked=True, blocked_until=None)

@@ -73,7 +73,7 @@ class LocalStop:
         applied = self._applied
         if applied is None or applied[0] is not snapshot or applied[1] is not stop:
             keystores = {
-                prefix: replace(keystore, blocked=keystore.blocked or stop.covers(keystore.name))
+                prefix: keystore.blocked_without_end() if stop.covers(keystore.name) else keystore
                 for prefix, keystore in snapshot.keystores.items()
             }
             applied = self._applied = snapshot, stop, replace(snapshot, keystores=keystores)
