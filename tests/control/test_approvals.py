@@ -248,6 +248,8 @@ def test_rejected_and_withdrawn_changes_are_over(catalog: Catalog, office: As, k
     rejected, withdrawn = asked(office("carl")), asked(office("carl"))
     with pytest.raises(Denied, match="carl has asked for this change, not bob"):
         office("bob").withdraw(withdrawn.id, "")
+    with pytest.raises(Invalid, match="a reason has at most 500 printable characters"):
+        office("bob").reject(rejected.id, "two\nlines")
     office("bob").reject(rejected.id, "not yet")
     office("carl").withdraw(withdrawn.id, "")
     for plan, outcome in ((rejected, "rejected"), (withdrawn, "withdrawn")):

@@ -10,12 +10,12 @@ from holdfast.cli import output
 from holdfast.cli.changing import require_in_force, say_done, say_in_force
 from holdfast.cli.confirm import confirm
 from holdfast.cli.exit_codes import ExitCode
-from holdfast.cli.options import ConfigOption, Installation, JsonOption, YesOption, installation
+from holdfast.cli.options import ConfigOption, Installation, JsonOption, ReasonOption, YesOption, installation
 from holdfast.cli.tables import fields, table
 from holdfast.control.errors import AdminError, Conflict, Invalid, NotFound
 from holdfast.control.explanations import Explanation
 from holdfast.control.plan import Plan, in_words
-from holdfast.control.runner import Pending, Request
+from holdfast.control.runner import Done, Pending, Request
 from holdfast.control.signatures import sign
 from holdfast.store.errors import CatalogError
 from holdfast.store.records import ChangeRow
@@ -118,9 +118,7 @@ def approve(
             output.say(f"Approved. Nothing is changed yet: it needs {outcome.missing}; so far approved: {so_far}.")
             raise typer.Exit(ExitCode.PENDING)
         output.say("Approved, and applied.")
-        silent = say_in_force(here, plan.action, outcome)
-        say_done(here, plan.action, outcome)
-        require_in_force(silent)
+        _say_applied(here, plan, outcome)
 
 
 @app.command()
@@ -130,16 +128,14 @@ def apply(change: ChangeArgument, *, config: ConfigOption = None) -> None:
         plan = _waiting(here, change).plan
         done = here.control.apply(plan.id)
         output.say("Applied.")
-        silent = say_in_force(here, plan.action, done)
-        say_done(here, plan.action, done)
-        require_in_force(silent)
+        _say_applied(here, plan, done)
 
 
 @app.command()
 def reject(
     change: ChangeArgument,
     *,
-    reason: Annotated[str, typer.Option(help="Why, for the record.", show_default=False)] = "",
+    reason: ReasonOption = "",
     config: ConfigOption = None,
 ) -> None:
     """End a change that waits for approval."""
@@ -153,7 +149,7 @@ def reject(
 def withdraw(
     change: ChangeArgument,
     *,
-    reason: Annotated[str, typer.Option(help="Why, for the record.", show_default=False)] = "",
+    reason: ReasonOption = "",
     config: ConfigOption = None,
 ) -> None:
     """End a change that you have asked for."""
@@ -161,6 +157,12 @@ def withdraw(
         plan = _waiting(here, change).plan
         here.control.withdraw(plan.id, reason)
         output.say(f"Withdrew the change {plan.id}. Nothing was changed.")
+
+
+def _say_applied(here: Installation, plan: Plan, done: Done) -> None:
+    silent = say_in_force(here, plan.action, done)
+    say_done(here, plan.action, done)
+    require_in_force(silent)
 
 
 def _read(signature: Path) -> str:

@@ -11,7 +11,7 @@ import typer
 
 from holdfast.cli.confirm import confirm
 from holdfast.cli.exit_codes import ExitCode
-from holdfast.cli.options import Installation, YesOption
+from holdfast.cli.options import Installation, ReasonOption, YesOption
 from holdfast.cli.output import say, utc_now, warning
 from holdfast.control.actions import AnyAction
 from holdfast.control.confirm import wait_in_force
@@ -19,7 +19,6 @@ from holdfast.control.errors import NotInForce
 from holdfast.control.runner import Done, Pending
 from holdfast.store.errors import CatalogError
 
-_REASON = typer.Option(help="Why, for the record.", show_default=False)
 _NO_WAIT = typer.Option("--no-wait", help="Do not wait until the nodes have confirmed the change.")
 _TICKET = typer.Option(help="The ticket's number, for the record.", show_default=False)
 
@@ -38,7 +37,7 @@ class How:
 
 _OPTIONS = (
     inspect.Parameter("yes", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=YesOption),
-    inspect.Parameter("reason", inspect.Parameter.KEYWORD_ONLY, default="", annotation=Annotated[str, _REASON]),
+    inspect.Parameter("reason", inspect.Parameter.KEYWORD_ONLY, default="", annotation=ReasonOption),
     inspect.Parameter("ticket", inspect.Parameter.KEYWORD_ONLY, default="", annotation=Annotated[str, _TICKET]),
     inspect.Parameter("no_wait", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, _NO_WAIT]),
 )
@@ -81,6 +80,11 @@ def carry_out(here: Installation, action: AnyAction, how: How, *, ask: bool = Tr
     if not how.no_wait:
         how.not_in_force.extend(say_in_force(here, action, outcome))
     return outcome
+
+
+def carry_out_and_say(here: Installation, action: AnyAction, how: How, *, ask: bool = True) -> None:
+    """`carry_out`, for a command that has nothing of its own to say."""
+    say_done(here, action, carry_out(here, action, how, ask=ask))
 
 
 def say_in_force(here: Installation, action: AnyAction, done: Done) -> list[str]:

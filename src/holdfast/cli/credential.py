@@ -7,7 +7,7 @@ import typer
 
 from holdfast.cli import output
 from holdfast.cli.changing import How, carry_out, changing, say_done
-from holdfast.cli.options import ConfigOption, Installation, JsonOption, installation
+from holdfast.cli.options import ConfigOption, Installation, JsonOption, KeystoreArgument, installation
 from holdfast.cli.tables import table
 from holdfast.control.actions.credentials import IssueCredential, ReferenceCredential, RetireCredential
 from holdfast.control.explanations import moment
@@ -18,8 +18,6 @@ from holdfast.store.reads import CredentialRow
 from holdfast.xks.types import AccessKeyId
 
 app = typer.Typer(help="Proxy authentication credentials of a keystore.", no_args_is_help=True)
-
-KeystoreArgument = Annotated[str, typer.Argument(help="The keystore's name.", show_default=False)]
 
 
 @app.command()

@@ -6,11 +6,12 @@ import typer
 
 from holdfast.cli import output
 from holdfast.cli.confirm import confirm
-from holdfast.cli.options import ConfigOption, JsonOption, YesOption, read_configuration
+from holdfast.cli.options import ConfigOption, JsonOption, ReasonOption, YesOption, read_configuration
 from holdfast.cli.tables import fields
 from holdfast.control.actor import current_actor
 from holdfast.control.errors import Invalid, Prerequisite
 from holdfast.control.explanations import Explanation
+from holdfast.control.plan import require_line
 from holdfast.store.local_stop import Stop, StopFile, TooLong
 from holdfast.store.records import new_change_id
 
@@ -20,8 +21,6 @@ KeystoresOption = Annotated[
     list[str] | None, typer.Option("--keystore", help="This keystore. May be repeated.", show_default=False)
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="Every keystore.")]
-ReasonOption = Annotated[str, typer.Option(help="Why, for the record.", show_default=False)]
-_LONGEST_REASON = 500
 
 
 @app.command()
@@ -39,8 +38,7 @@ def stop(
     as well, and so on every node.
     """
     chosen = _chosen(keystore, all_=all_)
-    if len(reason) > _LONGEST_REASON or not reason.isprintable():
-        raise Invalid(f"a reason has at most {_LONGEST_REASON} printable characters, in one line")
+    require_line("reason", reason)
     file, before = _file(config)
     if before is not None and before.keystores is None:
         chosen = None

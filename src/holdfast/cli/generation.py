@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from holdfast.cli.changing import How, carry_out, changing, say_done
-from holdfast.cli.options import ConfigOption, installation
+from holdfast.cli.changing import How, carry_out_and_say, changing
+from holdfast.cli.options import ConfigOption, KeyArgument, KeystoreArgument, installation
 from holdfast.control.actions import AnyAction
 from holdfast.control.actions.generations import (
     CompromiseGeneration,
@@ -18,8 +18,6 @@ from holdfast.control.actions.generations import (
 
 app = typer.Typer(help="HSM keys that a key has used before: out of use, or destroyed.", no_args_is_help=True)
 
-KeystoreArgument = Annotated[str, typer.Argument(help="The keystore's name.", show_default=False)]
-KeyArgument = Annotated[str, typer.Argument(help="The external key id.", show_default=False)]
 NumberArgument = Annotated[int, typer.Argument(help="The generation's number.", min=1, show_default=False)]
 
 
@@ -85,6 +83,4 @@ def destroyed(
 
 def _take(action: AnyAction, how: How, config: ConfigOption) -> None:
     with installation(config) as here:
-        done = carry_out(here, action, how)
-        if done is not None:
-            say_done(here, action, done)
+        carry_out_and_say(here, action, how)

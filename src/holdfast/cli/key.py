@@ -8,7 +8,7 @@ import typer
 from holdfast.cli import generation, output, rotate
 from holdfast.cli.changing import How, carry_out, changing, say_done
 from holdfast.cli.moments import parse_length
-from holdfast.cli.options import ConfigOption, Installation, JsonOption, installation
+from holdfast.cli.options import ConfigOption, Installation, JsonOption, KeyArgument, KeystoreArgument, installation
 from holdfast.cli.tables import fields, table
 from holdfast.control.actions.keys import (
     BindKey,
@@ -34,8 +34,6 @@ app = typer.Typer(help="External keys: AES-256 keys inside an HSM.", no_args_is_
 app.add_typer(rotate.app, name="rotate")
 app.add_typer(generation.app, name="generation")
 
-KeystoreArgument = Annotated[str, typer.Argument(help="The keystore's name.", show_default=False)]
-KeyArgument = Annotated[str, typer.Argument(help="The external key id.", show_default=False)]
 HsmOption = Annotated[
     str | None,
     typer.Option(help="Which [hsm.NAME] of the configuration. Default: the only one.", show_default=False),

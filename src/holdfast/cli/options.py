@@ -34,6 +34,9 @@ ConfigOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+KeystoreArgument = Annotated[str, typer.Argument(help="The keystore's name.", show_default=False)]
+KeyArgument = Annotated[str, typer.Argument(help="The external key id.", show_default=False)]
+ReasonOption = Annotated[str, typer.Option(help="Why, for the record.", show_default=False)]
 YesOption = Annotated[bool, typer.Option("--yes", help="Apply the plan without asking.")]
 
 

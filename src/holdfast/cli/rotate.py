@@ -6,9 +6,8 @@ from typing import Annotated
 import typer
 
 from holdfast.cli import output
-from holdfast.cli.changing import How, carry_out, changing, say_done
-from holdfast.cli.options import ConfigOption, Installation, installation
-from holdfast.control.actions import AnyAction
+from holdfast.cli.changing import How, carry_out_and_say, changing
+from holdfast.cli.options import ConfigOption, Installation, KeyArgument, KeystoreArgument, installation
 from holdfast.control.actions.rotation import ActivateGeneration, CheckRotation, PrepareRotation, RollBack, coming
 from holdfast.control.errors import Conflict
 from holdfast.control.keys import generates_keys, how_to_make, hsm_settings
@@ -19,8 +18,6 @@ from holdfast.store import rotation
 
 app = typer.Typer(help="Put a new HSM key behind an external key.", no_args_is_help=True)
 
-KeystoreArgument = Annotated[str, typer.Argument(help="The keystore's name.", show_default=False)]
-KeyArgument = Annotated[str, typer.Argument(help="The external key id.", show_default=False)]
 HsmOption = Annotated[
     str | None,
     typer.Option(help="Which [hsm.NAME] gets the new key. Default: that of the key now.", show_default=False),
@@ -80,7 +77,7 @@ def check(
 ) -> None:
     """Look for the new HSM key, and have every node look for it; they initialise the library again if need be."""
     with installation(config) as here:
-        _carry_out(here, CheckRotation(keystore=keystore, key=key), how, ask=False)
+        carry_out_and_say(here, CheckRotation(keystore=keystore, key=key), how, ask=False)
         _wait_for_nodes(here, keystore, key, wait)
         output.say(f"Next: `{here.command(f'key rotate activate {keystore} {key}')}`")
 
@@ -111,7 +108,7 @@ def rollback(
 ) -> None:
     """Encrypt with an older generation again. The newer one decrypts on."""
     with installation(config) as here:
-        _carry_out(here, RollBack(keystore=keystore, key=key, number=generation), how)
+        carry_out_and_say(here, RollBack(keystore=keystore, key=key, number=generation), how)
 
 
 def _prepare(here: Installation, keystore: str, key: str, *, hsm: str | None, label: str | None, how: How) -> bool:
@@ -124,9 +121,9 @@ def _prepare(here: Installation, keystore: str, key: str, *, hsm: str | None, la
     settings = hsm_settings(here.configuration, where)
     planned = next((row.label for row in rows if row.state is GenerationState.PLANNED), None)
     wanted = label or planned or f"{rows[0].label}.g{rows[-1].generation + 1}"
-    _carry_out(here, PrepareRotation(keystore=keystore, key=key, hsm=where, label=wanted), how, ask=False)
+    carry_out_and_say(here, PrepareRotation(keystore=keystore, key=key, hsm=where, label=wanted), how, ask=False)
     if generates_keys(settings):
-        _carry_out(here, CheckRotation(keystore=keystore, key=key, make=True), how, ask=False)
+        carry_out_and_say(here, CheckRotation(keystore=keystore, key=key, make=True), how, ask=False)
         output.say(f"The HSM key {wanted!r} is in [hsm.{where}], and has its canary.")
         return True
     output.say(f"Make the HSM key {wanted!r} with nShield's tools:")
@@ -137,15 +134,9 @@ def _prepare(here: Installation, keystore: str, key: str, *, hsm: str | None, la
 
 
 def _activate(here: Installation, keystore: str, key: str, how: How) -> None:
-    _carry_out(here, ActivateGeneration(keystore=keystore, key=key), how)
+    carry_out_and_say(here, ActivateGeneration(keystore=keystore, key=key), how)
     row = find_key(here.catalog, keystore, key)
     output.say(f"Generation {row.generation} of {key} encrypts, on each node within a second.")
-
-
-def _carry_out(here: Installation, action: AnyAction, how: How, *, ask: bool = True) -> None:
-    done = carry_out(here, action, how, ask=ask)
-    if done is not None:
-        say_done(here, action, done)
 
 
 def _wait_for_nodes(here: Installation, keystore: str, key: str, wait: float) -> None:

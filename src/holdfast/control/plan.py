@@ -10,8 +10,11 @@ import msgspec
 
 from holdfast.audit.records import Actor, Effect
 from holdfast.control.actions import AnyAction
+from holdfast.control.errors import Invalid
 
 FORMAT = "holdfast-plan-1"
+_MOST_CHARACTERS = 500
+"""Of a reason or a ticket."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -49,6 +52,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         if plan.format != FORMAT or plan.document != document:
             raise ValueError("the plan is not one of this version of Holdfast")
         return plan
+
+
+def require_line(name: str, text: str) -> None:
+    """Raises Invalid for a reason or ticket that no record takes."""
+    if len(text) > _MOST_CHARACTERS or not text.isprintable():
+        raise Invalid(f"a {name} has at most {_MOST_CHARACTERS} printable characters, in one line")
 
 
 def same(one: Sequence[Effect], other: Sequence[Effect]) -> bool:

@@ -19,7 +19,7 @@ from holdfast.control.actions.operators import known_roles
 from holdfast.control.authorization import require_permitted, require_permitted_kind
 from holdfast.control.errors import AdminError, Conflict, Denied, Invalid, NotFound, Outdated
 from holdfast.control.explanations import Explanation, Usage
-from holdfast.control.plan import Plan, in_words, same
+from holdfast.control.plan import Plan, in_words, require_line, same
 from holdfast.control.roles import Role
 from holdfast.control.rules import APPROVAL, Needed, Rules
 from holdfast.control.signatures import signer
@@ -29,9 +29,6 @@ from holdfast.store.reads import Reading
 from holdfast.store.records import APPLIED, new_change_id
 from holdfast.store.store import Catalog
 from holdfast.store.transaction import Transaction
-
-_MOST_CHARACTERS = 500
-"""Of a reason or a ticket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +77,8 @@ class Control:
 
         Raises Denied, CatalogError, and Invalid without the reason or ticket that a rule asks for.
         """
-        for name, text in (("reason", reason), ("ticket", ticket)):
-            if len(text) > _MOST_CHARACTERS or not text.isprintable():
-                raise Invalid(f"a {name} has at most {_MOST_CHARACTERS} printable characters, in one line")
+        require_line("reason", reason)
+        require_line("ticket", ticket)
         self._require_permitted(action)
         with self.catalog.reading() as state:
             effects, version = action.effects(state), state.version()
@@ -226,14 +222,14 @@ class Control:
             raise
 
     def reject(self, beginning: str, reason: str) -> None:
-        """End a change that waits. Raises Denied, NotFound, Conflict."""
+        """End a change that waits. Raises Denied, NotFound, Conflict, Invalid."""
         plan = self._undecided(beginning)
         with self.catalog.reading() as state:
             require_permitted_kind(state, self.actor, "change reject", [])
         self._close(plan, "rejected", reason)
 
     def withdraw(self, beginning: str, reason: str) -> None:
-        """End a change that this actor has asked for. Raises Denied, NotFound, Conflict."""
+        """End a change that this actor has asked for. Raises Denied, NotFound, Conflict, Invalid."""
         plan = self._undecided(beginning)
         if plan.actor.name != self.actor.name:
             raise Denied(
@@ -268,6 +264,7 @@ class Control:
         return plan.expires is not None and self.now() >= plan.expires
 
     def _close(self, plan: Plan, outcome: str, reason: str) -> None:
+        require_line("reason", reason)
         with self.catalog.changing(plan.id, in_snapshot=False) as transaction:
             _require_undecided(transaction, plan)
             transaction.close_request(plan.id, outcome)
