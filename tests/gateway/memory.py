@@ -7,12 +7,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.gateway.wire import error_response
-
 from holdfast.gateway.http.connections import Place
 from holdfast.gateway.http.protocol import HttpConnection
 from holdfast.gateway.http.request import HttpRequest, Limits
 from holdfast.protocols.port import Response
+from holdfast.protocols.xks.pipeline import error_response, to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +91,7 @@ class Noting:
     def begin(self, request: HttpRequest) -> Response:
         """200, or the refusal."""
         self.seen.append(request)
-        return Response(200, [], b"") if request.refusal is None else error_response(request.refusal)
+        return Response(200, [], b"") if request.refusal is None else error_response(to_wire(request.refusal))
 
 
 def read(data: bytes) -> list[HttpRequest]:

@@ -17,10 +17,9 @@ from holdfast.gateway.http.connections import ConnectionTable
 from holdfast.gateway.http.listener import Listener
 from holdfast.gateway.http.protocol import HttpConnection
 from holdfast.gateway.http.request import HttpRequest, Limits
-from holdfast.protocols.port import JSON, Refusal, Response
-from holdfast.protocols.xks.pipeline import to_wire
+from holdfast.protocols.port import Response
+from holdfast.protocols.xks.pipeline import error_response, to_wire
 from holdfast.xks.encoding import decode_json_object
-from holdfast.xks.messages import ErrorResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -44,7 +43,7 @@ class Desk:
         """Refusals, what need not wait, and what must."""
         self.seen.append(request)
         if request.refusal is not None:
-            return error_response(request.refusal)
+            return error_response(to_wire(request.refusal))
         waits = request.target.startswith((b"/wait", b"/task"))
         return self._answer(request) if waits else self._response(request)
 
@@ -56,12 +55,6 @@ class Desk:
 
     def _response(self, request: HttpRequest) -> Response:
         return Response(200, [(b"content-type", b"text/plain")], request.target)
-
-
-def error_response(refusal: Refusal) -> Response:
-    """What the XKS Proxy API answers to a request that HTTP refuses."""
-    error = to_wire(refusal)
-    return Response(error.name.status, JSON, ErrorResponse(error.name, error.message).to_json())
 
 
 class Wire:

@@ -11,9 +11,8 @@ from holdfast.gateway.http.request import HttpRequest
 from holdfast.gateway.worker.admission import Admission
 from holdfast.protocols.port import JSON, Reason, Refusal, Response
 from holdfast.protocols.xks.event import Event
-from holdfast.protocols.xks.pipeline import Pipeline, to_wire, withhold
+from holdfast.protocols.xks.pipeline import Pipeline, error_response, to_wire, withhold
 from holdfast.xks.errors import ErrorName, XksError
-from holdfast.xks.messages import ErrorResponse
 
 HOLD = 0.025
 """Longest delay in seconds before a ThrottlingException is sent, so that clients that retry in a tight loop cannot
@@ -55,13 +54,9 @@ class ProbeHandler:
     def begin(self, request: HttpRequest) -> Response:
         """The probe's answer, or an error like the API's."""
         if request.refusal is not None:
-            return _error(to_wire(request.refusal))
+            return error_response(to_wire(request.refusal))
         elsewhere = XksError(ErrorName.INVALID_URI_PATH, "only /ping and /ready are served here")
-        return self._probes.answer(request) or _error(elsewhere)
-
-
-def _error(error: XksError) -> Response:
-    return Response(error.name.status, JSON, ErrorResponse(error.name, error.message).to_json())
+        return self._probes.answer(request) or error_response(elsewhere)
 
 
 class ApiHandler:

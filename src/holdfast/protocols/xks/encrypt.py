@@ -13,7 +13,7 @@ from holdfast.xks.types import Operation
 
 
 async def answer(request: Request, services: Services) -> bytes:
-    """The body of the Encrypt response. Raises XksError and every fault of `faults.NAMES`."""
+    """The body of the Encrypt response. Raises XksError and every fault of `faults.WIRE`."""
     message = EncryptRequest.parse(request.body)
     request.note(message.request_metadata)
     authorize(request, message.request_metadata, operation=Operation.ENCRYPT, services=services)
@@ -34,7 +34,7 @@ async def answer(request: Request, services: Services) -> bytes:
 
     def seal(session: KeySession) -> EncryptResponse:
         if message.wants_cdiv:
-            return _seal_with_cdiv(session, key, message, metadata)
+            return _seal_with_cdiv(session, key, message, octets, covered)
         return _response(session.encrypt(key, message.plaintext, covered), octets)
 
     response = await hsm.run(seal, deadline=request.deadline, timing=request.event.timing)
@@ -42,21 +42,21 @@ async def answer(request: Request, services: Services) -> bytes:
 
 
 def _seal_with_cdiv(
-    session: KeySession, key: KeyLocator, message: EncryptRequest, metadata: CiphertextMetadata
+    session: KeySession, key: KeyLocator, message: EncryptRequest, metadata: bytes, covered: bytes
 ) -> EncryptResponse:
+    """`covered` is the AAD that the HSM gets, which binds `metadata`."""
     if "DECRYPT" not in session.describe(key).key_usage:
         raise KeyUsageRefused("a CDIV needs a trial decryption, and the key does not permit C_Decrypt")
-    octets = metadata.to_bytes()
-    sealed = session.encrypt(key, message.plaintext, hsm_aad(message.aad, octets, metadata.framing))
+    sealed = session.encrypt(key, message.plaintext, covered)
     # Spec, Appendix C: the CDIV is computed before the trial Decrypt, so that corruption in between shows.
     cdiv = ciphertext_data_integrity_value(
         message.aad,
-        octets,
+        metadata,
         initialization_vector=sealed.initialization_vector,
         ciphertext=sealed.ciphertext,
         tag=sealed.authentication_tag,
     )
-    response = _response(sealed, octets, cdiv)
+    response = _response(sealed, metadata, cdiv)
     if _trial_decrypt(session, key, response, message.aad) != message.plaintext:
         raise XksError(ErrorName.INTERNAL, "the trial Decrypt did not give back the plaintext; nothing is returned")
     return response

@@ -130,6 +130,11 @@ def to_wire(refusal: Refusal) -> XksError:
     return XksError(_NAMES[refusal.reason], refusal.sentence)
 
 
+def error_response(error: XksError) -> Response:
+    """The error on the wire (spec, "Errors")."""
+    return Response(error.name.status, JSON, ErrorResponse(error.name, error.message).to_json())
+
+
 def withhold(event: Event) -> tuple[Event, Response]:
     """The event and response in place of an answer whose record could not be kept."""
     event = replace(event, detail="the answer is withheld: the event log could not be written")
@@ -159,7 +164,7 @@ def _refusal(error: XksError, event: Event) -> Response:
     event.error = error.name
     if event.detail is None:
         event.detail = error.message
-    return Response(error.name.status, JSON, ErrorResponse(error.name, error.message).to_json())
+    return error_response(error)
 
 
 def _method_refusal(event: Event) -> Response:
