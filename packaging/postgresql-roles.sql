@@ -29,6 +29,7 @@ ALTER TABLE catalog OWNER TO holdfast_admin;
 ALTER TABLE keystores OWNER TO holdfast_admin;
 ALTER TABLE credentials OWNER TO holdfast_admin;
 ALTER TABLE external_keys OWNER TO holdfast_admin;
+ALTER TABLE key_tags OWNER TO holdfast_admin;
 ALTER TABLE key_generations OWNER TO holdfast_admin;
 ALTER TABLE proxies OWNER TO holdfast_admin;
 ALTER TABLE changes OWNER TO holdfast_admin;
@@ -41,9 +42,9 @@ ALTER TABLE worker_reports OWNER TO holdfast_admin;
 ALTER TABLE alembic_version OWNER TO holdfast_admin;
 
 REVOKE ALL ON catalog, keystores, credentials, external_keys, key_generations, proxies, alembic_version, changes,
-  operators, rules, requests, approvals, generation_reports, worker_reports FROM holdfast_run, PUBLIC;
+  operators, rules, requests, approvals, generation_reports, worker_reports, key_tags FROM holdfast_run, PUBLIC;
 GRANT SELECT ON catalog, keystores, credentials, external_keys, key_generations, proxies, alembic_version, changes,
-  operators, rules, requests, approvals, generation_reports, worker_reports TO holdfast_run;
+  operators, rules, requests, approvals, generation_reports, worker_reports, key_tags TO holdfast_run;
 GRANT UPDATE (version) ON catalog TO holdfast_run;
 GRANT UPDATE (last_used_at) ON credentials TO holdfast_run;
 GRANT UPDATE (blocked, blocked_until, changed) ON keystores TO holdfast_run;

@@ -6,7 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from holdfast.audit.records import Actor, Change, Effect
+from holdfast.keys.proof import Proof
 from holdfast.store import store
+from holdfast.store.changes import Registration
 from holdfast.store.records import new_change_id
 from holdfast.store.transaction import Transaction
 from holdfast.store.transfer import Export
@@ -72,9 +74,11 @@ class Catalog(store.Catalog):
             transaction.retire_credential(access_key_id)
 
     def register_key(self, keystore: str, external_key_id: ExternalKeyId, **more: Any) -> None:
-        """As `Transaction.register_key`."""
+        """As `Transaction.register_key`; what belongs to the proof may be given beside it."""
+        proof = Proof(**{name: more.pop(name) for name in ("cka_id", "token_serial", "canary") if name in more})
+        new = Registration(keystore=keystore, external_key_id=external_key_id, proof=proof, **more)
         with self.change() as transaction:
-            transaction.register_key(keystore, external_key_id, **more)
+            transaction.register_key(new)
 
     def unregister_key(self, keystore: str, external_key_id: ExternalKeyId) -> None:
         """As `Transaction.unregister_key`."""
@@ -104,7 +108,7 @@ class Catalog(store.Catalog):
     def rebind_generation(self, generation_id: int, *, label: str, cka_id: bytes | None) -> None:
         """As `Transaction.rebind_generation`."""
         with self.change() as transaction:
-            transaction.rebind_generation(generation_id, label=label, cka_id=cka_id)
+            transaction.rebind_generation(generation_id, label=label, proof=Proof(cka_id=cka_id))
 
     def import_(self, export: Export) -> int:
         """As `Transaction.import_`."""

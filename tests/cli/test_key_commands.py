@@ -81,6 +81,10 @@ def test_create_makes_and_registers(run: Run, config: Path) -> None:
     cka_id = made.pop("cka_id")
     assert len(bytes.fromhex(cka_id)) == 16
     assert made.pop("token_serial")
+    assert made.pop("attributes").items() >= {
+        "CKA_SENSITIVE": True, "CKA_EXTRACTABLE": False, "CKA_ALWAYS_SENSITIVE": True, "CKA_NEVER_EXTRACTABLE": True,
+        "CKA_LOCAL": True, "CKA_ENCRYPT": True, "CKA_DECRYPT": True, "CKA_SIGN": False, "CKA_WRAP": False,
+    }.items()  # fmt: skip
     assert len(bytes.fromhex(made.pop("tag"))) == 12
     assert made == {
         "keystore": "demo",
@@ -96,6 +100,17 @@ def test_create_makes_and_registers(run: Run, config: Path) -> None:
         "encryptions_at_most": 1,  # the canary's
         "stopped": None,
         "has_canary": True,
+        "purpose": "xks-gcm",
+        "owner": None,
+        "description": None,
+        "external_reference": None,
+        "tags": {},
+        "cryptoperiod_days": None,
+        "recipient_period_days": None,
+        "encrypts_until": None,
+        "decrypts_until": None,
+        "check_value": None,
+        "world": None,
     }
     assert run("key", "show", "demo", "second", "--json", "--config", config).ok().json["cka_id"] == cka_id
     rows = run("key", "list", "demo", "--json", "--config", config).ok().json

@@ -9,6 +9,7 @@ from tests.store.conftest import now
 from tests.store.samples import KEY, OTHER_KEY, PREFIX
 
 from holdfast.keys.model import ExternalKey
+from holdfast.keys.proof import Proof
 from holdfast.keys.readiness import Readiness
 from holdfast.keys.states import GenerationState, Step
 from holdfast.store import rotation
@@ -43,7 +44,7 @@ def planned(catalog: Catalog, label: str = "second", *, of: str = KEY.value) -> 
 
 def make_ready(catalog: Catalog, row: int, canary: bytes = b"canary") -> None:
     with catalog.change() as transaction:
-        rotation.make_ready(transaction, row, cka_id=b"2", canary=canary, token_serial="7")
+        rotation.make_ready(transaction, row, Proof(cka_id=b"2", canary=canary, token_serial="7"))
 
 
 def made_ready(catalog: Catalog, label: str = "second") -> int:

@@ -30,6 +30,18 @@ _KEY = (
     "has_canary",
     "token_serial",
     "created_at",
+    "purpose",
+    "owner",
+    "description",
+    "external_reference",
+    "tags",
+    "cryptoperiod_days",
+    "recipient_period_days",
+    "encrypts_until",
+    "decrypts_until",
+    "attributes",
+    "check_value",
+    "world",
 )
 _BLOCK = ("name", "blocked", "changed")
 _STATUS = ("keystore", "external_key_id", "status", "changed")

@@ -1,12 +1,15 @@
 """`holdfast key`: external keys, each an AES-256 key inside an HSM."""
 
+from collections.abc import Sequence
 from secrets import token_bytes
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from holdfast.cli import generation, output, rotate
 from holdfast.cli.changing import How, carry_out, changing, say_done
+from holdfast.cli.describe import describe
+from holdfast.cli.key_rows import generation_row, in_words, key_row
 from holdfast.cli.moments import parse_length
 from holdfast.cli.options import ConfigOption, Installation, JsonOption, KeyArgument, KeystoreArgument, installation
 from holdfast.cli.tables import fields, table
@@ -33,6 +36,7 @@ from holdfast.xks.types import ExternalKeyId, KeyStatus
 app = typer.Typer(help="External keys: AES-256 keys inside an HSM.", no_args_is_help=True)
 app.add_typer(rotate.app, name="rotate")
 app.add_typer(generation.app, name="generation")
+app.command()(describe)
 
 HsmOption = Annotated[
     str | None,
@@ -141,15 +145,20 @@ def register(
 def list_(
     keystore: Annotated[str | None, typer.Argument(help="Only this keystore's.", show_default=False)] = None,
     *,
+    owner: Annotated[str | None, typer.Option(help="Only this owner's.", show_default=False)] = None,
+    tags: Annotated[
+        list[str] | None,
+        typer.Option("--tag", help="Only with this tag, NAME or NAME=VALUE. May be repeated.", show_default=False),
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the external keys, as the catalog has them; the HSM is not asked."""
     with installation(config, changes=False) as here:
-        rows = here.catalog.keys(keystore)
+        rows = [row for row in here.catalog.keys(keystore) if _is_wanted(row, owner, tags or [])]
         totals = here.catalog.encryption_totals()
     if as_json:
-        output.json([_as_json(row, totals) for row in rows])
+        output.json([key_row(row, totals) for row in rows])
         return
     table(
         ("KEYSTORE", "KEY", "STATUS", "GENERATION", "HSM", "LABEL", "ENCRYPTIONS"),
@@ -179,12 +188,12 @@ def show(
     with installation(config, changes=False) as here:
         active = find_key(here.catalog, keystore, key)
         totals = here.catalog.encryption_totals()
-        row = _as_json(active, totals)
+        row = key_row(active, totals)
         generations = find_generations(here.catalog, keystore, key)
     if as_json:
-        output.json(row | {"generations": [_generation_as_json(one, totals) for one in generations]})
+        output.json(row | {"generations": [generation_row(one, totals) for one in generations]})
         return
-    fields(row)
+    fields(in_words(row))
     if len(generations) > 1:
         table(
             ("GENERATION", "STATE", "SINCE", "HSM", "LABEL", "ENCRYPTIONS"),
@@ -259,7 +268,7 @@ def release(
 
 def _show(here: Installation, keystore: str, key: str, sentence: str, *, as_json: bool) -> None:
     if as_json:
-        output.json(_as_json(find_key(here.catalog, keystore, key), here.catalog.encryption_totals()))
+        output.json(key_row(find_key(here.catalog, keystore, key), here.catalog.encryption_totals()))
     else:
         output.say(sentence)
 
@@ -355,12 +364,18 @@ def _set_status(here: Installation, action: DisableKey | EnableKey, how: How, *,
 def _say_added(here: Installation, new: CreateKey | RegisterKey, word: str, *, as_json: bool) -> None:
     row = find_key(here.catalog, new.keystore, new.external_key_id)
     if as_json:
-        output.json(_as_json(row, here.catalog.encryption_totals()))
+        output.json(key_row(row, here.catalog.encryption_totals()))
         return
     output.say(
         f"{word} the key {row.external_key_id} of the keystore {row.keystore!r}: {row.label!r} in [hsm.{row.hsm}]."
     )
     output.say("Running proxies serve it within a second. On nShield, run `systemctl reload holdfast` first.")
+
+
+def _is_wanted(row: KeyRow, owner: str | None, tags: Sequence[str]) -> bool:
+    own = row.description.tags
+    has = (tag in own or any(f"{name}={value}" == tag for name, value in own.items()) for tag in tags)
+    return (owner is None or row.description.owner == owner) and all(has)
 
 
 def _status(row: KeyRow) -> str:
@@ -379,45 +394,3 @@ def _hexadecimal(text: str) -> bytes:
         return bytes.fromhex(text)
     except ValueError:
         raise Invalid(f"{text!r} is not hexadecimal", hint="Write it as in 0a1b2c.") from None
-
-
-def _generation_as_json(row: KeyRow, totals: dict[int, int]) -> dict[str, Any]:
-    return {
-        "generation": row.generation,
-        "state": row.state,
-        "state_since": row.state_since,
-        "activated_at": row.activated_at,
-        "compromised_at": row.compromised_at,
-        "destroy_after": row.destroy_after,
-        "hsm": row.hsm,
-        "label": row.label,
-        "cka_id": row.cka_id.hex() if row.cka_id else None,
-        "encryptions_at_most": totals.get(row.generation_id, 0),
-        "stopped": row.stopped,
-        "has_canary": row.canary is not None,
-        "token_serial": row.token_serial,
-        "created_at": row.created_at,
-    }
-
-
-def _as_json(row: KeyRow, totals: dict[int, int]) -> dict[str, Any]:
-    takeover = row.takeover
-    return {
-        "keystore": row.keystore,
-        "external_key_id": row.external_key_id,
-        "status": row.status,
-        "enabled_until": row.enabled_until,
-        "generation": row.generation,
-        "state": row.state,
-        "hsm": row.hsm,
-        "label": row.label,
-        "cka_id": row.cka_id.hex() if row.cka_id else None,
-        "tag": row.tag.hex(),
-        "metadata_format": row.metadata_format,
-        "takeover": None if takeover is None else "aws-sample",
-        "encryptions_at_most": totals.get(row.generation_id, 0),
-        "stopped": row.stopped,
-        "has_canary": row.canary is not None,
-        "token_serial": row.token_serial,
-        "created_at": row.created_at,
-    }

@@ -84,6 +84,10 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, tag_field="action"):
         """Alter what `effects` said. Raises CatalogError."""
         raise NotImplementedError
 
+    def evidence(self, prepared: Any) -> tuple[Effect, ...]:  # noqa: ARG002 (most prepare nothing)
+        """What was found outside of the catalog while it was done: the record has it after the plan's effects."""
+        return ()
+
     def undo(self, effects: Sequence[Effect]) -> str | None:  # noqa: ARG002 (most have none)
         """The inverse, as the words after `holdfast`; None: there is none."""
         return None

@@ -31,6 +31,7 @@ _GROUPS = {
         "key rebind",
         "key release",
         "key upgrade",
+        "key describe",
         "key rotate prepare",
         "key rotate check",
         "key rotate activate",

@@ -5,6 +5,8 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
 
 from holdfast.config.hsm import resolve
 from holdfast.config.model import Configuration
@@ -14,6 +16,7 @@ from holdfast.hsm.pkcs11.inspect import FoundKey, Inspector
 from holdfast.hsm.pkcs11.profile import profile_of
 from holdfast.hsm.settings import HsmSettings
 from holdfast.keys.fitness import KEY_SPEC, examine_key, examine_matches
+from holdfast.keys.proof import Proof
 from holdfast.store.errors import CatalogError
 from holdfast.store.reads import KeyRow
 from holdfast.xks.types import ExternalKeyId
@@ -32,24 +35,29 @@ class NewKey:
     label: str
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """What identifies a key: its CKA_ID (None: it has none), its canary, and its token's serial.
-
-    `canary` is None for a key that may not both encrypt and decrypt.
-    """
-
-    cka_id: bytes | None
-    canary: bytes | None
-    token_serial: str
-
-
 def take_proof(inspector: Inspector, found: FoundKey) -> Proof:
     """Seals a canary under the key: one encryption. Raises HsmFault."""
-    cka_id = found.id or None
     usable = {"ENCRYPT", "DECRYPT"} <= set(found.attributes.key_usage) and found.attributes.key_spec == KEY_SPEC
-    canary = inspector.seal_canary(found) if usable else None
-    return Proof(cka_id, canary, inspector.token().serial)
+    return Proof(
+        cka_id=found.id or None,
+        canary=inspector.seal_canary(found) if usable else None,
+        token_serial=inspector.token().serial or None,
+        attributes=found.attributes.attributes,
+        check_value=inspector.check_value(found),
+        world=inspector.settings.world,
+    )
+
+
+def seen(proof: Proof) -> dict[str, Any]:
+    """What a record keeps of a proof: of the canary its digest."""
+    return {
+        "cka_id": None if proof.cka_id is None else proof.cka_id.hex(),
+        "token_serial": proof.token_serial,
+        "canary_sha256": None if proof.canary is None else sha256(proof.canary).hexdigest(),
+        "attributes": proof.attributes,
+        "check_value": None if proof.check_value is None else proof.check_value.hex(),
+        "world": proof.world,
+    }
 
 
 @contextmanager

@@ -315,7 +315,8 @@ class Control:
                 action.apply(transaction, prepared)
                 version = transaction.version()
                 change = self._change(plan, APPLIED, version)
-                change = msgspec.structs.replace(change, effects=effects, approvals=approved)
+                whole = (*effects, *action.evidence(prepared))
+                change = msgspec.structs.replace(change, effects=whole, approvals=approved)
                 recorded = transaction.record(change, required=action.needs_version)
         except _NothingLeft:
             return Done(plan.id, plan.version, ())

@@ -74,6 +74,8 @@ class HsmSettings:
     initialize_string: str | None = None
     """Passed to C_Initialize as pReserved. Only NSS softokn needs it, as in
     "configdir='sql:/path' certPrefix='' keyPrefix='' secmod='' flags=noModDB"; left out: none, as PKCS#11 says."""
+    world: str | None = None
+    """HKNSO of the nShield Security World, as `nfkminfo` shows it: recorded with each key that is registered."""
     allow_extractable: bool = False
     """Serve keys that are extractable, not sensitive or imported, so that copies may exist outside the HSM. Without
     it they are refused."""

@@ -19,13 +19,14 @@ from holdfast.control.catalogs import create_catalog, open_catalog
 from holdfast.control.errors import Conflict, HsmRefused, Invalid
 from holdfast.control.explanations import Explanation
 from holdfast.control.files import PUBLIC_MODE, create_file, private_directory, replace_file
-from holdfast.control.keys import Proof, examine_found, take_proof
+from holdfast.control.keys import examine_found, take_proof
 from holdfast.control.runner import Control
 from holdfast.finding import Finding, Severity
 from holdfast.hsm.pkcs11.inspect import Inspector, TokenDescription
 from holdfast.hsm.pkcs11.profile import PROFILES
 from holdfast.hsm.settings import HsmSettings, TokenSelector
 from holdfast.keys.model import Takeover
+from holdfast.keys.proof import Proof
 from holdfast.setup.aws_sample import SampleKeyStore, SampleSettings
 from holdfast.setup.toml_text import toml_string
 from holdfast.store.store import Catalog

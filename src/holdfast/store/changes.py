@@ -1,13 +1,16 @@
 """What an operator changes: keystores, keys, blocks. Parts of a transaction (`transaction.py`)."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 from secrets import token_bytes
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from holdfast.keys.model import Takeover
+from holdfast.keys.proof import Proof
 from holdfast.keys.states import GenerationState
 from holdfast.store import schema
 from holdfast.store.database import THIS_VERSION
@@ -121,71 +124,73 @@ def require_empty(state: Reading, name: str) -> int:
     return identity
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """An external key as it is to be registered, with the HSM's key `label` (and the `proof`'s CKA_ID).
+
+    Spec, "API operations": each KMS key has a different external key. So one HSM key serves one external key of a
+    keystore. In other keystores it may serve too, as the spec allows two accounts to do, if these are named in
+    `share_with`; the encryptions of all then count as one. `prior_encryptions` were made before, elsewhere. `tag`:
+    the one that the key's ciphertexts carry already, if it was registered before.
+    """
+
+    keystore: str
+    external_key_id: ExternalKeyId
+    hsm: str
+    label: str
+    proof: Proof
+    takeover: Takeover | None = None
+    prior_encryptions: int = 0
+    share_with: Collection[str] = ()
+    tag: bytes | None = None
+
+
+def proof_values(proof: Proof) -> dict[str, Any]:
+    """The columns of `key_generations` that keep a proof."""
+    attributes = None if proof.attributes is None else msgspec.json.encode(proof.attributes, order="sorted").decode()
+    return {
+        "cka_id": proof.cka_id,
+        "canary": proof.canary,
+        "token_serial": proof.token_serial,
+        "attributes": attributes,
+        "check_value": proof.check_value,
+        "world": proof.world,
+    }
+
+
 class KeyChanges(Writing):
     """Changes to external keys. They raise CatalogError."""
 
-    def register_key(  # noqa: PLR0913 (what a key is: where it lies, by which name, and whose it was)
-        self,
-        keystore: str,
-        external_key_id: ExternalKeyId,
-        *,
-        hsm: str,
-        label: str,
-        cka_id: bytes | None = None,
-        takeover: Takeover | None = None,
-        token_serial: str | None = None,
-        prior_encryptions: int = 0,
-        share_with: Collection[str] = (),
-        tag: bytes | None = None,
-        canary: bytes | None = None,
-    ) -> None:
-        """An enabled external key with generation 1, the HSM's key `label` (and `cka_id`). The HSM is not asked.
+    def register_key(self, new: Registration) -> None:
+        """An enabled external key with generation 1. The HSM is not asked.
 
-        Spec, "API operations": each KMS key has a different external key. So one HSM key serves one external key
-        of a keystore. In other keystores it may serve too, as the spec allows two accounts to do, if these are named
-        in `share_with`; the encryptions of all then count as one. `prior_encryptions` were made before, elsewhere.
-        `tag`: the one that the key's ciphertexts carry already, if it was registered before. `canary`: proves the
-        key, and was one encryption.
+        The canary was one encryption, which is counted.
         """
-        identity = require_registrable(
-            self,
-            keystore,
-            external_key_id,
-            hsm=hsm,
-            label=label,
-            cka_id=cka_id,
-            takeover=takeover,
-            token_serial=token_serial,
-            prior_encryptions=prior_encryptions,
-            share_with=share_with,
-            tag=tag,
-        )
-        now, connection = self.now, self.connection
+        identity = require_registrable(self, new)
+        now, connection, proof = self.now, self.connection, new.proof
         key_id = connection.execute(
             insert(schema.external_keys)
             .values(
                 keystore_id=identity,
-                external_key_id=external_key_id.value,
+                external_key_id=new.external_key_id.value,
                 status=KeyStatus.ENABLED.value,
-                takeover=takeover is not None,
-                takeover_metadata=None if takeover is None else takeover.ciphertext_metadata,
+                takeover=new.takeover is not None,
+                takeover_metadata=None if new.takeover is None else new.takeover.ciphertext_metadata,
                 created_at=now,
                 changed=THIS_VERSION,
-                tag=tag or fresh_tag(),
+                tag=new.tag or fresh_tag(),
                 metadata_format=readable_format(connection, now),
             )
             .returning(schema.external_keys.c.id)
         ).scalar_one()
         connection.execute(
             insert(schema.key_generations).values(
+                **proof_values(proof),
                 key_id=key_id,
                 number=1,
-                hsm=hsm,
-                label=label,
-                cka_id=cka_id,
-                encryptions_reserved=prior_encryptions + (canary is not None),
-                canary=canary,
-                token_serial=token_serial,
+                hsm=new.hsm,
+                label=new.label,
+                encryptions_reserved=new.prior_encryptions + (proof.canary is not None),
                 created_at=now,
                 changed=THIS_VERSION,
                 state=GenerationState.ACTIVE.value,
@@ -226,6 +231,7 @@ class KeyChanges(Writing):
         own = select(generations.c.id).where(generations.c.key_id == identity)
         connection.execute(update(schema.catalog).values(removed=schema.catalog.c.version))
         connection.execute(delete(reports).where(reports.c.generation_id.in_(own)))
+        connection.execute(delete(schema.key_tags).where(schema.key_tags.c.key_id == identity))
         connection.execute(delete(generations).where(generations.c.key_id == identity))
         connection.execute(delete(table).where(table.c.id == identity))
 
@@ -245,30 +251,18 @@ class KeyChanges(Writing):
             raise _no_key(keystore, external_key_id)
 
 
-def require_registrable(  # noqa: PLR0913 (as register_key)
-    state: Reading,
-    keystore: str,
-    external_key_id: ExternalKeyId,
-    *,
-    hsm: str,
-    label: str,
-    cka_id: bytes | None = None,
-    takeover: Takeover | None = None,
-    token_serial: str | None = None,
-    prior_encryptions: int = 0,
-    share_with: Collection[str] = (),
-    tag: bytes | None = None,
-) -> int:
+def require_registrable(state: Reading, new: Registration) -> int:
     """The keystore's row, if the key can be registered so. Raises Refused, NotFound, AlreadyExists."""
-    if tag is not None and not is_key_tag(tag):
+    if new.tag is not None and not is_key_tag(new.tag):
         raise Refused("a tag has 12 bytes, each of them 0x80 or more; `holdfast key unregister` shows it")
-    _check_key(hsm, label, cka_id, takeover)
-    if not 0 <= prior_encryptions <= _MOST_ENCRYPTIONS:
+    _check_key(new)
+    if not 0 <= new.prior_encryptions <= _MOST_ENCRYPTIONS:
         raise Refused(f"prior encryptions are a number from 0 to 2^32 ({_MOST_ENCRYPTIONS})")
-    identity = keystore_id(state.connection, keystore)
-    _check_key_free(state.connection, identity, keystore, external_key_id)
-    same = same_hsm_key(hsm, label, cka_id, token_serial)
-    require_hsm_key_free(state.connection, keystore, same, f"the key {label!r} of the HSM {hsm!r}", share_with)
+    identity = keystore_id(state.connection, new.keystore)
+    _check_key_free(state.connection, identity, new.keystore, new.external_key_id)
+    same = same_hsm_key(new.hsm, new.label, new.proof.cka_id, new.proof.token_serial)
+    said = f"the key {new.label!r} of the HSM {new.hsm!r}"
+    require_hsm_key_free(state.connection, new.keystore, same, said, new.share_with)
     return identity
 
 
@@ -339,11 +333,11 @@ def require_key_place(hsm: str, label: str) -> None:
         raise Refused(f"a key's label (CKA_LABEL) has 1 to {MAX_LABEL} characters, and no NUL")
 
 
-def _check_key(hsm: str, label: str, cka_id: bytes | None, takeover: Takeover | None) -> None:
-    require_key_place(hsm, label)
-    if cka_id == b"":
+def _check_key(new: Registration) -> None:
+    require_key_place(new.hsm, new.label)
+    if new.proof.cka_id == b"":
         raise Refused("an empty CKA_ID finds nothing: leave it out, and the key is found by its label")
-    metadata = None if takeover is None else takeover.ciphertext_metadata
+    metadata = None if new.takeover is None else new.takeover.ciphertext_metadata
     if metadata is not None and len(metadata) > MAX_CIPHERTEXT_METADATA:
         raise Refused(f"ciphertext metadata has at most {MAX_CIPHERTEXT_METADATA} bytes")
     if metadata is not None and not is_foreign_metadata(metadata):

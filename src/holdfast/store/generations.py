@@ -4,7 +4,9 @@ from typing import Any
 
 from sqlalchemy import update
 
+from holdfast.keys.proof import Proof
 from holdfast.store import schema
+from holdfast.store.changes import proof_values
 from holdfast.store.database import THIS_VERSION
 from holdfast.store.errors import NotFound
 from holdfast.store.writing import Writing
@@ -17,10 +19,6 @@ class GenerationChanges(Writing):
         """Keep another canary, or none: the next use then makes one. Raises NotFound."""
         self._require(generation_id, canary=canary)
 
-    def replace_token_serial(self, generation_id: int, serial: str) -> None:
-        """Keep the serial number of the token that holds the key now. Raises NotFound."""
-        self._require(generation_id, token_serial=serial)
-
     def count_encryptions(self, generation_id: int, count: int) -> None:
         """Add encryptions that were made beside the nodes. Raises NotFound."""
         reserved = schema.key_generations.c.encryptions_reserved
@@ -30,9 +28,14 @@ class GenerationChanges(Writing):
         """End a stop. Raises NotFound."""
         self._require(generation_id, stopped_at=None, stopped_reason=None)
 
-    def rebind_generation(self, generation_id: int, *, label: str, cka_id: bytes | None) -> None:
-        """Find the generation's key by another label or CKA_ID. Raises NotFound. The HSM is not asked."""
-        self._require(generation_id, label=label, cka_id=cka_id)
+    def rebind_generation(self, generation_id: int, *, label: str, proof: Proof) -> None:
+        """Find the generation's key by another label or CKA_ID. Raises NotFound. The HSM is not asked.
+
+        The canary stays; what the proof does not know of the key stays too.
+        """
+        values = {name: value for name, value in proof_values(proof).items() if value is not None}
+        values.pop("canary", None)
+        self._require(generation_id, label=label, **{**values, "cka_id": proof.cka_id})
 
     def change_generation(self, generation_id: int, *conditions: Any, **values: object) -> bool:
         """Set columns of a generation, if it is one that meets the conditions."""

@@ -1,13 +1,14 @@
 """What the CLI lists: keystores, credentials and keys as rows, in the order they were made."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Column, Connection, Row, Select, select
 
+from holdfast.keys.description import Description
 from holdfast.keys.model import Takeover
 from holdfast.keys.states import GenerationState
 from holdfast.store import rows, schema
@@ -22,6 +23,7 @@ NEVER = datetime.fromtimestamp(0, UTC)
 
 
 _MOMENTS = ("created_at", "state_since", "activated_at", "compromised_at", "destroy_after")
+_SEEN = ("attributes", "check_value", "world")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ class KeyRow:
     """One generation of an external key. `encryptions_reserved`: at most so many encryptions were made under it.
 
     `canary`: it can be proven to be the same key. `stopped`: why it may not be used; None: it may. `activated_at`:
-    when it first encrypted. `tag` and `metadata_format` are the key's, and what its ciphertexts carry.
+    when it first encrypted. `tag` and `metadata_format` are the key's, and what its ciphertexts carry. `attributes`,
+    `check_value` and `world`: of the HSM key when it was registered (`holdfast.keys.proof`).
     """
 
     keystore: str
@@ -81,6 +84,10 @@ class KeyRow:
     tag: bytes
     metadata_format: int
     enabled_until: datetime | None = None
+    description: Description = field(default_factory=Description)
+    attributes: Mapping[str, bool] | None = None
+    check_value: bytes | None = None
+    world: str | None = None
 
 
 class Reading:
@@ -137,14 +144,23 @@ class Reading:
         query = (
             select(
                 *raw(schema.keystores, "name"),
-                *raw(key, *rows.EXTERNAL_KEY),
-                *raw(generation, *rows.GENERATION, *_MOMENTS),
+                *raw(key, *rows.EXTERNAL_KEY, *(name for name in rows.DESCRIPTION if name not in rows.EXTERNAL_KEY)),
+                *raw(generation, *rows.GENERATION, *_MOMENTS, *_SEEN),
             )
             .join_from(schema.keystores, key)
             .join(generation)
             .order_by(generation.c.id)
         )
-        return [made for row in self._of(keystore, query, key.c.keystore_id) if (made := _key(row)) is not None]
+        found, tags = self._of(keystore, query, key.c.keystore_id), self._tags()
+        return [made for row in found if (made := _key(row, tags.get(row.key_id, {}))) is not None]
+
+    def _tags(self) -> dict[int, dict[str, str]]:
+        """By the key's row."""
+        found: dict[int, dict[str, str]] = {}
+        columns = raw(schema.key_tags, "key_id", "name", "value")
+        for row in self.connection.execute(select(*columns).order_by(schema.key_tags.c.name)):
+            found.setdefault(row.key_id, {})[rows.plain(row.name)] = rows.said(row.value) or ""
+        return found
 
     def encryption_totals(self, generations: Collection[int] | None = None) -> dict[int, int]:
         """The encryptions reserved so far under the HSM key of each generation, or of these, by its row."""
@@ -196,7 +212,7 @@ def _credential(row: Row[Any]) -> CredentialRow | None:
     )
 
 
-def _key(row: Row[Any]) -> KeyRow | None:
+def _key(row: Row[Any], tags: Mapping[str, str]) -> KeyRow | None:
     try:
         generation = rows.generation([getattr(row, name) for name in rows.GENERATION])
         return KeyRow(
@@ -222,6 +238,10 @@ def _key(row: Row[Any]) -> KeyRow | None:
             tag=rows.tag(row),
             metadata_format=rows.metadata_format(row),
             enabled_until=rows.enabled_until(row),
+            description=rows.description(row, tags),
+            attributes=rows.attributes(row.attributes),
+            check_value=rows.octets(row.check_value),
+            world=rows.said(row.world),
         )
     except BadRow:
         return None

@@ -6,10 +6,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
+from holdfast.keys.proof import Proof
 from holdfast.keys.readiness import NodeReadiness, Readiness
 from holdfast.keys.states import GenerationState, NotAllowed, Standing, Step, after
 from holdfast.store import schema
-from holdfast.store.changes import require_hsm_key_free, require_key_place, same_hsm_key
+from holdfast.store.changes import proof_values, require_hsm_key_free, require_key_place, same_hsm_key
 from holdfast.store.database import THIS_VERSION, Database
 from holdfast.store.errors import InUse, NotFound, Refused
 from holdfast.store.reads import Reading
@@ -48,11 +49,9 @@ def plan_generation(transaction: Writing, keystore: str, external_key_id: str, *
     )
 
 
-def make_ready(
-    transaction: Writing, generation_id: int, *, cka_id: bytes | None, canary: bytes, token_serial: str | None
-) -> None:
+def make_ready(transaction: Writing, generation_id: int, proof: Proof) -> None:
     """The HSM key of a planned generation exists and has made its canary, an encryption that is counted here."""
-    values = {"cka_id": cka_id, "canary": canary, "token_serial": token_serial, "encryptions_reserved": 1}
+    values = {**proof_values(proof), "encryptions_reserved": 1}
     take_step(transaction, generation_id, Step.MAKE_READY, values)
     ask_again(transaction, generation_id)
 

@@ -5,13 +5,15 @@ SQLite keeps any type in any column. So rows are fetched as they lie there and c
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import Column, ColumnElement, Row, Table, type_coerce
 from sqlalchemy.types import NullType
 
+from holdfast.keys.description import LONGEST_PERIOD, Cryptoperiod, Description, Purpose
 from holdfast.keys.model import ExternalKey, Generation, Takeover
 from holdfast.keys.states import GenerationState
 from holdfast.xks.aad import MAX_CIPHERTEXT_METADATA, NEWEST_FORMAT, is_key_tag
@@ -37,8 +39,11 @@ EXTERNAL_KEY = (
     "tag",
     "metadata_format",
     "enabled_until",
+    "purpose",
 )
 """The columns that `external_key` looks at."""
+DESCRIPTION = ("purpose", "owner", "description", "external_reference", "originator_days", "recipient_days")
+"""The columns that `description` looks at."""
 GENERATION = (
     "id",
     "key_id",
@@ -131,6 +136,8 @@ def external_key(row: Row[Any], name: str, generations: Iterable[Row[Any]]) -> E
     own = {made.number: made for made in map(generation, generations)}
     if not own:
         raise BadRow("it has no generation: no HSM key is recorded for it")
+    if row.purpose != Purpose.XKS_GCM:
+        raise BadRow(f"purpose is {shown(row.purpose)}: keys of another purpose are not for AWS KMS")
     active = [made for made in own.values() if made.state is GenerationState.ACTIVE]
     if len(active) != 1:
         raise BadRow(f"{len(active)} of its generations are active, and exactly one encrypts")
@@ -144,6 +151,42 @@ def external_key(row: Row[Any], name: str, generations: Iterable[Row[Any]]) -> E
         metadata_format=metadata_format(row),
         enabled_until=enabled_until(row),
     )
+
+
+def description(row: Row[Any], tags: Mapping[str, str]) -> Description:
+    """What people say of the key. It decides nothing, so what is wrong is shown as it is, or left out."""
+    return Description(
+        purpose=plain(row.purpose),
+        owner=said(row.owner),
+        description=said(row.description),
+        external_reference=said(row.external_reference),
+        cryptoperiod=Cryptoperiod(_days(row.originator_days), _days(row.recipient_days)),
+        tags=tags,
+    )
+
+
+def attributes(value: object) -> dict[str, bool] | None:
+    """The CKA_ booleans of an HSM key; None for anything else."""
+    try:
+        return msgspec.json.decode(value, type=dict[str, bool]) if isinstance(value, str) else None
+    except (msgspec.MsgspecError, UnicodeEncodeError):
+        return None
+
+
+def octets(value: object) -> bytes | None:
+    """Octets; None for anything else."""
+    return value if type(value) is bytes else None
+
+
+def said(value: object) -> str | None:
+    """A text that a person wrote, or what lies there instead of one."""
+    if value is None:
+        return None
+    return value if type(value) is str and value.isprintable() else shown(value)
+
+
+def _days(value: object) -> int | None:
+    return value if type(value) is int and 1 <= value <= LONGEST_PERIOD else None
 
 
 def enabled_until(row: Row[Any]) -> datetime | None:

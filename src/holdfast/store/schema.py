@@ -23,6 +23,7 @@ from sqlalchemy import (
     text,
 )
 
+from holdfast.keys.description import Purpose
 from holdfast.keys.states import GenerationState
 
 METADATA = MetaData(
@@ -117,12 +118,28 @@ external_keys = Table(
     _changed(),
     Column("tag", LargeBinary),
     Column("metadata_format", Integer, nullable=False, server_default="1"),
+    Column("purpose", String(16), nullable=False, server_default=Purpose.XKS_GCM.value),
+    Column("owner", String(128)),
+    Column("description", String(512)),
+    Column("external_reference", String(256)),
+    Column("originator_days", Integer),
+    Column("recipient_days", Integer),
     UniqueConstraint("keystore_id", "external_key_id"),
 )
 """`tag` stands in ciphertexts of `metadata_format` 2 (`holdfast.xks.aad`). Every key has one.
 
-`enabled_until`: when an enabled key counts as disabled again; NULL: never.
+`enabled_until`: when an enabled key counts as disabled again; NULL: never. From `owner` on, what people say of the
+key (`holdfast.keys.description`): no snapshot has it.
 """
+
+key_tags = Table(
+    "key_tags",
+    METADATA,
+    Column("key_id", ForeignKey("external_keys.id"), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("value", String(256), nullable=False),
+)
+"""What people sort keys by. Not the tag that ciphertexts carry."""
 
 _IS_ACTIVE = text(f"state = '{GenerationState.ACTIVE}'")
 
@@ -159,10 +176,14 @@ key_generations = Table(
     Column("compromised_at", Utc),
     Column("destroy_after", Utc),
     Column("looks", Integer, nullable=False, server_default="0"),
+    Column("attributes", Text),
+    Column("check_value", LargeBinary),
+    Column("world", String(64)),
     UniqueConstraint("key_id", "number"),
 )
 """`activated_at`: when it first became active. `destroy_after`: when the waiting period of `destroy-pending` ends.
-`looks`: how often nodes were asked to look for the HSM key.
+`looks`: how often nodes were asked to look for the HSM key. `attributes` (JSON), `check_value` and `world`: what was
+seen of the HSM key when it was registered (`holdfast.keys.proof`).
 """
 
 Index("ix_one_active", key_generations.c.key_id, unique=True, sqlite_where=_IS_ACTIVE, postgresql_where=_IS_ACTIVE)

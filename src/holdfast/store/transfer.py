@@ -7,6 +7,7 @@ import msgspec
 from msgspec import structs
 from sqlalchemy import func, insert, select, update
 
+from holdfast.keys.description import Purpose
 from holdfast.keys.states import GenerationState
 from holdfast.secrets.files import SecretFiles
 from holdfast.store import schema
@@ -49,10 +50,13 @@ class ExportedGeneration(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     activated_at: datetime | None = None
     compromised_at: datetime | None = None
     destroy_after: datetime | None = None
+    attributes: str | None = None
+    check_value: bytes | None = None
+    world: str | None = None
 
 
 class ExportedKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A row of `external_keys`. `tag` None: of a catalog without tags."""
+    """A row of `external_keys` and its `key_tags`. `tag` None: of a catalog whose ciphertexts carry none."""
 
     external_key_id: str
     status: str
@@ -63,6 +67,13 @@ class ExportedKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     tag: bytes | None = None
     metadata_format: int = 1
     enabled_until: datetime | None = None
+    purpose: str = Purpose.XKS_GCM.value
+    owner: str | None = None
+    description: str | None = None
+    external_reference: str | None = None
+    originator_days: int | None = None
+    recipient_days: int | None = None
+    key_tags: dict[str, str] = {}
 
 
 class ExportedKeystore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -131,6 +142,7 @@ class Transfer(Database):
                     schema.keystores,
                     schema.credentials,
                     schema.external_keys,
+                    schema.key_tags,
                     schema.key_generations,
                     schema.operators,
                     schema.rules,
@@ -140,8 +152,12 @@ class Transfer(Database):
             running = live_proxies(connection, self._now()) if running else 0
         generations = _grouped(rows["key_generations"], "key_id", ExportedGeneration)
         keys: dict[int, list[ExportedKey]] = {}
+        tags: dict[int, dict[str, str]] = {}
+        for row in rows["key_tags"]:
+            tags.setdefault(row["key_id"], {})[row["name"]] = row["value"]
         for row in rows["external_keys"]:
-            key = _made(ExportedKey, row, generations=generations.get(row["id"], []))
+            own = generations.get(row["id"], [])
+            key = _made(ExportedKey, row, generations=own, key_tags=tags.get(row["id"], {}))
             keys.setdefault(row["keystore_id"], []).append(key)
         credentials = _grouped(rows["credentials"], "keystore_id", ExportedCredential)
         return Export(
@@ -188,6 +204,8 @@ class ImportChanges(Writing):
                     .values(keystore_id=keystore_id, **(_values(key) | {"tag": key.tag or fresh_tag()}))
                     .returning(schema.external_keys.c.id)
                 ).scalar_one()
+                for name, value in key.key_tags.items():
+                    connection.execute(insert(schema.key_tags).values(key_id=key_id, name=name, value=value))
                 for generation in _with_states(key.generations):
                     connection.execute(insert(schema.key_generations).values(key_id=key_id, **_values(generation)))
         for operator in export.operators:
@@ -240,6 +258,6 @@ def _grouped(rows: Any, column: str, kind: Any) -> dict[int, list[Any]]:
 
 
 def _values(part: msgspec.Struct) -> dict[str, Any]:
-    lists = ("credentials", "keys", "generations")
+    lists = ("credentials", "keys", "generations", "key_tags")
     values = {name: getattr(part, name) for name in part.__struct_fields__ if name not in lists}
     return values | {"changed": THIS_VERSION}

@@ -14,18 +14,19 @@ from holdfast.hsm import faults
 from holdfast.hsm.faults import HsmFault, NativeCall
 from holdfast.keys.budget import CountUnavailable, EncryptionLimitReached
 from holdfast.keys.model import Takeover
+from holdfast.keys.proof import Proof
 from holdfast.policy.faults import AccessDenied
 from holdfast.policy.policies import Policies
 from holdfast.protocols.xks.event import Event, RecordUnavailable
 from holdfast.protocols.xks.faults import WIRE, to_xks_error
 from holdfast.protocols.xks.request import Request
-from holdfast.store.changes import _check_key
+from holdfast.store.changes import Registration, _check_key
 from holdfast.store.errors import CatalogError
 from holdfast.xks.aad import AadFraming, CiphertextMetadata
 from holdfast.xks.encoding import encode_base64
 from holdfast.xks.errors import ErrorName
 from holdfast.xks.sigv4 import Credential, sign
-from holdfast.xks.types import AccessKeyId, KeyStatus, Operation, SecretAccessKey
+from holdfast.xks.types import AccessKeyId, ExternalKeyId, KeyStatus, Operation, SecretAccessKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -339,11 +340,19 @@ def test_an_unusable_key_is_refused_without_an_hsm_call(proxy: Proxy, hsm: Softw
 def test_metadata_of_our_own_format_cannot_be_taken_over(framing: AadFraming) -> None:
     """Else every ciphertext of ours would pass for one of AWS's sample, and would not open any more."""
     with pytest.raises(CatalogError, match="Holdfast's own"):
-        _check_key("main", "key-1", None, Takeover(CiphertextMetadata(framing, 1).to_bytes()))
+        _check_key(taken_over(CiphertextMetadata(framing, 1).to_bytes()))
 
 
 def test_other_metadata_can_be_taken_over() -> None:
-    _check_key("main", "key-1", None, Takeover(b"\3\0\0\0\1"))
+    _check_key(taken_over(b"\3\0\0\0\1"))
+
+
+def taken_over(metadata: bytes) -> Registration:
+    """A key whose ciphertexts carry this metadata."""
+    key = ExternalKeyId("key-1")
+    return Registration(
+        keystore="k", external_key_id=key, hsm="main", label="key-1", proof=Proof(), takeover=Takeover(metadata)
+    )
 
 
 # ---- secrecy -------------------------------------------------------------------------------------

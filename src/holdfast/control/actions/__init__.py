@@ -2,6 +2,7 @@
 
 from holdfast.control.actions.catalogs import ImportCatalog
 from holdfast.control.actions.credentials import IssueCredential, ReferenceCredential, RetireCredential
+from holdfast.control.actions.descriptions import DescribeKey
 from holdfast.control.actions.generations import (
     CompromiseGeneration,
     ConfirmDestruction,
@@ -54,6 +55,7 @@ AnyAction = (
     | BindKey
     | ReleaseKey
     | UpgradeKeys
+    | DescribeKey
     | IssueCredential
     | ReferenceCredential
     | RetireCredential

@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from hashlib import sha256
 from typing import Any, ClassVar
 
 from holdfast.audit.records import Effect
@@ -21,11 +20,12 @@ from holdfast.control.explanations import (
     explain_unregister,
     explain_upgrade,
 )
-from holdfast.control.keys import NewKey, Proof, hsm_settings, take_proof
+from holdfast.control.keys import NewKey, hsm_settings, seen, take_proof
 from holdfast.control.lookup import Lists, find_generations, find_key, find_keystore
 from holdfast.hsm.pkcs11.inspect import Inspector
 from holdfast.keys.model import Takeover
-from holdfast.store.changes import require_registrable, require_unregistrable
+from holdfast.keys.proof import Proof
+from holdfast.store.changes import Registration, require_registrable, require_unregistrable
 from holdfast.store.errors import CatalogError
 from holdfast.store.errors import NotFound as NotFoundInCatalog
 from holdfast.store.reads import KeyRow, Reading
@@ -57,20 +57,34 @@ class _Key(Action, frozen=True, kw_only=True):
         return ExternalKeyId.parse(self.external_key_id)
 
 
-class CreateKey(_Key, frozen=True, kw_only=True, tag="key create"):
+class _NewKey(_Key, frozen=True, kw_only=True):
+    hsm: str
+    label: str
+
+    def registration(self, proof: Proof, **more: Any) -> Registration:
+        """What it is registered as."""
+        return Registration(
+            keystore=self.keystore,
+            external_key_id=self.identity,
+            hsm=self.hsm,
+            label=self.label,
+            proof=proof,
+            **more,
+        )
+
+
+class CreateKey(_NewKey, frozen=True, kw_only=True, tag="key create"):
     """An AES-256 key is made in the HSM and registered, or neither.
 
     `cka_id` is asked for; the HSM may give the key another one (nShield does).
     """
 
-    hsm: str
-    label: str
     cka_id: bytes
 
     def effects(self, state: Reading) -> tuple[Effect, ...]:
         """The key. Raises Conflict, CatalogError."""
         refuse_taken(state, self)
-        require_registrable(state, self.keystore, self.identity, hsm=self.hsm, label=self.label, cka_id=self.cka_id)
+        require_registrable(state, self.registration(Proof(cka_id=self.cka_id)))
         made = {"status": "ENABLED", "hsm": self.hsm, "label": self.label}
         return (Effect(subject=self.subject(), after=made),)
 
@@ -103,27 +117,31 @@ class CreateKey(_Key, frozen=True, kw_only=True, tag="key create"):
 
     def apply(self, transaction: Transaction, prepared: Any) -> None:
         """Register it with its proof, and count the canary's encryption."""
-        transaction.register_key(
-            self.keystore,
-            self.identity,
-            hsm=self.hsm,
-            label=self.label,
-            cka_id=prepared.cka_id,
-            token_serial=prepared.token_serial or None,
-            canary=prepared.canary,
-        )
+        transaction.register_key(self.registration(prepared))
+
+    def evidence(self, prepared: Any) -> tuple[Effect, ...]:
+        """What the HSM shows of the key that it has made."""
+        return (Effect(subject=f"the HSM key of {self.subject()}", after=seen(prepared)),)
 
 
-class RegisterKey(_Key, frozen=True, kw_only=True, tag="key register"):
+class RegisterKey(_NewKey, frozen=True, kw_only=True, tag="key register"):
     """A key that the HSM has already, with a proof of it. `earlier_tag`: of an earlier registration."""
 
-    hsm: str
-    label: str
     proof: Proof
     takeover: Takeover | None = None
     prior_encryptions: int = 0
     share_with: tuple[str, ...] = ()
     earlier_tag: bytes | None = None
+
+    def whole(self) -> Registration:
+        """What it is registered as."""
+        return self.registration(
+            self.proof,
+            takeover=self.takeover,
+            prior_encryptions=self.prior_encryptions,
+            share_with=self.share_with,
+            tag=self.earlier_tag,
+        )
 
     def kinds(self) -> tuple[str, ...]:
         """Sharing an HSM key between keystores is a change of its own for rules."""
@@ -136,27 +154,12 @@ class RegisterKey(_Key, frozen=True, kw_only=True, tag="key register"):
     def effects(self, state: Reading) -> tuple[Effect, ...]:
         """The key. Raises Conflict, CatalogError."""
         refuse_taken(state, self)
-        require_registrable(
-            state,
-            self.keystore,
-            self.identity,
-            hsm=self.hsm,
-            label=self.label,
-            cka_id=self.proof.cka_id,
-            takeover=self.takeover,
-            token_serial=self.proof.token_serial or None,
-            prior_encryptions=self.prior_encryptions,
-            share_with=self.share_with,
-            tag=self.earlier_tag,
-        )
-        cka_id, canary = self.proof.cka_id, self.proof.canary
+        require_registrable(state, self.whole())
         made = {
             "status": "ENABLED",
             "hsm": self.hsm,
             "label": self.label,
-            "cka_id": None if cka_id is None else cka_id.hex(),
-            "token_serial": self.proof.token_serial or None,
-            "canary_sha256": None if canary is None else sha256(canary).hexdigest(),
+            **seen(self.proof),
             "takeover": None if self.takeover is None else "aws-sample",
             "prior_encryptions": self.prior_encryptions or None,
             "shared_with": list(self.share_with) or None,
@@ -174,19 +177,7 @@ class RegisterKey(_Key, frozen=True, kw_only=True, tag="key register"):
 
     def apply(self, transaction: Transaction, prepared: Any) -> None:  # noqa: ARG002 (nothing is)
         """Register it with its proof, and count the canary's encryption."""
-        transaction.register_key(
-            self.keystore,
-            self.identity,
-            hsm=self.hsm,
-            label=self.label,
-            cka_id=self.proof.cka_id,
-            takeover=self.takeover,
-            token_serial=self.proof.token_serial or None,
-            prior_encryptions=self.prior_encryptions,
-            share_with=self.share_with,
-            tag=self.earlier_tag,
-            canary=self.proof.canary,
-        )
+        transaction.register_key(self.whole())
 
 
 class UnregisterKey(_Key, frozen=True, kw_only=True, tag="key unregister"):
@@ -300,13 +291,11 @@ class BindKey(_Key, frozen=True, kw_only=True, tag="key rebind"):
     def apply(self, transaction: Transaction, prepared: Any) -> None:  # noqa: ARG002 (nothing is)
         """Bind it, and count the canary's encryption."""
         generation, proof = self.row(transaction).generation_id, self.proof
-        transaction.rebind_generation(generation, label=self.label, cka_id=proof.cka_id)
+        transaction.rebind_generation(generation, label=self.label, proof=proof)
         if proof.canary is not None:
             transaction.count_encryptions(generation, 1)
             if not self.proven:
                 transaction.replace_canary(generation, proof.canary)
-        if proof.token_serial:
-            transaction.replace_token_serial(generation, proof.token_serial)
 
 
 class ReleaseKey(_Key, frozen=True, kw_only=True, tag="key release"):

@@ -8,8 +8,9 @@ from holdfast.audit.records import Effect
 from holdfast.control.action import Action, Installation
 from holdfast.control.errors import Conflict, HsmRefused, NotFound
 from holdfast.control.explanations import Explanation, Usage
-from holdfast.control.keys import Proof, find_or_make, hsm_settings
+from holdfast.control.keys import find_or_make, hsm_settings, seen
 from holdfast.control.lookup import find_generations, find_key
+from holdfast.keys.proof import Proof
 from holdfast.keys.states import GenerationState, Step
 from holdfast.store import rotation
 from holdfast.store.reads import KeyRow, Reading
@@ -137,13 +138,11 @@ class CheckRotation(OfKey, frozen=True, kw_only=True, tag="key rotate check"):
             return
         if prepared.canary is None:
             raise HsmRefused(f"the key {row.label!r} may not both encrypt and decrypt", hint="Make another one.")
-        rotation.make_ready(
-            transaction,
-            row.generation_id,
-            cka_id=prepared.cka_id,
-            canary=prepared.canary,
-            token_serial=prepared.token_serial or None,
-        )
+        rotation.make_ready(transaction, row.generation_id, prepared)
+
+    def evidence(self, prepared: Any) -> tuple[Effect, ...]:
+        """What the HSM shows of the key."""
+        return () if prepared is None else (Effect(subject=f"the HSM key of {self.subject()}", after=seen(prepared)),)
 
 
 class ActivateGeneration(OfKey, frozen=True, kw_only=True, tag="key rotate activate"):

@@ -30,6 +30,7 @@ from holdfast.hsm.pkcs11.constants import (
     CKF_ENCRYPT,
     CKK_AES,
     CKK_EC,
+    CKM_AES_CMAC,
     CKM_AES_KEY_GEN,
     CKM_EC_KEY_PAIR_GEN,
     CKM_ECDSA,
@@ -156,7 +157,7 @@ class Inspector:
     """
 
     def __init__(self, settings: HsmSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._profile = profile_of(settings)
         self._module: Module
         self._session: int | None = None
@@ -165,13 +166,13 @@ class Inspector:
         self._asked_login = False
 
     def __enter__(self) -> Self:
-        settings = self._settings
+        settings = self.settings
         try:
             self._module = Module.acquire(settings.library, self._profile.environment, settings.initialize_string)
         except CkrError as error:
             raise _fault(error) from None
         self._cryptoki = self._module.cryptoki
-        self._login = Login(self._cryptoki, self._profile, self._settings.pin)
+        self._login = Login(self._cryptoki, self._profile, self.settings.pin)
         return self
 
     def __exit__(
@@ -196,7 +197,7 @@ class Inspector:
 
     def token(self) -> TokenDescription:
         """The one that `settings.token` chooses. Raises ModuleFailed if none or several match, naming all."""
-        return _translated(lambda: choose_token(self._cryptoki, self._settings.token))
+        return _translated(lambda: choose_token(self._cryptoki, self.settings.token))
 
     def mechanisms(self) -> list[MechanismDescription]:
         """What the chosen token lists."""
@@ -297,6 +298,20 @@ class Inspector:
         if not _translated(lambda: self._opens(key.handle, iv + sealed)):
             raise faults.ModuleFailed(f"what the key {key.label!r} has just encrypted does not decrypt")
         return iv + sealed
+
+    def check_value(self, key: FoundKey) -> bytes | None:
+        """The first 5 bytes of AES-CMAC over 16 zero bytes (ANSI X9.24-1); None: the key may not sign, or cannot.
+
+        Never the older check value, AES of a block of zeros, which is also PKCS#11's CKA_CHECK_VALUE: for AES-GCM
+        that block is the key of GHASH (NIST SP 800-38D, 7.1), and whoever knows it forges tags.
+        """
+        if not key.attributes.attributes.get("CKA_SIGN"):
+            return None
+        session = self._open()
+        try:
+            return self._cryptoki.sign(session, CKM_AES_CMAC, key.handle, bytes(16))[:5]
+        except CkrError:
+            return None
 
     def keys_that_open(self, canary: bytes, label: str | None = None, key_id: bytes | None = None) -> list[FoundKey]:
         """Those of the token's secret keys with this label and CKA_ID (None: any) that open the canary."""
