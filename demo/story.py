@@ -40,7 +40,7 @@ Bob
 """
 CONTEXT = {"document": "letter-1"}
 KEYSTORE = "demo"
-PATIENCE = 30.0
+PATIENCE = 120.0
 """Seconds that anything may take to start."""
 
 out = Console(highlight=False, width=min(shutil.get_terminal_size().columns, 110))

@@ -30,7 +30,7 @@ trap stop EXIT
 trap 'stop; trap - EXIT; echo; echo "Holdfast has stopped. Its keys are kept in $directory."; exit 0' INT
 trap 'exit 143' TERM
 
-"$holdfast" prove demo demo-key --config "$directory/holdfast.toml" --ca "$directory/tls/ca.pem" --wait 60 &
+"$holdfast" prove demo demo-key --config "$directory/holdfast.toml" --ca "$directory/tls/ca.pem" --wait 120 &
 proof=$!
 # Whichever ends first: a server that could not start must not leave us waiting for it.
 wait -n "$server" "$proof" || { echo "run: Holdfast did not come up; the lines above say why." >&2; exit 1; }

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+# Seconds after which a test calls hung what no Stopwatch can watch: a program that it runs, a peer's answer, a
+# thread. Nothing that is well takes so long, also on a machine with twenty times the work of its cores.
+PATIENCE = 300.0
 _LOOK = 0.01
 
 

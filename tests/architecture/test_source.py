@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from tests.architecture.source import EVERYTHING, PACKAGE, ROOT, SOURCES, name
+from tests.waiting import PATIENCE
 
 _EXCUSE = re.compile(r"#\s*(?P<kind>noqa|type:\s*ignore|pragma: no (?:cover|branch))(?P<rest>.*)")
 _NOQA = re.compile(r":\s*[A-Z]+[0-9]+(?:,\s*[A-Z]+[0-9]+)*(?:\s+\(.+|\s+-+ \S.*)?")
@@ -105,7 +106,7 @@ def _loaded_by(modules: list[str]) -> set[str]:
         check=True,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         env={"PYTHONPATH": ":".join([str(ROOT / "src"), *sys.path])},
     )
     return set(output.stdout.split())
@@ -123,7 +124,7 @@ def test_the_import_contracts_hold() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert result.returncode == 0, result.stdout

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.audit.logs import LOG, ORIGIN, MemoryLog, Signer, ecdsa, ed25519, entries
+from tests.waiting import PATIENCE
 
 from holdfast.audit.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from holdfast.audit.faults import LogDamaged
@@ -21,7 +22,7 @@ from holdfast.audit.tiles import CHECKPOINT, Tiles
 from holdfast.audit.verify import verify_log
 from holdfast.store.log_directory import directory_reader
 
-pytestmark = [pytest.mark.programs, pytest.mark.timeout(400)]  # the first build compiles the packages
+pytestmark = pytest.mark.programs
 
 SOURCE = Path(__file__).parent / "foreign"
 WITNESS = ed25519("witness.example", number=3, kind=SignatureType.COSIGNATURE)
@@ -39,7 +40,13 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "CGO_ENABLED": "0"}
     for command in (["mod", "download"], ["build", "-o", "foreign", "."]):
         done = subprocess.run(
-            [go, *command], cwd=directory, env=environment, capture_output=True, text=True, timeout=350, check=False
+            [go, *command],
+            cwd=directory,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
         )
         if done.returncode and command[0] == "mod":
             pytest.skip(f"the Go modules cannot be downloaded here: {done.stderr.strip()[-200:]}")
@@ -48,7 +55,9 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(program: Path, *arguments: object, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([program, *map(str, arguments)], input=given, capture_output=True, timeout=120, check=False)
+    return subprocess.run(
+        [program, *map(str, arguments)], input=given, capture_output=True, timeout=PATIENCE, check=False
+    )
 
 
 def verified(program: Path, *arguments: object) -> bool:

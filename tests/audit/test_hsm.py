@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.audit.logs import ORIGIN, entries
+from tests.waiting import PATIENCE
 
 from holdfast.audit.keys import SignatureType, VerifierKey, ecdsa_der
 from holdfast.audit.verify import verify_log
@@ -27,7 +28,7 @@ def test_a_log_is_signed_by_a_key_in_a_token(tmp_path: Path) -> None:
             ["pkcs11-tool", "--module", SOFTHSM, *arguments],
             check=True,
             capture_output=True,
-            timeout=30,
+            timeout=PATIENCE,
             env={"SOFTHSM2_CONF": str(tmp_path / "softhsm2.conf"), "PATH": "/usr/bin:/bin"},
         )
 

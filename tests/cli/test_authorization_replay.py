@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tests.cli.conftest import Run
+from tests.waiting import PATIENCE
 from tools.docs.shapes import SHAPES
 
 from holdfast.cli.exit_codes import ExitCode
@@ -154,7 +155,7 @@ def test_events_come_from_standard_input_too(folder: Path) -> None:
         input=json.dumps(DECRYPT).encode(),
         capture_output=True,
         check=False,
-        timeout=30,
+        timeout=PATIENCE,
     )
     assert done.returncode == ExitCode.DENIED
     assert b'"requests": 1' in done.stdout

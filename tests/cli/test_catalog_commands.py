@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Run
+from tests.waiting import PATIENCE
 
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.store.errors import Unavailable
@@ -158,7 +159,7 @@ def test_person_at_a_terminal_is_asked(run: Run, config: Path, answer: str, code
             capture_output=True,
             text=True,
             check=False,
-            timeout=30,
+            timeout=PATIENCE,
         )
     finally:
         os.close(ours)

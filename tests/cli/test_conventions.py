@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Run
+from tests.waiting import PATIENCE
 
 from holdfast._version import __version__
 from holdfast.cli.exit_codes import MEANINGS, ExitCode, exit_code_of
@@ -24,7 +25,7 @@ HEAVY = ("sqlalchemy", "cffi", "cryptography", "rich", "alembic", "uvicorn", "ce
 def test_help_loads_nothing_heavy() -> None:
     """What `holdfast --help` imports decides how long it takes; seconds measured here would depend on the machine."""
     code = "import sys\nfrom holdfast.cli import main\nmain(['--help'])\nprint(*sys.modules, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE)
     loaded = set(done.stderr.split())
     assert not set(HEAVY) & loaded
     assert len(loaded) < 250  # 179 when this was written
@@ -187,7 +188,7 @@ def test_a_reader_that_goes_away_is_no_defect(
         env={**os.environ, "HOLDFAST_CONFIG": str(catalog_only), "PYTHONUNBUFFERED": unbuffered},
         text=True,
         check=False,
-        timeout=30,
+        timeout=PATIENCE,
     )
     os.close(writing)
     speaks_on = "2" if arguments == ("nonsense",) else "1"
@@ -203,7 +204,7 @@ def test_closed_standard_streams_do_not_keep_a_command_from_its_work(
     run: Run, catalog_only: Path, closed: str
 ) -> None:
     create = [sys.executable, "-m", "holdfast", "keystore", "create", "made", "--config", str(catalog_only)]
-    done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *create], check=False, timeout=30)
+    done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *create], check=False, timeout=PATIENCE)
     assert done.returncode == ExitCode.OK
     assert [row["name"] for row in run("keystore", "list", "--json", "--config", catalog_only).ok().json] == ["made"]
 
@@ -226,7 +227,7 @@ def test_output_that_cannot_be_written_is_a_failure(catalog_only: Path) -> None:
     """A full disk: an exit code of 0 would say that all the data are there."""
     command = [sys.executable, "-m", "holdfast", "keystore", "list", "--json", "--config", str(catalog_only)]
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=PATIENCE)
     assert (done.returncode, done.stderr) == (
         ExitCode.FAILED,
         "holdfast: error: [Errno 28] No space left on device\n",
@@ -368,7 +369,9 @@ def test_a_route_without_an_address_is_shown_as_it_was_typed(run: Run) -> None:
 def test_the_local_kms_says_what_to_install() -> None:
     # In a process of its own: another test of this one may have imported the local KMS, which then starts.
     program = "import sys; sys.modules['h11'] = None; from holdfast.cli.main import main; sys.exit(main(['kms']))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert done.returncode == ExitCode.PREREQUISITE
     assert "needs the Python package h11" in done.stderr
     assert "-m pip install botocore h11 starlette uvicorn" in done.stderr

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from tests.cli.conftest import Run
+from tests.waiting import PATIENCE
 from tools.docs.shapes import SHAPES
 
 from holdfast.cli.exit_codes import ExitCode
@@ -29,7 +30,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, "-m", "holdfast", "init", "--directory", str(directory)],
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     return directory
 
@@ -53,7 +54,7 @@ def tool(config: Path, *arguments: str) -> None:
         ["pkcs11-tool", "--module", "/usr/lib/softhsm/libsofthsm2.so", "--login", "--pin", pin, *arguments],
         check=True,
         capture_output=True,
-        timeout=30,
+        timeout=PATIENCE,
         env={"SOFTHSM2_CONF": str(directory / "softhsm2.conf"), "PATH": "/usr/bin:/bin"},
     )
 
@@ -72,7 +73,7 @@ path = Path(sys.argv[1])
 with Inspector(hsm_settings(parse(path.read_text(), path), None)) as inspector:
 {textwrap.indent(textwrap.dedent(work).strip(), "    ")}
 """
-    subprocess.run([sys.executable, "-c", script, str(config)], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", script, str(config)], check=True, timeout=PATIENCE)
 
 
 def test_create_makes_and_registers(run: Run, config: Path) -> None:

@@ -13,6 +13,7 @@ from tests.cli.conftest import Run
 from tests.server.token import LIBRARY
 from tests.setup.test_aws_sample import ACCESS_KEY_ID, PIN, SECRET, settings
 from tests.shim.control import build, environment
+from tests.waiting import PATIENCE
 from tools.docs.shapes import SHAPES
 
 from holdfast.cli.exit_codes import ExitCode
@@ -47,7 +48,7 @@ def token(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(
         [sys.executable, "-c", _MAKE, str(LIBRARY), PIN],
         check=True,
-        timeout=30,
+        timeout=PATIENCE,
         env={"SOFTHSM2_CONF": str(directory / "softhsm2.conf")},
     )
     return directory

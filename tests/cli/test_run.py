@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.ports import free_ports
+from tests.waiting import PATIENCE
 
 _ROOT = Path(__file__).parents[2]
 _LAST_LINE = "Holdfast is running; Ctrl-C stops it."
@@ -37,7 +38,7 @@ class Run:
             text=True,
             start_new_session=True,
         )
-        self._watchdog = threading.Timer(90, self.kill)
+        self._watchdog = threading.Timer(PATIENCE, self.kill)
         self._watchdog.start()
 
     def until(self, text: str) -> str:
@@ -54,7 +55,7 @@ class Run:
         """Ctrl-C: the terminal signals the whole group; the exit code."""
         os.killpg(self.process.pid, signal.SIGINT)
         self.until("no such line")
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE)
 
     def kill(self) -> None:
         """End what is left of the group."""
@@ -75,7 +76,7 @@ def demo(tmp_path: Path) -> Path:
         [sys.executable, "-m", "holdfast", "init", "--directory", str(directory), "--port", str(port)],
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     return directory
 
@@ -98,7 +99,12 @@ def test_it_serves_and_the_printed_curl_line_answers(started: Run, demo: Path) -
     assert "encrypted in" in said
     assert "holdfast: notice: serving HTTPS on 127.0.0.1 port " in said
     done = subprocess.run(
-        ["bash", "-c", printed_command(said, "curl")], capture_output=True, text=True, check=True, timeout=30, cwd="/"
+        ["bash", "-c", printed_command(said, "curl")],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+        cwd="/",
     )
     answer: Any = msgspec.json.decode(done.stdout)
     assert answer == {"keySpec": "AES_256", "keyUsage": ["ENCRYPT", "DECRYPT"], "keyStatus": "ENABLED"}
@@ -115,7 +121,7 @@ def test_port_in_use_is_said_at_once(demo: Path) -> None:
         run = Run(demo)
         try:
             said = run.until("no such line")
-            assert run.process.wait(20) == 1
+            assert run.process.wait(PATIENCE) == 1
         finally:
             run.kill()
     assert str(port) in said
@@ -128,7 +134,7 @@ def test_a_second_run_does_not_take_the_first_ones_answer_for_its_own(started: R
     second = Run(demo)
     try:
         said = second.until("no such line")
-        assert second.process.wait(20) == 1
+        assert second.process.wait(PATIENCE) == 1
     finally:
         second.kill()
     assert "perhaps another `make run`" in said

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Run
+from tests.waiting import PATIENCE
 
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.control.signatures import NAMESPACE
@@ -22,7 +23,7 @@ approvals = { role = "approver" }
 def config(run: Run, catalog_only: Path, tmp_path: Path) -> Path:
     """Alice approves, whoever runs this administers, and the keystore prod is blocked."""
     key = tmp_path / "alice"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True, timeout=30)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True, timeout=PATIENCE)
     (tmp_path / "rules.toml").write_text(RULES)
     run("keystore", "create", "prod", "--config", catalog_only).ok()
     (made,) = run("change", "list", "--json", "--config", catalog_only).ok().json
@@ -72,7 +73,7 @@ def test_a_signature_made_on_another_machine_approves(run: Run, config: Path, tm
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=PATIENCE,
     ).stdout
     (tmp_path / "approval.sig").write_text(signature)
     approve = ("change", "approve", waiting["id"], "--signature", tmp_path / "approval.sig", "--yes")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tests.server.proxy_server import ACCESS_KEY_ID, HSM, PREFIX, SECRET_ACCESS_KEY, ProxyServer
 from tests.server.token import HEALTH_KEY
+from tests.waiting import PATIENCE
 
 from holdfast.hsm.pkcs11.inspect import Inspector
 from holdfast.hsm.settings import HsmSettings, TokenSelector
@@ -58,7 +59,7 @@ def server_of(backend: Backend, directory: Path, tokens: Path, shim_library: Pat
     if backend.name == "nss":
         database = directory / "nss"
         database.mkdir()
-        subprocess.run([sys.executable, "-m", __name__, str(database)], check=True, timeout=60)
+        subprocess.run([sys.executable, "-m", __name__, str(database)], check=True, timeout=PATIENCE)
         table = server.settings["hsm"][HSM]
         del table["pin"]
         table |= {
@@ -90,7 +91,7 @@ def _initialize_string(database: str) -> str:
 
 
 def _make_nss_keys(database: str) -> None:
-    subprocess.run(["certutil", "-N", "-d", f"sql:{database}", "--empty-password"], check=True, timeout=30)
+    subprocess.run(["certutil", "-N", "-d", f"sql:{database}", "--empty-password"], check=True, timeout=PATIENCE)
     settings = HsmSettings(
         "nss",
         "generic",

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 from tests.administered import Catalog
 from tests.control.conftest import Clock
+from tests.waiting import PATIENCE
 
 from holdfast.control.actions import AnyAction
 from holdfast.control.actions.keystores import BlockKeystores, ChangeKeystore, UnblockKeystores
@@ -50,7 +51,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", directory / name],
             check=True,
-            timeout=30,
+            timeout=PATIENCE,
         )
     return directory
 
@@ -116,7 +117,7 @@ def test_a_stranger_verifies_the_record_with_openssh_alone(
                 cwd=tmp_path,
                 check=False,
                 capture_output=True,
-                timeout=30,
+                timeout=PATIENCE,
             )
             assert done.returncode == code
 
@@ -161,7 +162,7 @@ def test_a_signature_for_another_purpose_is_no_approval(catalog: Catalog, office
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=PATIENCE,
     ).stdout
     with pytest.raises(Denied, match="not over this plan"):
         office("carl").approve(plan.id, other)

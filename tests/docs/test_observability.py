@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tests.docs.metrics import families, series
 from tests.docs.pages import ROOT
+from tests.waiting import PATIENCE
 
 _DASHBOARD = ROOT / "observability/grafana-dashboard.json"
 _RULES = ROOT / "observability/alert-rules.yaml"
@@ -109,5 +110,5 @@ def test_dashboard_queries_parse(tmp_path: Path) -> None:
 
 
 def _run(command: list[str]) -> None:
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert result.returncode == 0, result.stdout + result.stderr

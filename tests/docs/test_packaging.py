@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hatchling.builders.sdist import SdistBuilder
 from tests.docs.pages import ROOT
+from tests.waiting import PATIENCE
 
 from holdfast.config.listeners import Server
 
@@ -67,7 +68,9 @@ def test_the_sdist_has_what_is_in_git() -> None:
     """But for the settings of git, docker and CI themselves."""
     if not (ROOT / ".git").exists():
         pytest.skip("this is no checkout")
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
     tracked = {path for path in listed.stdout.splitlines() if (ROOT / path).exists() and not path.startswith(".")}
     assert tracked - _sdist(ROOT) == set()
 

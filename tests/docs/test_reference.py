@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from tests.docs.metrics import families
 from tests.docs.pages import ROOT, code_words, pages, rows, text_of
+from tests.waiting import PATIENCE
 
 from holdfast.gateway.observe import event_log
 from holdfast.hsm.port import HsmGauges
@@ -77,7 +78,7 @@ def test_a_recipe_for_the_event_log_goes_on_after_half_a_line(recipe: str, tmp_p
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.docs.pages import ROOT, blocks
 from tests.ports import free_ports
+from tests.waiting import PATIENCE
 
 _PAGE = ROOT / "docs/tutorial.md"
 _HOLDFAST = Path(sys.executable).with_name("holdfast")
@@ -24,11 +25,11 @@ def demo(tmp_path: Path) -> Iterator[int]:
     server = subprocess.Popen([_HOLDFAST, "serve", "--config", configuration], stderr=subprocess.DEVNULL)
     try:
         authority = tmp_path / "var/demo/tls/ca.pem"
-        _run("prove", "demo", "demo-key", "--config", configuration, "--ca", authority, "--wait", "30")
+        _run("prove", "demo", "demo-key", "--config", configuration, "--ca", authority, "--wait", str(int(PATIENCE)))
         yield port
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(PATIENCE)
 
 
 @pytest.mark.server
@@ -43,7 +44,7 @@ def test_the_tutorial_runs_as_printed(demo: int, tmp_path: Path) -> None:
     # doctor warns of the local certificate, and says so with its exit code.
     script = script.replace("holdfast doctor\n", "holdfast doctor || [ $? -eq 10 ]\n")
     command = ["bash", "-c", script]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("a data key\n") == 2
     position = 0
@@ -58,4 +59,4 @@ def _squeezed(text: str) -> str:
 
 
 def _run(*arguments: object) -> None:
-    subprocess.run([str(_HOLDFAST), *map(str, arguments)], check=True, capture_output=True, timeout=300)
+    subprocess.run([str(_HOLDFAST), *map(str, arguments)], check=True, capture_output=True, timeout=PATIENCE)

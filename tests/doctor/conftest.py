@@ -12,6 +12,7 @@ import pytest
 from tests.server.conftest import serve, shim_library, tokens
 from tests.server.proxy_server import ProxyServer
 from tests.shim.control import Personality
+from tests.waiting import PATIENCE
 
 __all__ = ["serve", "shim_library", "tokens"]
 
@@ -40,7 +41,7 @@ def doctor(server: ProxyServer) -> Findings:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode in {0, 10, 11}, done.stderr
     report = msgspec.json.decode(done.stdout)

@@ -10,6 +10,7 @@ from tests.server.conftest import Serve
 from tests.server.proxy_server import HSM, KEYSTORE, ProxyServer
 from tests.server.token import LIBRARY, softhsm_environment
 from tests.shim.control import Personality
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.programs
 
@@ -36,7 +37,7 @@ def without_the_short_key(server: ProxyServer) -> ProxyServer:
         "db.execute(\"delete from key_generations where label = 'aes-128'\");"
         "db.execute(\"delete from external_keys where external_key_id = 'aes-128'\"); db.commit(); db.close()"
     )
-    subprocess.run([sys.executable, "-c", script, str(text)], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", script, str(text)], check=True, timeout=PATIENCE)
     return server
 
 
@@ -50,7 +51,7 @@ def make_token(server: ProxyServer, label: str) -> None:
     subprocess.run(
         [sys.executable, "-c", script, str(LIBRARY), label],
         check=True,
-        timeout=30,
+        timeout=PATIENCE,
         env=softhsm_environment(server.directory),
     )
 
@@ -100,7 +101,7 @@ def test_key_created_after_the_proxy_started(serve: Serve) -> None:
         [sys.executable, "-m", "holdfast", "key", "create", KEYSTORE, "late", "--config", str(server.config)],
         check=True,
         capture_output=True,
-        timeout=30,
+        timeout=PATIENCE,
     )
     findings = doctor(server)
     assert mistakes(findings) == [("key-after-start", f"key {KEYSTORE}/late")]

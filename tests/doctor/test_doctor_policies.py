@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 from tests.doctor.conftest import Install, doctor, named
+from tests.waiting import PATIENCE
 
 from holdfast.cli.exit_codes import ExitCode
 
@@ -115,7 +116,7 @@ def prove(server: ProxyServer, *arguments: object) -> subprocess.CompletedProces
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=PATIENCE,
     )
 
 

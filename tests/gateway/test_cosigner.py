@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.audit.logs import LOG, ORIGIN, MemoryLog, ecdsa, ed25519, entries
+from tests.waiting import PATIENCE
 
 from holdfast import durable
 from holdfast.audit.keys import SignatureType
@@ -40,7 +41,7 @@ def serving(directory: Path) -> Iterator[tuple[CosignerServer, list[str]]]:
 
 
 def send(server: CosignerServer, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes, str | None]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=PATIENCE)
     connection.request(method, path, body)
     answer = connection.getresponse()
     found = answer.status, answer.read(), answer.getheader("Content-Type")
@@ -95,7 +96,7 @@ def test_what_is_too_long_or_no_request_is_refused(tmp_path: Path) -> None:
     with serving(tmp_path) as (server, _):
         assert send(server, "POST", "/add-checkpoint", b"old 0\n")[0] == 400
         assert send(server, "POST", "/other", b"")[0] == 404
-        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=PATIENCE)
         connection.putrequest("POST", "/add-checkpoint")
         connection.putheader("Content-Length", str(2 * MAX_NOTE + 1))
         connection.endheaders()

@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING, cast
 
 import pytest
+from tests.waiting import PATIENCE
 
 from holdfast.gateway.observe import audit_spool, event_log
 from holdfast.gateway.observe.audit_spool import AuditSpool
@@ -137,7 +138,7 @@ def test_a_blocked_sink_loses_what_exceeds_the_capacity_and_delays_nobody() -> N
     log = EventLog(sink, ckr_name=ckr.name, worker=1, on_warning=print)
     log.start()
     log.append(AUDIT)
-    assert sink.entered.wait(5)
+    assert sink.entered.wait(PATIENCE)
     for _ in range(CAPACITY + 7):
         log.append(AUDIT)
     assert log.lost == 7
@@ -176,10 +177,10 @@ def test_lines_wait_for_a_sink_that_takes_nothing_and_are_written_in_their_order
     log.start()
     for number in range(5):
         log.append(Record(number, Event(access_key_id="A" * 20), ""))
-    assert sink.refused.wait(5)
+    assert sink.refused.wait(PATIENCE)
     assert log.trouble() == "the event log cannot be written: No space left on device"
     sink.full = False
-    assert sink.taken.wait(5)
+    assert sink.taken.wait(PATIENCE)
     log.close()
     assert log.trouble() is None
     lines = (tmp_path / "log").read_bytes().splitlines()
@@ -196,7 +197,7 @@ def test_a_write_that_does_not_return_counts_as_a_failure_while_it_lasts() -> No
     log = EventLog(sink, ckr_name=ckr.name, worker=1, on_warning=print, required=True, monotonic=lambda: now)
     log.start()
     log.append(AUDIT)
-    assert sink.entered.wait(5)
+    assert sink.entered.wait(PATIENCE)
     assert log.trouble() is None
     now = 3.0
     assert "a write has not returned for 3 s" in str(log.trouble())
@@ -329,7 +330,7 @@ def test_long_lines_of_two_workers_do_not_mix_in_a_pipe(tmp_path: Path) -> None:
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         lines = pipe.read().splitlines()
-    assert [writer.wait(10) for writer in writers] == [0, 0]
+    assert [writer.wait(PATIENCE) for writer in writers] == [0, 0]
     assert sorted(lines) == [b"a" * 30_000] * 20 + [b"b" * 30_000] * 20
     os.close(turn)
 
@@ -376,7 +377,7 @@ class _Blocked:
     def write(self, lines: bytes) -> None:  # noqa: ARG002 (goes nowhere)
         """Block."""
         self.entered.set()
-        self.released.wait(10)
+        self.released.wait(PATIENCE)
 
     def reopen(self) -> None:
         """Nothing to open."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.gateway.wire import LIMITS, Client, Wire
+from tests.waiting import PATIENCE
 
 from holdfast.gateway.http import listener
 from holdfast.gateway.http.listener import Listener
@@ -475,7 +476,7 @@ def test_after_a_connection_the_next_one_is_left_to_the_other_workers(monkeypatc
     with Wire(PATIENT, workers=2) as wire:
         assert wire.connect().send(REQUEST % b"/mine").answer().body == b"/mine"
         theirs = wire.connect().send(REQUEST % b"/theirs")
-        wire.other_worker.settimeout(10)
+        wire.other_worker.settimeout(PATIENCE)
         accepted, peer = wire.other_worker.accept()
         accepted.close()
         assert peer == theirs.sock.getsockname()

@@ -12,6 +12,7 @@ from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.waiting import PATIENCE
 
 from holdfast.gateway.observe.messages import KeyCount, Ready, Report
 from holdfast.gateway.supervisor.process import Inbox, WorkerProcess
@@ -19,8 +20,6 @@ from holdfast.gateway.worker.server import FEW_KEYS, MANY_KEYS_EVERY, KeyCounts
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-WITHIN = 5.0
 
 
 def test_half_a_message_keeps_nobody_waiting_and_the_other_half_completes_it() -> None:
@@ -35,10 +34,10 @@ def test_half_a_message_keeps_nobody_waiting_and_the_other_half_completes_it() -
         raw.write(message[:-3])
         assert list(inbox.take()) == []
         raw.write(message[-3:])
-    assert woken.wait(WITHIN)
+    assert woken.wait(PATIENCE)
     assert list(inbox.take()) == [Ready()]
     theirs.close()
-    inbox.wait_for_end(WITHIN)
+    inbox.wait_for_end(PATIENCE)
 
 
 def test_an_interpreter_that_cannot_be_executed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +49,7 @@ def test_an_interpreter_that_cannot_be_executed_is_named(tmp_path: Path, monkeyp
     monkeypatch.setattr(multiprocessing.spawn, "_python_exe", os.fsencode(interpreter))
     process = context.Process(target=print)
     process.start()
-    process.join(WITHIN)
+    process.join(PATIENCE)
     ours, theirs = context.Pipe()
     theirs.close()
     configuration: Any = None
@@ -67,7 +66,7 @@ def test_what_was_sent_before_the_end_is_there_after_it(count: int) -> None:
     for _ in range(count):
         theirs.send(Ready())
     theirs.close()
-    inbox.wait_for_end(WITHIN)
+    inbox.wait_for_end(PATIENCE)
     assert list(inbox.take()) == [Ready()] * count
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 
 import pytest
+from tests.waiting import PATIENCE
 
 from holdfast import threads
 from holdfast.threads import LivingThread
-
-WITHIN = 5.0
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +29,8 @@ def test_work_that_fails_is_started_again_and_reported() -> None:
 
     thread = LivingThread("feed", work, on_failure=said.append)
     thread.start()
-    assert done.wait(WITHIN)
-    thread.join(WITHIN)
+    assert done.wait(PATIENCE)
+    thread.join(PATIENCE)
     assert thread.failures == 2
     assert said == [
         "the thread feed failed and is restarted: ValueError: first",
@@ -47,19 +46,19 @@ def test_a_failure_shows_as_trouble_until_the_work_has_run_well_for_a_while() ->
         if not failed.is_set():
             failed.set()
             raise OSError("no descriptors")
-        again.wait(WITHIN)
+        again.wait(PATIENCE)
 
     thread = LivingThread("feed", work, on_failure=lambda _: None, monotonic=lambda: now)
     assert thread.trouble() is None
     thread.start()
-    assert failed.wait(WITHIN)
+    assert failed.wait(PATIENCE)
     while not thread.failures:
         pass
     assert thread.trouble() == "the thread feed fails and is restarted: OSError: no descriptors"
     now += 11
     assert thread.trouble() is None
     again.set()
-    thread.join(WITHIN)
+    thread.join(PATIENCE)
     assert thread.trouble() is None
 
 
@@ -68,15 +67,15 @@ def test_work_that_fails_while_the_thread_is_to_end_is_not_started_again() -> No
 
     def work() -> None:
         begun.set()
-        end.wait(WITHIN)
+        end.wait(PATIENCE)
         raise OSError
 
     thread = LivingThread("feed", work, on_failure=lambda _: None)
     thread.start()
-    assert begun.wait(WITHIN)
+    assert begun.wait(PATIENCE)
     thread.join(0)
     end.set()
-    thread.join(WITHIN)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     assert thread.failures == 1
 

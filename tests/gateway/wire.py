@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import uvloop
+from tests.waiting import PATIENCE, eventually
 
 from holdfast.gateway.http.connections import ConnectionTable
 from holdfast.gateway.http.listener import Listener
@@ -22,11 +23,10 @@ from holdfast.protocols.xks.pipeline import error_response, to_wire
 from holdfast.xks.encoding import decode_json_object
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Coroutine, Iterator
     from types import TracebackType
 
 LIMITS = Limits(max_headers=4096, max_body=8192, read_timeout=2.0, idle_timeout=2.0)
-TIMEOUT = 10.0
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Wire:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._started.wait(TIMEOUT)
+        assert self._started.wait(PATIENCE)
         return self
 
     def __exit__(
@@ -83,11 +83,11 @@ class Wire:
         for client in self._clients:
             client.close()
         self._loop.call_soon_threadsafe(self._done.set)
-        self._thread.join(TIMEOUT)
+        self._thread.join(PATIENCE)
 
     def connect(self) -> Client:
         """A client of the listener."""
-        client = Client(socket.create_connection(self.address, TIMEOUT))
+        client = Client(socket.create_connection(self.address, PATIENCE))
         self._clients.append(client)
         return client
 
@@ -114,7 +114,7 @@ class Wire:
 
     def drain(self, timeout: float) -> None:
         """Drain as a worker does on SIGTERM, and wait for its end."""
-        asyncio.run_coroutine_threadsafe(self.table.drain(timeout), self._loop).result(TIMEOUT)
+        asyncio.run_coroutine_threadsafe(self.table.drain(timeout), self._loop).result(PATIENCE)
 
     def start_drain(self, timeout: float) -> None:
         """Begin to drain."""
@@ -122,21 +122,15 @@ class Wire:
 
     def wait_for_requests(self, count: int) -> None:
         """Until so many requests have come through."""
-        self._wait_until(lambda: len(self.desk.seen) >= count)
+        eventually(lambda: len(self.desk.seen) >= count)
 
     def wait_for_connections(self, count: int) -> None:
         """Until HTTP has begun on so many connections."""
-        self._wait_until(lambda: len(self.table) >= count)
+        eventually(lambda: len(self.table) >= count)
 
     def wait_for_no_connections(self) -> None:
         """Until every place is free."""
-        self._wait_until(lambda: len(self.table) + self.table.handshakes == 0)
-
-    def _wait_until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + TIMEOUT
-        while not condition():
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        eventually(lambda: len(self.table) + self.table.handshakes == 0)
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

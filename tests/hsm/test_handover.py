@@ -8,6 +8,8 @@ from itertools import product
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from tests.waiting import PATIENCE
+
 from holdfast.hsm.pkcs11.pool import handover
 from holdfast.hsm.pkcs11.pool.handover import Job, JobQueue, Outbox, Seat, Waiter
 from holdfast.hsm.port import Timing
@@ -15,7 +17,6 @@ from holdfast.hsm.port import Timing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PATIENCE: Final = 60.0
 LINES: Final = 24
 """More lines of handover.py than either side of a pair runs."""
 

@@ -2,9 +2,9 @@
 
 from threading import Thread
 
-from holdfast.hsm.pkcs11.pool.handover import JobQueue, Waiter
+from tests.waiting import PATIENCE
 
-PATIENCE = 10.0
+from holdfast.hsm.pkcs11.pool.handover import JobQueue, Waiter
 
 
 def jobs(count: int) -> list[object]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.hsm.conftest import PIN, TEXT, Site, Start, call, round_trip
+from tests.waiting import PATIENCE
 
 from holdfast.hsm.faults import HsmFault, IvUnsafe, KeyNotFound, KeyUsageRefused, LoginRefused, ModuleFailed
 from holdfast.hsm.settings import LoginMode, TokenSelector
@@ -124,7 +125,7 @@ if child == 0:
     os._exit(2)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    done = subprocess.run([sys.executable, "-c", program], check=False, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], check=False, timeout=PATIENCE)
     assert done.returncode == 17
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import msgspec
+from tests.waiting import PATIENCE
 
 from holdfast.trust import client_context
 from holdfast.xks.encoding import decode_base64, decode_json_object, encode_base64
@@ -28,7 +29,6 @@ METADATA = {
     "kmsRequestId": "4112f4d6-db54-4af4-ae30-c55a22a8dfae",
     "kmsViaService": "ebs.us-east-2.amazonaws.com",
 }
-TIMEOUT = 10.0
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class Caller:
         self.prefix = prefix
         self._key = key
         self._http: http.client.HTTPConnection = (
-            http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT)
+            http.client.HTTPConnection(parts.hostname, parts.port, timeout=PATIENCE)
             if tls is None
-            else http.client.HTTPSConnection(parts.hostname, parts.port, timeout=TIMEOUT, context=tls)
+            else http.client.HTTPSConnection(parts.hostname, parts.port, timeout=PATIENCE, context=tls)
         )
 
     def __enter__(self) -> Self:

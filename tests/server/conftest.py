@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 from tests.server.proxy_server import ProxyServer
 from tests.shim.control import build
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,7 @@ class Serve(Protocol):
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SoftHSM token with the keys of tests.server.token.KEYS, copied for each server."""
     directory = tmp_path_factory.mktemp("softhsm")
-    subprocess.run([sys.executable, "-m", "tests.server.token", str(directory)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-m", "tests.server.token", str(directory)], check=True, timeout=PATIENCE)
     return directory
 
 

@@ -20,7 +20,7 @@ from tests.server.certificates import Authority, Pair
 from tests.server.client import Caller, trusting
 from tests.server.token import HEALTH_KEY, KEYS, LIBRARY, PIN, TOKEN, softhsm_environment, write_configuration
 from tests.shim.control import ShimControl, environment
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 from holdfast.xks.sigv4 import Credential
 from holdfast.xks.types import AccessKeyId, ExternalKeyId, SecretAccessKey, UriPathPrefix
@@ -282,7 +282,7 @@ class ProxyServer:
 
     def metrics(self) -> str:
         """/metrics as text."""
-        with socket.create_connection(("127.0.0.1", self.metrics_port), 5) as sock:
+        with socket.create_connection(("127.0.0.1", self.metrics_port), PATIENCE) as sock:
             sock.sendall(b"GET /metrics HTTP/1.0\r\nHost: a\r\n\r\n")
             parts = iter(lambda: sock.recv(65536), b"")
             return b"".join(parts).partition(b"\r\n\r\n")[2].decode()

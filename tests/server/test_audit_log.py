@@ -18,6 +18,7 @@ import pytest
 from tests.audit.test_foreign import foreign
 from tests.ports import free_ports
 from tests.server.proxy_server import AUDIT_LOG, ProxyServer
+from tests.waiting import PATIENCE
 
 from holdfast.audit.checkpoint import Checkpoint
 from holdfast.audit.faults import AuditFault
@@ -53,7 +54,7 @@ def holdfast(server: ProxyServer, *arguments: str) -> subprocess.CompletedProces
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         cwd=server.directory,
     )
 
@@ -255,7 +256,7 @@ def alone(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         cwd=directory,
         env={"PATH": os.environ["PATH"]},
     )

@@ -13,6 +13,7 @@ import pytest
 from tests.gateway.wire import Client
 from tests.server.client import trusting
 from tests.server.proxy_server import ACCESS_KEY_ID, CREDENTIAL, SECRET_ACCESS_KEY, ProxyServer
+from tests.waiting import PATIENCE
 
 from holdfast.xks.sigv4 import Credential, sign
 from holdfast.xks.types import AccessKeyId, SecretAccessKey
@@ -144,7 +145,7 @@ def client(shared: ProxyServer) -> Iterator[Client]:
     """One connection for all: what is refused must not end it."""
     context = trusting(shared.authority.certificate)
     with (
-        socket.create_connection(("127.0.0.1", shared.port), 10) as sock,
+        socket.create_connection(("127.0.0.1", shared.port), PATIENCE) as sock,
         context.wrap_socket(sock, server_hostname="localhost") as tls,
     ):
         yield Client(tls)
@@ -182,7 +183,7 @@ def test_credentials_are_rotated_while_connections_go_on(serve: Serve, length: i
     new = Credential(AccessKeyId.parse("B" * 30), SecretAccessKey.parse("+/=".ljust(length, "k")), "eu-west-1")
     context = trusting(server.authority.certificate)
     with (
-        socket.create_connection(("127.0.0.1", server.port), 10) as sock,
+        socket.create_connection(("127.0.0.1", server.port), PATIENCE) as sock,
         context.wrap_socket(sock, server_hostname="localhost") as tls,
         closing(server.catalog()) as catalog,
     ):

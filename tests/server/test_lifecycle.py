@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.ports import free_ports
 from tests.server.proxy_server import HSM, NotReady, ProxyServer
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +48,7 @@ def test_sigterm_ends_idle_connections_at_once_and_sessions_properly(serve: Serv
 
 def test_a_request_that_never_ends_does_not_keep_the_server(serve: Serve) -> None:
     server = serve(tls=False, server={"drain_timeout_s": 0.5})
-    with socket.create_connection(("127.0.0.1", server.port), 5) as half:
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as half:
         half.sendall(b"POST /test/kms/xks/v1/health HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")
         assert server.stop() == 0
 

@@ -13,6 +13,7 @@ from tests.gateway.wire import Client
 from tests.server.client import METADATA, trusting
 from tests.server.proxy_server import ACCESS_KEY_ID, SECRET_ACCESS_KEY, ProxyServer
 from tests.server.token import PIN
+from tests.waiting import PATIENCE
 
 from holdfast.xks.types import Operation
 
@@ -92,7 +93,7 @@ def test_a_reader_of_standard_output_that_goes_away_stops_nothing_and_the_loss_i
     reader = subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE)
     assert reader.stdin is not None
     server.start(stdout=reader.stdin)
-    reader.wait(10)
+    reader.wait(PATIENCE)
     reader.stdin.close()
     server.round_trip()
     server.eventually(
@@ -157,7 +158,7 @@ def test_ready_on_the_public_port_says_nothing_but_no(serve: Serve) -> None:
 
 
 def test_the_metrics_port_serves_metrics_and_nothing_else(shared: ProxyServer) -> None:
-    with socket.create_connection(("127.0.0.1", shared.metrics_port), 10) as sock:
+    with socket.create_connection(("127.0.0.1", shared.metrics_port), PATIENCE) as sock:
         client = Client(sock)
         for method, target, status in (
             (b"GET", b"/metrics", 200),
@@ -197,7 +198,7 @@ def ask(server: ProxyServer, port: int, target: bytes, client: Pair | None) -> b
     context = trusting(
         server.authority.certificate, client=None if client is None else (client.certificate, client.private_key)
     )
-    with socket.create_connection(("127.0.0.1", port), 10) as raw:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as raw:
         try:
             with context.wrap_socket(raw, server_hostname="localhost") as tls:
                 tls.sendall(b"GET " + target + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.stress.flood import raw_request
+from tests.waiting import PATIENCE
 
 from holdfast.xks.encoding import encode_base64
 from holdfast.xks.types import Operation
@@ -63,7 +64,7 @@ def test_connections_that_come_at_once_are_spread_over_the_workers(serve: Serve)
         request = raw_request(caller, Operation.GET_HEALTH_STATUS)
     with ExitStack() as stack:
         address = ("127.0.0.1", server.port)
-        opened = [stack.enter_context(socket.create_connection(address, timeout=10)) for _ in range(count)]
+        opened = [stack.enter_context(socket.create_connection(address, timeout=PATIENCE)) for _ in range(count)]
         for each in opened:
             each.sendall(request)
         for each in opened:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.server.certificates import Authority, Pair
 from tests.server.client import trusting
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,7 @@ PING = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def connect(server: ProxyServer, context: ssl.SSLContext) -> ssl.SSLSocket:
-    sock = socket.create_connection(("127.0.0.1", server.port), 10)
+    sock = socket.create_connection(("127.0.0.1", server.port), PATIENCE)
     try:
         return context.wrap_socket(sock, server_hostname="localhost")
     except BaseException:
@@ -90,7 +91,7 @@ def speaks_aes_128(server: ProxyServer) -> bool:
     """Whether a client with this one suite of TLS 1.3 is served; Python's ssl cannot be such a client."""
     suite = ["-tls1_3", "-ciphersuites", "TLS_AES_128_GCM_SHA256"]
     command = ["openssl", "s_client", "-brief", *suite, "-connect", f"127.0.0.1:{server.port}"]
-    result = subprocess.run(command, input=b"", capture_output=True, timeout=10, check=False)
+    result = subprocess.run(command, input=b"", capture_output=True, timeout=PATIENCE, check=False)
     return b"CONNECTION ESTABLISHED" in result.stderr
 
 
@@ -226,7 +227,7 @@ def test_no_session_is_resumed_in_tls_1_3(serve: Serve) -> None:
     context = trusting(server.authority.certificate)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     with (
-        socket.create_connection(("localhost", server.port), 5) as sock,
+        socket.create_connection(("localhost", server.port), PATIENCE) as sock,
         context.wrap_socket(sock, server_hostname="localhost") as tls,
     ):
         tls.sendall(PING)
@@ -244,7 +245,7 @@ def test_a_resumed_session_does_not_outlive_the_client_certificate(serve: Serve)
     def reaches() -> bool:
         nonlocal session, resumed
         with (
-            socket.create_connection(("localhost", server.port), 5) as sock,
+            socket.create_connection(("localhost", server.port), PATIENCE) as sock,
             tls_1_2.wrap_socket(sock, server_hostname="localhost", session=session) as tls,
         ):
             resumed += bool(tls.session_reused)
@@ -274,11 +275,11 @@ def _quietly(reaches: Callable[[], bool]) -> bool:
 
 def test_a_connection_that_never_begins_its_handshake_is_ended(serve: Serve) -> None:
     server = serve(server={"read_timeout_s": 0.5})
-    with socket.create_connection(("127.0.0.1", server.port), 5) as silent:
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as silent:
         assert silent.recv(1) == b""
 
 
 def test_plain_http_on_the_tls_port_ends_the_connection(shared: ProxyServer) -> None:
-    with socket.create_connection(("127.0.0.1", shared.port), 5) as plain:
+    with socket.create_connection(("127.0.0.1", shared.port), PATIENCE) as plain:
         plain.sendall(PING)
         assert not plain.recv(1000).startswith(b"HTTP/1.1 200")

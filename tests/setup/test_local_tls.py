@@ -11,6 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from tests.server.certificates import Authority
+from tests.waiting import PATIENCE
 
 from holdfast import trust
 from holdfast.setup.local_tls import LIFETIME, LocalTls, ensure_local_tls
@@ -32,8 +33,8 @@ def handshake(files: LocalTls, host: str) -> None:
     client_context = trust.client_context(files.authority)
     client_context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_STRICT
     ours, theirs = socket.socketpair()
-    ours.settimeout(5)
-    theirs.settimeout(5)
+    ours.settimeout(PATIENCE)
+    theirs.settimeout(PATIENCE)
 
     def serve() -> None:
         try:
@@ -47,7 +48,7 @@ def handshake(files: LocalTls, host: str) -> None:
         client_context.wrap_socket(ours, server_hostname=host).close()
     finally:
         ours.close()
-        thread.join(5)
+        thread.join(PATIENCE)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1"])

@@ -14,9 +14,10 @@ import pytest
 from tests.shim import FUNCTIONS, PERSONALITIES, Personality, ShimControl, build
 from tests.shim.conftest import CARD, KEY, PIN, SOFTCARD, TOKEN
 from tests.shim.driver import CKA_ID, CKA_LABEL, CKA_PRIVATE, CKM_AES_GCM, ZERO_IV, CkrError, Module
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.shim.conftest import Start
 
@@ -43,13 +44,6 @@ def refused(ckr: int) -> Iterator[None]:
     with pytest.raises(CkrError) as caught:
         yield
     assert hex(caught.value.ckr) == hex(ckr)
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait for another thread, for as long as a slow machine may need."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
 
 
 def use(module: Module) -> tuple[int, int]:

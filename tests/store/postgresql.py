@@ -14,6 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.waiting import PATIENCE
 
 POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.programs)
 
@@ -25,7 +26,6 @@ kill -QUIT $!
 wait
 [ "$kept" ] || rm -rf "$FOLDER"
 """
-_START, _STOP = 60.0, 30.0
 """Seconds."""
 
 
@@ -84,7 +84,7 @@ class Cluster:
             cwd="/", env={**os.environ, "FOLDER": str(self._folder)}, stdin=subprocess.PIPE, start_new_session=True,
             **self._account,
         )  # fmt: skip
-        until = time.monotonic() + _START
+        until = time.monotonic() + PATIENCE
         while True:
             try:
                 self._connect().close()
@@ -99,7 +99,7 @@ class Cluster:
     def stop(self) -> None:
         """Stop the server as a crash would; its files stay."""
         assert self._keeper is not None
-        self._keeper.communicate(b"\n", _STOP)
+        self._keeper.communicate(b"\n", PATIENCE)
 
     def _connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(f"host={self._folder} user=holdfast dbname=postgres", autocommit=True)

@@ -12,7 +12,7 @@ from tests.administered import Catalog
 from tests.store.conftest import now
 from tests.store.postgresql import NoPostgresql, cluster
 from tests.store.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PREFIX, SECRET
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 from holdfast.config.storage import EncryptionLimits
 from holdfast.keys.budget import FIRST_BLOCK, EncryptionBudget
@@ -302,7 +302,7 @@ class TestOutage:
         with started(worker) as running:
 
             def hang(_: object) -> dict[int, int]:
-                assert hanging.wait(10)
+                assert hanging.wait(PATIENCE)
                 raise Unavailable("disk full")
 
             hanging = Event()

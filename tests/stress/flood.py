@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from tests.server.client import METADATA
+from tests.waiting import PATIENCE
 
 from holdfast.xks.encoding import encode_base64
 from holdfast.xks.types import Operation
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from tests.server.client import Caller
 
 _PLAINTEXT = {"plaintext": encode_base64(bytes(32)), "encryptionAlgorithm": "AES_GCM"}
-_BOUND = 30.0
 
 
 def raw_request(caller: Caller, operation: Operation, fields: dict[str, Any] | None = None) -> bytes:
@@ -48,7 +48,7 @@ class Flood:
 
     def run(self) -> list[int]:
         """The status of each answer, in order of arrival. Blocks."""
-        return asyncio.run(asyncio.wait_for(self._run(), _BOUND))
+        return asyncio.run(asyncio.wait_for(self._run(), PATIENCE))
 
     async def _run(self) -> list[int]:
         statuses: list[int] = []

@@ -17,6 +17,7 @@ from tests.server.client import trusting
 from tests.server.proxy_server import ProxyServer
 from tests.stress.conftest import encrypts, shim_of
 from tests.stress.flood import encrypt_request, raw_request
+from tests.waiting import PATIENCE
 
 from holdfast.xks.types import Operation
 
@@ -43,7 +44,7 @@ SMUGGLING = {
 
 def connect(server: ProxyServer) -> Client:
     """A client over plain HTTP."""
-    return Client(socket.create_connection(("127.0.0.1", server.port), 10))
+    return Client(socket.create_connection(("127.0.0.1", server.port), PATIENCE))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def https(tmp_path_factory: pytest.TempPathFactory, tokens: Path) -> Iterator[Pr
 
 def connect_tls(server: ProxyServer) -> Client:
     """A client over TLS."""
-    raw = socket.create_connection(("127.0.0.1", server.port), 10)
+    raw = socket.create_connection(("127.0.0.1", server.port), PATIENCE)
     return Client(trusting(server.authority.certificate).wrap_socket(raw, server_hostname="localhost"))
 
 
@@ -176,7 +177,7 @@ def test_ten_thousand_idle_connections_take_little_memory_and_harm_nobody(serve:
     with ExitStack() as stack, server.caller() as caller:
         caller.health()
         for _ in range(IDLE):
-            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 10))
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), PATIENCE))
         server.eventually(
             lambda: (server.metric("holdfast_connections") or 0) >= IDLE, within=20, what="all are accepted"
         )
@@ -203,7 +204,9 @@ def test_idle_tls_connections_take_little_memory(https: ProxyServer) -> None:
 def test_beyond_max_connections_the_longest_idle_makes_room(serve: Serve) -> None:
     server = serve(tls=False, server={"max_connections": 20})
     with ExitStack() as stack:
-        idle = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 10)) for _ in range(60)]
+        idle = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), PATIENCE)) for _ in range(60)
+        ]
         with server.caller() as caller:
             assert caller.health().status == 200
         assert idle[0].recv(1) == b""

@@ -12,6 +12,7 @@ import pytest
 from tests.server.proxy_server import HSM, KEYSTORE
 from tests.server.token import LIBRARY, PIN, TOKEN, softhsm_environment
 from tests.stress.conftest import generation_of, shim_of, until_confirmed
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from tests.server.proxy_server import ProxyServer
@@ -47,7 +48,7 @@ def hsm_operator(server: ProxyServer, action: str, label: str = "key-1") -> None
     subprocess.run(
         [sys.executable, "-c", _SCRIPT, str(LIBRARY), TOKEN, PIN, action, label],
         check=True,
-        timeout=30,
+        timeout=PATIENCE,
         env={**os.environ, **softhsm_environment(server.directory)},
     )
 
@@ -144,7 +145,7 @@ def test_an_unsafe_iv_stops_the_key_in_the_catalog_until_a_person_releases_it(se
             lambda: server.metric("holdfast_hsm_unsafe_keys", hsm=HSM) == 1, within=5, what="the key is counted"
         )
         release = [sys.executable, "-m", "holdfast", "key", "release", KEYSTORE, "key-1", "--yes"]
-        subprocess.run([*release, "--config", str(server.config)], check=True, timeout=30, capture_output=True)
+        subprocess.run([*release, "--config", str(server.config)], check=True, timeout=PATIENCE, capture_output=True)
         server.eventually(lambda: caller.encrypt(b"released").status == 200, within=5, what="an Encrypt is answered")
     server.eventually(lambda: server.metric("holdfast_hsm_unsafe_keys", hsm=HSM) == 0, within=5, what="none counted")
 

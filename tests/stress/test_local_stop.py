@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.server.proxy_server import KEYSTORE, ProxyServer
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,7 @@ STOPPED = "InvalidStateException"
 def emergency(server: ProxyServer, *arguments: str) -> str:
     """What the command said."""
     line = [sys.executable, "-m", "holdfast", "emergency", *arguments, "--config", str(server.config)]
-    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return done.stderr
 

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from tests.administered import Catalog
 from tests.server.proxy_server import ACCESS_KEY_ID, KEYSTORE, PREFIX, SECRET_ACCESS_KEY, ProxyServer
+from tests.waiting import PATIENCE
 
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.xks.types import ExternalKeyId, UriPathPrefix
@@ -93,7 +94,7 @@ def node(directory: Path, tokens: Path, url: str, *, name: str, secrets: Path) -
 def holdfast(server: ProxyServer, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A command with the configuration of a node."""
     line = [sys.executable, "-m", "holdfast", *arguments, "--config", str(server.config)]
-    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
 
 def test_a_block_is_in_force_on_all_nodes_or_says_which_is_silent_and_that_one_stops_within_its_lease(

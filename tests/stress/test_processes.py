@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.stress.conftest import shim_of
 from tests.stress.load import callers_of_every_worker
+from tests.waiting import PATIENCE
 
 from holdfast.xks.types import Operation
 
@@ -67,7 +68,7 @@ def holdfast(server: ProxyServer, *arguments: str) -> None:
     subprocess.run(
         [sys.executable, "-m", "holdfast", *arguments, "--config", str(server.config), "--yes"],
         check=True,
-        timeout=30,
+        timeout=PATIENCE,
         capture_output=True,
     )
 

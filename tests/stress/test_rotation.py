@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tests.store.postgresql import Cluster
     from tests.stress.conftest import Serve
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.server
 
 ROTATIONS = 3
 PASSING = {"ThrottlingException", "DependencyTimeoutException"}

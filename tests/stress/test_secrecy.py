@@ -10,6 +10,7 @@ import pytest
 from tests.server.proxy_server import SECRET_ACCESS_KEY, ProxyServer
 from tests.server.token import LIBRARY, PIN, TOKEN, softhsm_environment
 from tests.stress.conftest import encrypts, shim_of
+from tests.waiting import PATIENCE
 
 from holdfast.xks.encoding import encode_base64
 from holdfast.xks.types import Operation
@@ -59,7 +60,7 @@ def marked(tmp_path: Path, tokens: Path, shim_library: Path) -> ProxyServer:
         env=softhsm_environment(server.directory),
         check=True,
         capture_output=True,
-        timeout=30,
+        timeout=PATIENCE,
     )
     (server.directory / "pin").write_text(MARKED_PIN)
     return server

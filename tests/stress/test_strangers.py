@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.server.proxy_server import NotReady, ProxyServer
 from tests.stress.test_connections import many_files
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from tests.server.client import Caller, Reply
@@ -72,7 +73,7 @@ def silent(port: int, count: int, stack: ExitStack) -> None:
     """So many connections that say nothing."""
     for _ in range(count):
         sock = stack.enter_context(socket.socket())
-        sock.settimeout(10)
+        sock.settimeout(PATIENCE)
         sock.connect(("127.0.0.1", port))
 
 
@@ -179,7 +180,7 @@ def test_handshakes_that_are_not_finished_end_and_are_counted(serve: Serve) -> N
 def test_a_handshake_that_fails_is_counted_by_its_reason_and_writes_no_line(serve: Serve) -> None:
     server = serve()
     before = server.stderr()
-    with socket.create_connection(("127.0.0.1", server.port), 10) as sock:
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as sock:
         sock.sendall(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
         server.eventually(
             lambda: server.metric("holdfast_handshakes_failed_total", reason="http_request") == 1,
@@ -192,7 +193,7 @@ def test_a_handshake_that_fails_is_counted_by_its_reason_and_writes_no_line(serv
 def test_other_networks_are_refused_before_tls(serve: Serve) -> None:
     server = serve(server={"allow_networks": ["10.0.0.0/8", "2001:db8::/32"]})
     # The reset may come before `connect` returns.
-    with pytest.raises(ConnectionResetError), socket.create_connection(("127.0.0.1", server.port), 10) as sock:
+    with pytest.raises(ConnectionResetError), socket.create_connection(("127.0.0.1", server.port), PATIENCE) as sock:
         sock.recv(1)
     server.eventually(
         lambda: server.metric("holdfast_connections_refused_total", reason="network") == 1,
@@ -226,7 +227,7 @@ def test_half_requests_do_not_keep_the_load_balancer_from_the_health_port(serve:
     server = serve()
     with ExitStack() as stack:
         for number in range(300):
-            sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.health_port), 10))
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.health_port), PATIENCE))
             sock.sendall(b"G")
             if number % 20 == 0:
                 assert server.is_ready()

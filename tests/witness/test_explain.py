@@ -6,6 +6,7 @@ import sys
 import msgspec
 import pytest
 from botocore.loaders import Loader
+from tests.waiting import PATIENCE
 
 from holdfast.witness.explain import exceptions, explain, refusal_title, title
 from holdfast.witness.explanations import CONNECTION_ERRORS, FAILURES, REFUSALS, Refusal
@@ -143,4 +144,4 @@ def test_the_command_says_what_to_do_with_an_unknown_error() -> None:
 
 def _holdfast(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "import sys; from holdfast.cli.main import main; sys.exit(main())", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)

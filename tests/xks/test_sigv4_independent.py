@@ -16,6 +16,7 @@ from botocore.compat import HTTPHeaders
 from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.waiting import PATIENCE
 from tests.xks.signing import ACCESS_KEY_ID, BODY, CREDENTIALS, PATH, REGION, SECRET, Signed, received
 
 from holdfast.xks.sigv4 import SERVICE
@@ -108,9 +109,9 @@ def test_what_curl_signs_is_verified(header: list[str]) -> None:
                 url,
             ],
             check=True,
-            timeout=20,
+            timeout=PATIENCE,
         )
-        listener.join(10)
+        listener.join(PATIENCE)
     head, _, body = caught[0].partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     assert first == f"POST {PATH.decode()} HTTP/1.1"
@@ -122,7 +123,7 @@ def test_what_curl_signs_is_verified(header: list[str]) -> None:
 def _answer_one(server: socket.socket, caught: list[bytes]) -> None:
     connection, _ = server.accept()
     with connection:
-        connection.settimeout(10)
+        connection.settimeout(PATIENCE)
         data = b""
         while not data.endswith(BODY):
             data += connection.recv(65536)

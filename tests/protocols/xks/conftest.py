@@ -12,6 +12,7 @@ import pytest
 from tests.protocols.xks.proxy import Proxy, keystore_of
 from tests.protocols.xks.software_hsm import SoftwareHsm, SoftwareKey
 from tests.server.token import HEALTH_KEY, LIBRARY, PIN, TOKEN, softhsm_environment
+from tests.waiting import PATIENCE
 
 from holdfast.hsm.pkcs11.backend import Pkcs11Hsm
 from holdfast.hsm.settings import HsmSettings, TokenSelector
@@ -38,7 +39,7 @@ def proxy(hsm: SoftwareHsm) -> Proxy:
 def softhsm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pkcs11Hsm]:
     """SoftHSM with the keys of tests.server.token.KEYS."""
     directory = tmp_path_factory.mktemp("operations")
-    subprocess.run([sys.executable, "-m", "tests.server.token", str(directory)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-m", "tests.server.token", str(directory)], check=True, timeout=PATIENCE)
     # Another file is another library to the loader, with a state of its own beside other tests' SoftHSM.
     library = shutil.copy(LIBRARY, directory / "libsofthsm2-operations.so")
     settings = HsmSettings(

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from tests.waiting import PATIENCE
 
 from holdfast.xks.aad import AadFraming, CiphertextMetadata, ciphertext_data_integrity_value, hsm_aad
 from holdfast.xks.errors import ErrorName, XksError
@@ -194,7 +195,7 @@ class HonestProxy:
 class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1
-    timeout = 10
+    timeout = PATIENCE
     server: "_Server"
 
     def _answer(self) -> None:
@@ -255,7 +256,7 @@ def serve(proxy: HonestProxy, certificate: Path, client_ca: Path | None = None) 
         server.shutdown()
         with suppress(OSError):
             server.server_close()
-        thread.join(5)
+        thread.join(PATIENCE)
 
 
 def write_configuration(path: Path, **changes: str) -> Path:

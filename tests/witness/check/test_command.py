@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.waiting import PATIENCE
 from tests.witness.check.certificates import Authority
 from tests.witness.check.honest_proxy import KEY, SECRET, HonestProxy, serve, write_configuration
 from tests.witness.check.wrong_proxies import AadIgnored
@@ -19,7 +20,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", _MAIN, "check", f"https://localhost:{port}", "--ca", str(authority.path)]
     command += ["--proxy-config", str(configuration), *more, *(["--local"] if local else [])]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def test_an_honest_proxy_is_fit(authority: Authority, certificate: Path, configuration: Path, tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_a_load_needs_a_key(authority: Authority, configuration: Path) -> None:
 def test_another_host_is_not_loaded_unasked(configuration: Path) -> None:
     command = [sys.executable, "-c", _MAIN, "check", "https://192.0.2.1", "--proxy-config", str(configuration)]
     done = subprocess.run(
-        [*command, "--key", KEY, "--load", "10"], capture_output=True, text=True, timeout=60, check=False
+        [*command, "--key", KEY, "--load", "10"], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 4
     assert "--yes-load-this-host" in done.stderr

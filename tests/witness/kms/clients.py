@@ -9,6 +9,7 @@ import boto3  # type: ignore[import-untyped]  # boto3 has no annotations
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from tests.waiting import PATIENCE
 from tests.witness.kms.xks_proxy import ACCESS_KEY_ID, HOST, SECRET_ACCESS_KEY
 
 from holdfast.witness.kms.callers import load_callers
@@ -63,7 +64,7 @@ def describe_store(kms: Any, store_id: str) -> dict[str, Any]:
 
 def settle(kms: Any, store_id: str) -> dict[str, Any]:
     """The store's entry once it neither connects nor disconnects any more."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while (entry := describe_store(kms, store_id))["ConnectionState"] in {"CONNECTING", "DISCONNECTING"}:
         assert time.monotonic() < deadline, "the connection state did not settle"
     return entry

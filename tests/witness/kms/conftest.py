@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from tests.waiting import PATIENCE
 from tests.witness.kms.clients import LocalKms
 from tests.witness.kms.tls import Authority
 from tests.witness.kms.xks_proxy import HOST, XksProxy
@@ -43,7 +44,7 @@ class Running:
 
     def join(self) -> None:
         """Waits for its end; uvicorn takes a fifth of a second."""
-        self.thread.join(10)
+        self.thread.join(PATIENCE)
         self.listener.close()
 
 

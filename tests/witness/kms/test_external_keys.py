@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from tests.waiting import PATIENCE
 from tests.witness.kms.clients import LocalKms, connected_store, error_of, external_key, settle
 from tests.witness.kms.xks_proxy import ExternalKey, Reply, XksProxy
 
@@ -146,7 +147,7 @@ def test_two_creations_at_once_do_not_share_an_external_key(local_kms: LocalKms,
     clients = [local_kms.client() for _ in range(4)]
 
     def create(client: Any) -> str:
-        barrier.wait(5)
+        barrier.wait(PATIENCE)
         try:
             external_key(client, store_id)
         except client.exceptions.XksKeyAlreadyInUseException:

@@ -11,6 +11,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.compat import HTTPHeaders
 from botocore.config import Config
 from botocore.credentials import Credentials
+from tests.waiting import PATIENCE
 from tests.witness.kms.clients import LocalKms
 from tests.witness.kms.tls import Authority
 
@@ -40,7 +41,7 @@ def exchange(local_kms: LocalKms, headers: dict[str, str], unsigned: dict[str, s
     address = local_kms.url.removeprefix("http://")
     lines = {"Host": address, **dict(request.headers.items()), **(unsigned or {}), "Content-Length": "2"}
     host, port = address.split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as raw:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as raw:
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         raw.sendall(f"POST / HTTP/1.1\r\n{head}\r\n{{}}".encode())
         received = b""
@@ -99,7 +100,7 @@ def test_clients_can_connect_by_https(
 def _connect(served: LocalKms, context: ssl.SSLContext) -> None:
     host, port = served.url.removeprefix("https://").split(":")
     with (
-        socket.create_connection((host, int(port)), timeout=10) as raw,
+        socket.create_connection((host, int(port)), timeout=PATIENCE) as raw,
         context.wrap_socket(raw, server_hostname=host),
     ):
         pass

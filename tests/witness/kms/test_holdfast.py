@@ -17,6 +17,7 @@ from aws_encryption_sdk.exceptions import DecryptKeyError  # type: ignore[import
 from botocore.session import Session
 from tests.server.proxy_server import ACCESS_KEY_ID, KEYSTORE, PREFIX, SECRET_ACCESS_KEY, ProxyServer
 from tests.shim.control import build
+from tests.waiting import PATIENCE
 from tests.witness.kms.clients import LocalKms, create_store, error_of, external_key, settle
 
 from holdfast.witness.kms.settings import Address
@@ -51,7 +52,7 @@ class WholePath:
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SoftHSM token with the keys of tests.server.token.KEYS."""
     directory = tmp_path_factory.mktemp("softhsm")
-    subprocess.run([sys.executable, "-m", "tests.server.token", str(directory)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-m", "tests.server.token", str(directory)], check=True, timeout=PATIENCE)
     return directory
 
 
@@ -101,7 +102,7 @@ def refusal(path: WholePath, blob: bytes) -> str | None:
 
 def soon(holds: Callable[[], bool]) -> None:
     """A change of the catalog reaches every worker within a second; a busy test machine may take longer."""
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < deadline
 
@@ -212,7 +213,7 @@ def test_the_demo_tells_its_story() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=PATIENCE,
         env=environment,
     )
     assert told.returncode == 0, told.stdout + told.stderr

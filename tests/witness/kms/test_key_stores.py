@@ -9,6 +9,7 @@ from urllib.request import urlopen
 
 import pytest
 from botocore.exceptions import ClientError
+from tests.waiting import PATIENCE
 from tests.witness.kms.clients import LocalKms, connected_store, create_store, describe_store, error_of, settle
 from tests.witness.kms.tls import Authority
 from tests.witness.kms.xks_proxy import ACCESS_KEY_ID, HOST, XksProxy, delayed
@@ -54,7 +55,7 @@ def test_a_wildcard_certificate_connects_but_has_no_days(start: Start, proxy: Xk
     try:
         local_kms = start(routes={HOST: Address("127.0.0.1", other.port)})
         connected_store(local_kms.client())
-        with urlopen(f"{local_kms.url}/metrics", timeout=10) as response:  # noqa: S310 (loopback)
+        with urlopen(f"{local_kms.url}/metrics", timeout=PATIENCE) as response:  # noqa: S310 (loopback)
             assert b"XksProxyCertificateDaysToExpire{" not in response.read()
     finally:
         other.close()

@@ -12,6 +12,7 @@ import pytest
 from aws_encryption_sdk import CommitmentPolicy, EncryptionSDKClient, StrictAwsKmsMasterKeyProvider
 from aws_encryption_sdk.exceptions import DecryptKeyError  # type: ignore[import-untyped]  # as above
 from botocore.session import Session
+from tests.waiting import PATIENCE
 from tests.witness.kms.clients import LocalKms, connected_store, external_key
 from tests.witness.kms.xks_proxy import ACCESS_KEY_ID, HOST, SECRET_ACCESS_KEY, XksProxy
 
@@ -41,7 +42,7 @@ def aws(local_kms: LocalKms, *arguments: str) -> subprocess.CompletedProcess[str
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
     )
 
 

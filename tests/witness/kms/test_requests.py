@@ -13,6 +13,7 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from tests.waiting import PATIENCE
 from tests.witness.kms.clients import LocalKms, error_of
 
 from holdfast.witness.kms.api import MAX_BODY
@@ -160,7 +161,7 @@ def test_a_secret_is_not_repeated_in_a_validation_error(kms: Any) -> None:
 
 @contextmanager
 def connection(local_kms: LocalKms) -> Iterator[HTTPConnection]:
-    raw = HTTPConnection(local_kms.url.removeprefix("http://"), timeout=10)
+    raw = HTTPConnection(local_kms.url.removeprefix("http://"), timeout=PATIENCE)
     try:
         yield raw
     finally:

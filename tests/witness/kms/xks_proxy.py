@@ -15,6 +15,7 @@ from http import HTTPStatus
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from tests.waiting import PATIENCE
 
 from holdfast.xks import sigv4
 from holdfast.xks.aad import AadFraming, ciphertext_data_integrity_value, hsm_aad
@@ -78,7 +79,7 @@ class XksProxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(5)
+        self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(PATIENCE)
         self.port: int = self._server.sockets[0].getsockname()[1]
 
     def reset(self) -> None:
@@ -104,9 +105,9 @@ class XksProxy:
 
     def close(self) -> None:
         """Ends the thread."""
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(PATIENCE)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(PATIENCE)
         self._loop.close()
 
     async def _listen(self) -> asyncio.Server:
