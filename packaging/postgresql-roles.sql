@@ -1,6 +1,6 @@
 -- Two roles for the catalog in PostgreSQL, so that a proxy's machine cannot change what an administrator decides.
 --
---   holdfast_run    the service: reads everything; counts encryptions, records last uses, heartbeats and which
+--   holdfast_run    the service: reads everything; counts encryptions, records use, heartbeats and which
 --                   generations it has found, can stop a key and block a keystore. It cannot unblock, enable, register,
 --                   issue, retire or release anything.
 --   holdfast_admin  the holdfast commands: everything. It owns the tables, so it also upgrades them.
@@ -39,18 +39,29 @@ ALTER TABLE requests OWNER TO holdfast_admin;
 ALTER TABLE approvals OWNER TO holdfast_admin;
 ALTER TABLE generation_reports OWNER TO holdfast_admin;
 ALTER TABLE worker_reports OWNER TO holdfast_admin;
+ALTER TABLE usage_tracking OWNER TO holdfast_admin;
+ALTER TABLE key_usage OWNER TO holdfast_admin;
+ALTER TABLE key_usage_days OWNER TO holdfast_admin;
+ALTER TABLE key_usage_callers OWNER TO holdfast_admin;
 ALTER TABLE alembic_version OWNER TO holdfast_admin;
 
 REVOKE ALL ON catalog, keystores, credentials, external_keys, key_generations, proxies, alembic_version, changes,
-  operators, rules, requests, approvals, generation_reports, worker_reports, key_tags FROM holdfast_run, PUBLIC;
+  operators, rules, requests, approvals, generation_reports, worker_reports, usage_tracking, key_usage,
+  key_usage_days, key_usage_callers, key_tags FROM holdfast_run, PUBLIC;
 GRANT SELECT ON catalog, keystores, credentials, external_keys, key_generations, proxies, alembic_version, changes,
-  operators, rules, requests, approvals, generation_reports, worker_reports, key_tags TO holdfast_run;
+  operators, rules, requests, approvals, generation_reports, worker_reports, usage_tracking, key_usage,
+  key_usage_days, key_usage_callers, key_tags TO holdfast_run;
 GRANT UPDATE (version) ON catalog TO holdfast_run;
 GRANT UPDATE (last_used_at) ON credentials TO holdfast_run;
 GRANT UPDATE (blocked, blocked_until, changed) ON keystores TO holdfast_run;
 GRANT UPDATE (encryptions_reserved, canary, stopped_at, stopped_reason, token_serial, changed) ON key_generations
   TO holdfast_run;
 GRANT INSERT, UPDATE, DELETE ON proxies, generation_reports, worker_reports TO holdfast_run;
+GRANT INSERT, UPDATE ON key_usage TO holdfast_run;
+GRANT INSERT, UPDATE, DELETE ON key_usage_days, key_usage_callers TO holdfast_run;
+GRANT UPDATE (lost, lost_at) ON usage_tracking TO holdfast_run;
+REVOKE ALL ON SEQUENCE key_usage_id_seq FROM PUBLIC;
+GRANT USAGE ON SEQUENCE key_usage_id_seq TO holdfast_run;
 -- What the service finds out about a key is a change, and has a record like any other; it also passes records on to
 -- the audit log.
 GRANT INSERT, UPDATE (logged) ON changes TO holdfast_run;

@@ -59,6 +59,9 @@ class Utc(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
 
 
+USES = ("encrypt", "decrypt", "refusal")
+"""What is counted of a generation's use."""
+
 catalog = Table(
     "catalog",
     METADATA,
@@ -226,6 +229,53 @@ generation_reports = Table(
     Column("reported_at", Utc, nullable=False),
 )
 """Whether a worker, by its place, has opened the canary of a ready generation; `fault`: why it has not."""
+
+usage_tracking = Table(
+    "usage_tracking",
+    METADATA,
+    Column("id", Integer, CheckConstraint("id = 1", name="one_row"), primary_key=True, autoincrement=False),
+    Column("since", Utc, nullable=False),
+    Column("lost", BigInteger, nullable=False, server_default="0"),
+    Column("lost_at", Utc),
+)
+"""One row: since when use is recorded here, and how many requests are missing from it."""
+
+key_usage = Table(
+    "key_usage",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("generation_id", ForeignKey("key_generations.id", ondelete="CASCADE"), nullable=False),
+    Column("kms_key_arn", String(256), nullable=False),
+    *(Column(f"{what}s", BigInteger, nullable=False, server_default="0") for what in USES),
+    *(Column(f"{end}_{what}", Utc) for what in USES for end in ("first", "last")),
+    Column("callers_left_out", BigInteger, nullable=False, server_default="0"),
+    UniqueConstraint("generation_id", "kms_key_arn"),
+)
+"""What a KMS key asked of a generation. An empty ARN: KMS keys beyond the first ones, and what is no ARN.
+
+`callers_left_out`: how often a caller was forgotten because there were too many.
+"""
+
+key_usage_days = Table(
+    "key_usage_days",
+    METADATA,
+    Column("usage_id", ForeignKey("key_usage.id", ondelete="CASCADE"), primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    *(Column(f"{what}s", BigInteger, nullable=False, server_default="0") for what in USES),
+)
+"""The same by day, which is counted from 1970-01-01 in UTC."""
+
+key_usage_callers = Table(
+    "key_usage_callers",
+    METADATA,
+    Column("usage_id", ForeignKey("key_usage.id", ondelete="CASCADE"), primary_key=True),
+    Column("kind", String(9), primary_key=True),
+    Column("name", String(256), primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("first_seen", Utc, nullable=False),
+    Column("last_seen", Utc, nullable=False),
+)
+"""Who asked: `kind` is `principal` (without the name of its session) or `service`."""
 
 changes = Table(
     "changes",

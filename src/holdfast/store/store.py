@@ -18,11 +18,12 @@ from holdfast.store.reads import Reads
 from holdfast.store.records import Records
 from holdfast.store.rotation import GenerationReports
 from holdfast.store.transfer import Transfer
+from holdfast.store.usage import KeyUsage
 from holdfast.store.use import Use
 from holdfast.store.view import Difference, States, View, read_states
 
 
-class Catalog(Reads, Records, Findings, GenerationReports, Nodes, Use, Transfer):
+class Catalog(Reads, Records, Findings, GenerationReports, Nodes, Use, KeyUsage, Transfer):
     """Opened with `open`, which never changes the tables, or with `create_or_upgrade`, which makes them fit.
 
     Safe to use from several threads, but not across a fork. Every method raises CatalogError.

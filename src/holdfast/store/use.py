@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
@@ -22,6 +22,8 @@ _COUNTING_LOCK = 0x484F4C44434F554E
 """PostgreSQL's advisory lock for counting encryptions: the letters HOLDCOUN."""
 _CHUNK = 500
 """Rows asked for by their ids in one query."""
+
+Value = TypeVar("Value")
 
 
 class Use(Database):
@@ -180,7 +182,7 @@ def _same_key(one: Row[Any], other: Row[Any]) -> bool:
     return same_token and (one.cka_id is None or other.cka_id is None or one.cka_id == other.cka_id)
 
 
-def batched(values: Iterable[int], size: int) -> Iterator[list[int]]:
+def batched(values: Iterable[Value], size: int) -> Iterator[list[Value]]:
     """As `itertools.batched`, which Python 3.11 does not have."""
     remaining = iter(values)
     while chunk := list(islice(remaining, size)):

@@ -90,6 +90,7 @@ class Report:
     stranded: bool = False
     threads: list[ThreadReport] = field(default_factory=list)
     messages_lost: int = 0
+    usage_lost: int = 0
     refusals_left_out: int = 0
     credentials_unreadable: dict[str, int] = field(default_factory=dict)
     event_log_fails: bool = False

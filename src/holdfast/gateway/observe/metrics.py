@@ -32,6 +32,7 @@ class Fleet:
     retired_lines_lost: int = 0
     retired_counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     retired_messages_lost: int = 0
+    retired_usage_lost: int = 0
     retired_left_out: int = 0
     retired_thread_failures: Counter[str] = field(default_factory=Counter)
     workers_ready: int = 0
@@ -105,6 +106,7 @@ class Fleet:
                 self.retired_lines_lost += report.event_lines_lost
                 self.retired_counts.update(report.counts)
                 self.retired_messages_lost += report.messages_lost
+                self.retired_usage_lost += report.usage_lost
                 self.retired_left_out += report.refusals_left_out
                 self.retired_thread_failures.update({thread.name: thread.failures for thread in report.threads})
 
@@ -197,6 +199,11 @@ class FleetCollector(Collector):
             "holdfast_messages_lost",
             "Messages that could not be written to standard error.",
             value=fleet.messages_lost + fleet.retired_messages_lost + sum(r.messages_lost for r in reports),
+        )
+        yield CounterMetricFamily(
+            "holdfast_usage_lost",
+            "Requests that are missing from what the catalog knows of the keys' use.",
+            value=fleet.retired_usage_lost + sum(r.usage_lost for r in reports),
         )
         yield CounterMetricFamily(
             "holdfast_supervisor_failures",

@@ -25,6 +25,7 @@ from holdfast.gateway.observe.tally import Tally
 from holdfast.gateway.worker.admission import Admission
 from holdfast.gateway.worker.key_records import KeyRecords
 from holdfast.gateway.worker.local_stop import LocalStop
+from holdfast.gateway.worker.usage_writer import UsageWriter
 from holdfast.hsm.faults import HsmFault, HsmUnavailable, ModuleFailed
 from holdfast.hsm.pkcs11 import ckr
 from holdfast.hsm.pkcs11.backend import Pkcs11Hsm
@@ -59,6 +60,7 @@ class Parts:
     health_tls: ssl.SSLContext | None
     key_records: KeyRecords
     local_stop: LocalStop
+    usage: UsageWriter
     tally: Tally = field(default_factory=Tally)
     credentials_used: dict[str, float] = field(default_factory=dict)
 
@@ -131,6 +133,8 @@ class Parts:
             feed.start()
             local_stop.start()
             key_records.start(hsms)
+            usage = UsageWriter(catalog, monotonic=time.monotonic, on_warning=partial(say, "warning"))
+            usage.start()
             spool = _open_spool(configuration, worker)
             undo.pop_all()
         event_log = EventLog(
@@ -175,6 +179,7 @@ class Parts:
             health_tls,
             key_records,
             local_stop,
+            usage,
             credentials_used=credentials_used,
         )
 
@@ -211,6 +216,7 @@ class Parts:
             hsm.stop()
         self.key_records.stop()
         self.local_stop.stop()
+        self.usage.stop()
         self.feed.stop()
         self.event_log.close()
 

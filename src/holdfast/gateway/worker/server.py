@@ -124,16 +124,20 @@ class Server:
             encryptions=self._key_counts.fresh(),
             credentials_used=dict(parts.credentials_used),
             stranded=any(hsm.is_stranded() for hsm in parts.hsms.values()),
-            threads=[ThreadReport(t.name, t.failures, t.trouble() is None) for t in parts.threads],
+            threads=[
+                ThreadReport(t.name, t.failures, t.trouble() is None) for t in (*parts.threads, parts.usage.thread)
+            ],
             messages_lost=messages_lost(),
+            usage_lost=parts.usage.lost,
             credentials_unreadable={
                 keystore.name: keystore.unreadable for keystore in parts.feed.snapshot.keystores.values()
             },
         )
 
     def _record(self, event: Event, client: str) -> None:
-        self._parts.tally.add(event)
-        self._parts.event_log.append(Record(self._parts.services.now().timestamp(), event, client))
+        ended = self._parts.services.now().timestamp()
+        self._count(event, ended)
+        self._parts.event_log.append(Record(ended, event, client))
 
     async def _recorded(self, event: Event, client: str) -> bool:
         parts = self._parts
@@ -141,8 +145,12 @@ class Server:
         left = parts.configuration.server.deadline_ms / 1000 - event.total
         if not await parts.event_log.recorded(record, within=max(_SHORTEST_WAIT, left)):
             return False
-        parts.tally.add(event)
+        self._count(event, record.ended)
         return True
+
+    def _count(self, event: Event, ended: float) -> None:
+        self._parts.tally.add(event)
+        self._parts.usage.add(event, ended)
 
     def _obstacles(self) -> list[str]:
         """Why a key operation would not succeed now."""

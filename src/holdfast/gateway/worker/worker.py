@@ -159,5 +159,6 @@ class _Worker:
             self._in_thread(self._parts.refresh_tls)
         if self._ticks % _REPORT_EVERY == 0:
             self._report()
+        self._parts.usage.turn()
         self._readiness.look(self._parts.key_records.ready)
         self._loop.call_later(_TICK, self._tick, now + _TICK)

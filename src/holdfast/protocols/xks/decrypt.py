@@ -25,7 +25,7 @@ async def answer(request: Request, services: Services) -> bytes:
     request.note(message.request_metadata)
     authorize(request, message.request_metadata, operation=Operation.DECRYPT, services=services)
     generation, covered = await _generation_and_aad(request, message, services)
-    request.event.generation = generation.number
+    _require_in_use(generation, request)
     key = locator_of(generation)
     sealed = Sealed(message.initialization_vector, message.ciphertext, message.authentication_tag)
 
@@ -46,7 +46,7 @@ async def _generation_and_aad(
     if key.takeover is not None and is_foreign_metadata(metadata):
         # Made by AWS's sample proxy, under whatever `ciphertext_metadata_b64` it had at the time; the metadata is
         # authenticated. That proxy has one HSM key per external key: generation 1 here.
-        return _in_use(key.generations[1]), aws_sample_hsm_aad(message.aad, metadata)
+        return key.generations[1], aws_sample_hsm_aad(message.aad, metadata)
     parsed = CiphertextMetadata.parse(metadata)
     return await _generation(key, parsed, request, services), hsm_aad(message.aad, metadata, parsed.framing)
 
@@ -64,7 +64,7 @@ async def _generation(
         raise XksError(ErrorName.INVALID_CIPHERTEXT, "ciphertextMetadata names a key generation that does not exist")
     if generation is None or generation.state is GenerationState.PLANNED:
         generation = await _read_again(metadata.generation, request, services)
-    return _in_use(generation)
+    return generation
 
 
 async def _read_again(number: int, request: Request, services: Services) -> Generation:
@@ -93,7 +93,8 @@ async def _require_decrypt(key: ExternalKey, request: Request, services: Service
         raise KeyUsageRefused(f"the attributes of the key {key.active.label!r} do not permit C_Decrypt")
 
 
-def _in_use(generation: Generation) -> Generation:
+def _require_in_use(generation: Generation, request: Request) -> None:
+    """Raises XksError(INVALID_STATE); the event names the generation also then."""
+    request.event.generation = generation.number
     if generation.state.withheld:
         raise XksError(ErrorName.INVALID_STATE, f"this generation of the external key is {generation.state}")
-    return generation
