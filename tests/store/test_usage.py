@@ -7,9 +7,10 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 from tests.store.samples import KEY, OTHER_KEY, PREFIX
 
+from holdfast.store import schema
 from holdfast.store.usage import MOST_CALLERS, MOST_KMS_KEYS, OTHERS, Counts, Used, tracking_of, usage_of
 from holdfast.xks.types import KeyStatus
 
@@ -177,5 +178,7 @@ def test_what_is_lost_is_counted_in_the_catalog(used_catalog: Catalog) -> None:
 def test_a_row_that_is_wrong_is_left_out(used_catalog: Catalog, column: str) -> None:
     used_catalog.record_usage([used(), used(key=OTHER_KEY.value)])
     with used_catalog._engine.begin() as connection:
-        connection.execute(text(f"UPDATE key_usage SET {column} = 'many' WHERE id = 1"))
+        connection.execute(
+            update(schema.key_usage).where(schema.key_usage.c.id == 1).values({column: text("'many'")})
+        )
     assert [usage.external_key_id for usage in read(used_catalog)] == [OTHER_KEY.value]

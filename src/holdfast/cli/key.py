@@ -13,6 +13,7 @@ from holdfast.cli.key_rows import generation_row, in_words, key_row
 from holdfast.cli.moments import parse_length
 from holdfast.cli.options import ConfigOption, Installation, JsonOption, KeyArgument, KeystoreArgument, installation
 from holdfast.cli.tables import fields, table
+from holdfast.cli.usage import RehearseOption, say_rehearsal, usage
 from holdfast.control.actions.keys import (
     BindKey,
     CreateKey,
@@ -37,6 +38,7 @@ app = typer.Typer(help="External keys: AES-256 keys inside an HSM.", no_args_is_
 app.add_typer(rotate.app, name="rotate")
 app.add_typer(generation.app, name="generation")
 app.command()(describe)
+app.command()(usage)
 
 HsmOption = Annotated[
     str | None,
@@ -321,12 +323,16 @@ def disable(
     keystore: KeystoreArgument,
     key: KeyArgument,
     *,
+    rehearsal: RehearseOption = False,
     how: How,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Stop one key: proxies refuse its Encrypt and Decrypt, normally within a second."""
-    with installation(config) as here:
+    with installation(config, changes=not rehearsal) as here:
+        if rehearsal:
+            say_rehearsal(here, (keystore,), key=key, as_json=as_json)
+            return
         _set_status(here, DisableKey(keystore=keystore, external_key_id=key), how, as_json=as_json)
 
 

@@ -11,6 +11,7 @@ from holdfast.cli.changing import How, carry_out, changing, say_done
 from holdfast.cli.moments import parse_moment
 from holdfast.cli.options import ConfigOption, Installation, JsonOption, installation
 from holdfast.cli.tables import fields, table
+from holdfast.cli.usage import RehearseOption, say_rehearsal
 from holdfast.control.actions.keystores import (
     BlockKeystores,
     ChangeKeystore,
@@ -113,11 +114,16 @@ def block(
     until: Annotated[
         str | None, typer.Option(help="Only so long: a time, as in 2026-11-25T18:00Z.", show_default=False)
     ] = None,
+    rehearsal: RehearseOption = False,
     how: How,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Stop a keystore, or all: proxies refuse each Encrypt and Decrypt, normally within a second."""
+    if rehearsal:
+        with installation(config, changes=False) as here:
+            say_rehearsal(here, _named(names, all_=all_), as_json=as_json)
+        return
     end = None if until is None else parse_moment(until, output.utc_now())
     action = BlockKeystores(names=_named(names, all_=all_), until=end)
     _set_blocked(action, how, config=config, as_json=as_json)

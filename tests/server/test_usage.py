@@ -1,0 +1,69 @@
+"""Use of keys, recorded by a running server."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.server.client import METADATA
+from tests.store.conftest import now
+
+from holdfast.store.store import Catalog
+from holdfast.store.usage import Counts, KmsKeyUsage, usage_of
+from holdfast.xks.encoding import encode_base64
+from holdfast.xks.types import Operation
+
+if TYPE_CHECKING:
+    from tests.server.conftest import Serve
+    from tests.server.proxy_server import ProxyServer
+
+pytestmark = pytest.mark.server
+
+OTHER_ARN = METADATA["kmsKeyArn"].replace("123456789012", "111122223333")
+
+
+def usage(server: ProxyServer) -> dict[str, KmsKeyUsage]:
+    """What the catalog has, by KMS key."""
+    file = server.directory / "catalog.db"
+    with closing(Catalog.open(f"sqlite:///{file}", server.directory, now=now)) as catalog, catalog.reading() as state:
+        return {one.kms_key_arn: one for one in usage_of(state)}
+
+
+def encrypt(server: ProxyServer, arn: str = METADATA["kmsKeyArn"]) -> int:
+    with server.caller() as caller:
+        fields = {"plaintext": encode_base64(b"x"), "encryptionAlgorithm": "AES_GCM"}
+        return caller.call(Operation.ENCRYPT, fields, metadata={"kmsKeyArn": arn}).status
+
+
+def test_use_of_all_workers_adds_up_in_the_catalog(serve: Serve) -> None:
+    server = serve(workers=2)
+    for _ in range(6):
+        server.round_trip()
+    server.stop()
+    (found,) = usage(server).values()
+    assert (found.kms_key_arn, found.total) == (METADATA["kmsKeyArn"], Counts(6, 6, 0))
+    assert {(caller.kind, caller.name, caller.requests) for caller in found.callers} == {
+        ("principal", METADATA["awsPrincipalArn"], 12),
+        ("service", METADATA["kmsViaService"], 12),
+    }
+
+
+def test_a_second_kms_key_is_told_to_the_operator(serve: Serve) -> None:
+    server = serve()
+    assert [encrypt(server), encrypt(server, OTHER_ARN)] == [200, 200]
+    server.eventually(lambda: "is used by another KMS key" in server.stderr(), within=30, what="a warning")
+    assert set(usage(server)) == {METADATA["kmsKeyArn"], OTHER_ARN}
+
+
+def test_a_catalog_that_takes_no_writes_delays_no_request_and_gets_the_counts_later(serve: Serve) -> None:
+    server = serve()
+    assert encrypt(server) == 200
+    server.eventually(lambda: bool(usage(server)), within=10, what="the first use")
+    with closing(sqlite3.connect(server.directory / "catalog.db", isolation_level=None)) as locked:
+        locked.execute("BEGIN IMMEDIATE")
+        assert [encrypt(server) for _ in range(20)] == [200] * 20
+        locked.execute("ROLLBACK")
+    server.stop()
+    assert usage(server)[METADATA["kmsKeyArn"]].total.encrypts == 21
