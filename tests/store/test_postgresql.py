@@ -17,6 +17,7 @@ from tests.waiting import eventually
 from holdfast.cli.failure import report
 from holdfast.store.database import engine_of
 from holdfast.store.errors import CatalogError, Refused, Unavailable
+from holdfast.store.usage import Used, usage_of
 from holdfast.xks.types import KeyStatus, UriPathPrefix
 
 ROLES = Path(__file__).parents[2] / "packaging" / "postgresql-roles.sql"
@@ -137,6 +138,9 @@ def admin(roles: Callable[[str], Catalog]) -> Catalog:
 def test_the_service_can_serve(admin: Catalog, roles: Callable[[str], Catalog]) -> None:
     service = roles("holdfast_run")
     service.report_generation(1, proxy_id="proxy", worker=0, looks=1, fault=None)
+    a_use = Used("main", KEY.value, 1, "arn", "decrypt", 20_000, "principal", None, 1, 1.0, 1.0)
+    assert service.record_usage([a_use] * 2, lost=1) == []
+    service.forget_usage_days()
     with started(service) as running:
         running.encrypt()
         running.feed.used(ID.value, now())
@@ -149,6 +153,8 @@ def test_the_service_can_serve(admin: Catalog, roles: Callable[[str], Catalog]) 
         assert running.said == []
     assert admin.encryption_totals() == {1: 1}
     assert admin.credentials("main")[0].last_used_at is not None
+    with admin.reading() as state:
+        assert [one.total.decrypts for one in usage_of(state)] == [2]
 
 
 ADMINISTRATION: list[Callable[[Catalog], object]] = [
