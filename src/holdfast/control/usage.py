@@ -194,7 +194,7 @@ def unused(state: Reading, *, since: datetime) -> list[Unused]:
             keys.setdefault((row.keystore, row.external_key_id), []).append(row)
     found = []
     for (keystore, key), generations in keys.items():
-        asked = {row: together(usages.get(row.generation_id, ())).last_asked for row in generations}
+        asked = {row.generation_id: together(usages.get(row.generation_id, ())).last_asked for row in generations}
         last = _latest(*asked.values())
         old = [row for row in generations if row.created_at <= since]
         if last is None or last < since:
@@ -204,7 +204,7 @@ def unused(state: Reading, *, since: datetime) -> list[Unused]:
         found += [
             Unused("generation", keystore, f"{key} generation {row.generation}", at)
             for row in old
-            if (at := asked[row]) is None or at < since
+            if (at := asked[row.generation_id]) is None or at < since
         ]
     found += [
         Unused("credential", row.keystore, row.access_key_id, row.last_used_at)
