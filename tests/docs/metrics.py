@@ -2,7 +2,15 @@
 
 from dataclasses import dataclass, fields
 
-from holdfast.gateway.observe.messages import HsmReport, KeyCount, Report, SealerReport, ThreadReport
+from holdfast.gateway.observe.messages import (
+    HsmReport,
+    KeyCount,
+    OutletReport,
+    OutletsReport,
+    Report,
+    SealerReport,
+    ThreadReport,
+)
 from holdfast.gateway.observe.metrics import Fleet, FleetCollector
 from holdfast.gateway.observe.tally import Tally
 from holdfast.hsm.port import HsmGauges
@@ -62,6 +70,8 @@ def _fleet() -> Fleet:
     fleet.reports[0] = report
     fleet.certificate_expires = 1.0
     fleet.sealer = SealerReport(at=1.0)
+    outlet = OutletReport("siem", connected=True, sent=1, lost=1, waiting=1, trouble=None)
+    fleet.outlets = OutletsReport(at=1.0, outlets=(outlet,))
     fleet.policy_digest = "0" * 16
     fleet.encryption_limits.update(warn=1)
     return fleet

@@ -61,6 +61,8 @@ class ProxyServer:
 
     `server` and `hsm` add to or replace keys of `[server]` and `[hsm.main]`; `policies` is the text of a policy file.
     `audit`: there is an audit log in `audit_directory`, with these further keys of `[audit]`.
+    `outlets`: the tables `[outlet.NAME]`.
+
     With `tls` False the port speaks plain HTTP. With `wait` False nothing waits for /ready; with `autostart` False
     the test calls `start`.
     """
@@ -82,6 +84,7 @@ class ProxyServer:
         hsm: dict[str, Any] | None = None,
         log: dict[str, Any] | None = None,
         audit: dict[str, Any] | None = None,
+        outlets: dict[str, dict[str, Any]] | None = None,
         policies: str | None = None,
         wait: bool = True,
         autostart: bool = True,
@@ -110,6 +113,8 @@ class ProxyServer:
         self.audit_directory = directory / "audit"
         if audit is not None:
             self.settings["audit"] = {"directory": "audit", "name": AUDIT_LOG, "interval_s": 0.2, **audit}
+        if outlets is not None:
+            self.settings["outlet"] = outlets
         self.policies_file = directory / "policies.cedar"
         if policies is not None:
             self.settings["authorization"] = {"policies": self.policies_file.name}

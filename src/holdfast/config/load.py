@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from holdfast.config.hsm import HsmTable
 from holdfast.config.kinds import nearest
 from holdfast.config.listeners import Tls
 from holdfast.config.model import Configuration
+from holdfast.config.outlets import Outlet
 from holdfast.config.policies import parse_policies, read_policies
 from holdfast.config.rules import conflicts
 from holdfast.config.safe_path import distrust_library
@@ -64,18 +66,21 @@ class _Reader:
     def configuration(self) -> Configuration:
         """The whole file as values. Raises ConfigurationError."""
         self._refuse_unknown_tables()
-        tables = {table.name: self._table(table) for table in TABLES if table.settings is not HsmSettings}
-        hsms = self._hsms()
+        tables = {table.field: self._table(table) for table in TABLES if not table.is_named}
+        hsms, outlets = self._hsms(), self._outlets()
         for places, text in conflicts(self._document):
             if not self._refused.intersection(places):
                 self._problem(next((place for place in places if place in self._lines), places[0]), text)
         self._raise_problems()
-        return Configuration(path=self._path.absolute(), hsms=hsms, **tables)
+        return Configuration(path=self._path.absolute(), hsms=hsms, outlets=outlets, **tables)
 
     def check_files(self, configuration: Configuration) -> None:
         """Raises ConfigurationError for TLS files that cannot be opened and libraries that others can change."""
         for listener in ("tls", "health_tls", "metrics_tls"):
             self._check_tls_files(listener, getattr(configuration, listener))
+        for name, outlet in configuration.outlets.items():
+            for key, file in outlet.files.items():
+                self._check_file(("outlet", name, key), file)
         for name, table in configuration.hsms.items():
             if why := distrust_library(table.settings.library):
                 self._problem(("hsm", name, "library"), f"`library` in [hsm.{name}] {why}")
@@ -84,11 +89,15 @@ class _Reader:
     def _check_tls_files(self, table: str, tls: Tls | None) -> None:
         for name in ("certificate", "private_key", "client_ca"):
             file: Path | None = getattr(tls, name, None)
-            try:
-                if file is not None:
-                    file.open("rb").close()
-            except OSError as error:
-                self._problem((table, name), f"`{name}` in [{table}]: {file} cannot be read: {error.strerror}")
+            if file is not None:
+                self._check_file((table, name), file)
+
+    def _check_file(self, path: lines.Path, file: Path) -> None:
+        try:
+            file.open("rb").close()
+        except OSError as error:
+            table = ".".join(path[:-1])
+            self._problem(path, f"`{path[-1]}` in [{table}]: {file} cannot be read: {error.strerror}")
 
     def _refuse_unknown_tables(self) -> None:
         known = [table.name.partition(".")[0] for table in TABLES]
@@ -116,19 +125,32 @@ class _Reader:
             self._problem(("hsm",), "no HSM: add a table [hsm.NAME]")
             return {}
         hsms = {}
-        for name, content in contents.items():
-            path = ("hsm", name)
+        for name, values in self._named(
+            "hsm", HsmSettings, what="an HSM", example="each HSM has a table with a name"
+        ):
+            pin = values.pop("pin")
+            hsms[name] = HsmTable(HsmSettings(name=name, **values), pin)
+        return hsms
+
+    def _outlets(self) -> dict[str, Outlet]:
+        if not isinstance(self._document.get("outlet", {}), dict):
+            self._problem(("outlet",), "[outlet] must be tables with names, as in [outlet.siem]")
+            return {}
+        named = self._named("outlet", Outlet, what="an outlet", example="each outlet has a table with a name")
+        return {name: Outlet(**values) for name, values in named}
+
+    def _named(self, table: str, settings: type, *, what: str, example: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The name and the values of each table [`table`.NAME] in which nothing is wrong."""
+        for name, content in self._document.get(table, {}).items():
+            path = (table, name)
             if not isinstance(content, dict):
-                example = "each HSM has a table with a name of its own, as in [hsm.main]"
-                self._problem(path, f"`{name}` in [hsm]: {example}")
+                self._problem(path, f"`{name}` in [{table}]: {example} of its own, as in [{table}.main]")
                 continue
             if not _NAME.fullmatch(name):
-                self._problem(path, f"`{name}` cannot be the name of an HSM: use 1 to 64 of A-Z a-z 0-9 _ -")
-            values = self._values(HsmSettings, path, content)
+                self._problem(path, f"`{name}` cannot be the name of {what}: use 1 to 64 of A-Z a-z 0-9 _ -")
+            values = self._values(settings, path, content)
             if values is not None:
-                pin = values.pop("pin")
-                hsms[name] = HsmTable(HsmSettings(name=name, **values), pin)
-        return hsms
+                yield name, values
 
     def _values(self, settings: type, path: lines.Path, content: Any) -> dict[str, Any] | None:
         """Every key of one table with its value or default; None where one was refused."""

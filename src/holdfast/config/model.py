@@ -8,6 +8,7 @@ from typing import Any
 
 from holdfast.config.hsm import HsmTable
 from holdfast.config.listeners import Server, Tls
+from holdfast.config.outlets import Outlet
 from holdfast.config.storage import Audit, Authorization, CatalogSettings, EncryptionLimits, Log, Node
 
 
@@ -40,6 +41,8 @@ class Configuration:
     """The event log: one JSON object per request and line. May be left out."""
     audit: Audit | None
     """This node's audit log, which `holdfast audit verify` proves. Without this table there is none."""
+    outlets: dict[str, Outlet]
+    """A receiver of events and changes: syslog, or OpenTelemetry. As many as are needed, each under a name."""
     hsms: dict[str, HsmTable]
     """One HSM, or one load-shared set behind one token. Keys are registered under NAME. At least one."""
 

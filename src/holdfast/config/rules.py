@@ -9,6 +9,7 @@ from typing import Any
 from holdfast.config import lines
 from holdfast.config.kinds import Refused, nearest
 from holdfast.config.listeners import Address
+from holdfast.config.outlets import Destination
 from holdfast.config.storage import EncryptionLimits
 
 Conflict = tuple[tuple[lines.Path, ...], str]
@@ -35,6 +36,9 @@ def conflicts(document: Mapping[str, Any]) -> Iterator[Conflict]:
     hsms = {name: hsm for name, hsm in _table(document, "hsm").items() if isinstance(hsm, dict)}
     for name, hsm in hsms.items():
         yield from _login_against_pin(name, hsm)
+    for name, outlet in _table(document, "outlet").items():
+        if isinstance(outlet, dict):
+            yield from _outlet(name, outlet)
     audit = _table(document, "audit")
     yield from _half_of_a_pair("audit", audit, ("control_directory", "control_name"), "the control log needs both")
     yield from _half_of_a_pair("audit", audit, ("witness_url", "witness_key"), "a witness needs both")
@@ -85,6 +89,21 @@ def _login_against_pin(name: str, hsm: Mapping[str, Any]) -> Iterator[Conflict]:
         yield places, f'`login` in [hsm.{name}] is "user", which needs a `pin`'
     if hsm.get("login") == "none" and "pin" in hsm:
         yield places[::-1], f'`pin` in [hsm.{name}] is never used, because `login` is "none"'
+
+
+def _outlet(name: str, outlet: Mapping[str, Any]) -> Iterator[Conflict]:
+    why = "a client certificate needs both"
+    for key, other in (("certificate", "private_key"), ("private_key", "certificate")):
+        if key in outlet and other not in outlet:
+            yield (("outlet", name, key),), f"`{key}` in [outlet.{name}] without `{other}`: {why}"
+    with suppress(Refused):
+        to = Destination.parse(outlet.get("to"), Path())
+        for key in ("ca", "certificate", "private_key"):
+            if key in outlet and not to.uses_tls:
+                text = f"`{key}` in [outlet.{name}] is never used, because `to` is {to}, which is not TLS"
+                yield (("outlet", name, key), ("outlet", name, "to")), text
+    if outlet.get("events") == "none" and outlet.get("changes") is False:
+        yield (("outlet", name),), f"[outlet.{name}] sends neither events nor changes: remove it"
 
 
 def _same_log(audit: Mapping[str, Any]) -> Iterator[Conflict]:

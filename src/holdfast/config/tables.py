@@ -17,6 +17,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from holdfast.config.hsm import ENVIRONMENT, LIBRARY, REFERENCE, TOKEN
 from holdfast.config.kinds import PATH, TEXT, Kind, choice, literal
 from holdfast.config.model import Configuration
+from holdfast.config.outlets import Outlet
 from holdfast.hsm.pkcs11.profile import PROFILES
 from holdfast.hsm.settings import HsmSettings, TokenSelector
 from holdfast.xks.secret import Secret
@@ -63,16 +64,22 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of the file. `[hsm.NAME]` stands for as many as there are HSMs."""
+    """A table of the file. `[hsm.NAME]` stands for as many as there are HSMs. `field` is the Configuration's."""
 
     name: str
+    field: str
     settings: type
     is_optional: bool
 
     @property
+    def is_named(self) -> bool:
+        """Whether there are as many as there are names."""
+        return self.name.endswith(".NAME")
+
+    @property
     def meaning(self) -> str:
         """One or two sentences."""
-        return _docstrings(Configuration)["hsms" if self.settings is HsmSettings else self.name]
+        return _docstrings(Configuration)[self.field]
 
     @property
     def keys(self) -> tuple[Key, ...]:
@@ -122,9 +129,11 @@ def _tables() -> Iterator[Table]:
     for name, hint in get_type_hints(Configuration).items():
         settings, *others = get_args(hint) or (hint,)
         if name == "hsms":
-            yield Table("hsm.NAME", HsmSettings, is_optional=False)
+            yield Table("hsm.NAME", name, HsmSettings, is_optional=False)
+        elif name == "outlets":
+            yield Table("outlet.NAME", name, Outlet, is_optional=True)
         elif name != "path":
-            yield Table(name, settings, is_optional=bool(others))
+            yield Table(name, name, settings, is_optional=bool(others))
 
 
 TABLES = tuple(_tables())

@@ -77,6 +77,28 @@ class Records(Database):
             found = connection.execute(query.limit(latest)).all()
         return [_change_row(row) for row in reversed(found)]
 
+    def changes_after(self, number: int, *, limit: int) -> list[ChangeRow]:
+        """The first records after this one, in the order of the changes. Raises Unavailable."""
+        table = schema.changes
+        query = select(*raw(table, "number", "id", "time", "outcome", "record", "logged"))
+        with self._reading() as connection:
+            found = connection.execute(query.where(table.c.number > number).order_by(table.c.number).limit(limit))
+            return [_change_row(row) for row in found]
+
+    def last_change(self) -> tuple[int, str] | None:
+        """The number and the change of the last record; None: there is none. Raises Unavailable."""
+        query = select(*raw(schema.changes, "number", "id")).order_by(schema.changes.c.number.desc()).limit(1)
+        with self._reading() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else (row.number, rows.plain(row.id))
+
+    def has_change(self, number: int, change_id: str) -> bool:
+        """Whether the record with this number is of this change. Raises Unavailable."""
+        query = select(*raw(schema.changes, "id")).where(schema.changes.c.number == number)
+        with self._reading() as connection:
+            row = connection.execute(query).first()
+        return row is not None and rows.plain(row.id) == change_id
+
     def opened(self, *, since: int) -> set[str]:
         """The keystores that recorded changes have opened since a version of the catalog. Raises Unavailable.
 

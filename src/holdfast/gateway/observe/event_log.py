@@ -24,6 +24,8 @@ import msgspec
 
 from holdfast.gateway.observe.audit_spool import AuditSpool
 from holdfast.gateway.observe.log_sink import NotWritten
+from holdfast.gateway.observe.outlet_feed import RETRY as OUTLET_RETRY
+from holdfast.gateway.observe.outlet_feed import OutletFeed
 from holdfast.protocols.xks.event import Event, RecordUnavailable
 from holdfast.threads import LivingThread
 from holdfast.xks.errors import ErrorName
@@ -73,13 +75,14 @@ class _Waiting:
     """A record that is to be written; `confirm` is called with whether it was, at the first attempt.
 
     `forgotten`: the request was answered otherwise, and the record must not be written. `spooled`: the audit log has
-    its line, or keeps it.
+    its line, or keeps it. `offered`: so do the outlets.
     """
 
     record: Record
     confirm: Callable[[bool], None] | None = None
     forgotten: bool = False
     spooled: bool = False
+    offered: bool = False
 
 
 class EventLog:
@@ -99,12 +102,14 @@ class EventLog:
         on_warning: Callable[[str], None],
         required: bool = False,
         spool: AuditSpool | None = None,
+        outlets: OutletFeed | None = None,
         fail_closed: bool = False,
         policy_digest: str | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sink = sink
         self._spool = spool
+        self._outlets = outlets
         self._required = required
         self._fail_closed = fail_closed
         self._ckr_name = ckr_name
@@ -152,6 +157,11 @@ class EventLog:
     def audit_trouble(self) -> str | None:
         """Why the audit log gets no lines at present; None if it does, or there is none."""
         return None if self._spool is None else self._spool.trouble()
+
+    @property
+    def outlet_lines_lost(self) -> int:
+        """Lines that no outlet will get."""
+        return 0 if self._outlets is None else self._outlets.lost
 
     def obstacle(self) -> str | None:
         """Why no operation on a key may be answered at present; None if it may."""
@@ -256,20 +266,27 @@ class EventLog:
         if self._spool is not None:
             self._spool.skip(sum(not (waiting.spooled or waiting.forgotten) for waiting in self._audit))
             self._spool.close()
+        if self._outlets is not None and (left := self._outlets.close()):
+            self._on_warning(f"{left} lines of the event log were not handed to the outlets: their process is busy")
 
     def _idle(self) -> float | None:
         """Seconds for which nothing is to be done unless a line comes; None: for ever."""
+        if self._outlets is not None and self._outlets.has_waiting:
+            return OUTLET_RETRY
         troubled = self._failure is not None or self.audit_trouble() is not None
         if troubled or self.left_out > self._summarized:
             return RETRY
         return None if self._spool is None else self._spool.due_in()
 
     def _write_waiting(self) -> None:
+        dropped = self._dropped - self._dropped_told
+        self._dropped_told += dropped
         if self._spool is not None:
-            dropped = self._dropped
-            self._spool.skip(dropped - self._dropped_told)
-            self._dropped_told = dropped
+            self._spool.skip(dropped)
             self._spool.write([])
+        if self._outlets is not None:
+            self._outlets.skip(dropped)
+            self._outlets.flush()
         self._summarize()
         while self._audit or self._refusals:
             batch = _take(self._audit, _BATCH)
@@ -297,6 +314,8 @@ class EventLog:
             if waiting.confirm is not None:
                 waiting.confirm(index < written or not self._required)
         left = [waiting for waiting in batch[written:] if waiting.confirm is None or not self._required]
+        if self._outlets is not None:
+            self._offer(self._outlets, {id(waiting) for waiting in [*batch[:written], *left]}, batch, lines)
         if gone:
             # The reader of a pipe does not come back: these lines will never be written.
             self.lost += sum(_is_audit(waiting) for waiting in left)
@@ -304,6 +323,18 @@ class EventLog:
         self._audit.extendleft(waiting for waiting in reversed(left) if _is_audit(waiting))
         self._refusals.extendleft(waiting for waiting in reversed(left) if not _is_audit(waiting))
         return written == len(batch)
+
+    def _offer(self, outlets: OutletFeed, kept: set[int], batch: list[_Waiting], lines: list[bytes]) -> None:
+        """Send the lines to the outlets, each once; none of those whose answers were withheld."""
+        fresh = [
+            (waiting, line)
+            for waiting, line in zip(batch, lines, strict=True)
+            if id(waiting) in kept and not waiting.offered
+        ]
+        for waiting, _ in fresh:
+            waiting.offered = True
+        outlets.offer([line for _, line in fresh])
+        outlets.flush()
 
     def _spooled(
         self, spool: AuditSpool, batch: list[_Waiting], lines: list[bytes]
@@ -368,6 +399,8 @@ class EventLog:
             self._summarized += left_out
             self._summarized_at = now
             self._recover()
+            if self._outlets is not None:
+                self._outlets.offer([_ENCODER.encode(line) + b"\n"])
 
     def _fail(self, reason: str) -> None:
         if self._failure is None:

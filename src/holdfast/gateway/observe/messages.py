@@ -96,6 +96,7 @@ class Report:
     event_log_fails: bool = False
     locally_stopped: bool = False
     audit_spool_fails: bool = False
+    outlet_lines_lost: int = 0
     authenticated: int = 0
     handshakes: int = 0
     places: int = 0
@@ -120,6 +121,27 @@ class SealerReport:
     events: int = 0
     lost: int = 0
     cut: int = 0
+    trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutletReport:
+    """One outlet since its process began: messages that were sent, are lost, and wait. `trouble`: why they wait."""
+
+    name: str
+    connected: bool
+    sent: int
+    lost: int
+    waiting: int
+    trouble: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OutletsReport:
+    """All outlets. `at`: seconds since 1970. `trouble`: why changes cannot be read."""
+
+    at: float
+    outlets: tuple[OutletReport, ...] = ()
     trouble: str | None = None
 
 

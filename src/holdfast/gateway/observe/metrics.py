@@ -17,9 +17,12 @@ from prometheus_client.registry import Collector
 
 from holdfast._version import __version__
 from holdfast.config.model import Configuration
-from holdfast.gateway.observe.messages import HsmReport, Report, SealerReport, StoppedKeys
+from holdfast.gateway.observe.messages import HsmReport, OutletsReport, Report, SealerReport, StoppedKeys
 from holdfast.gateway.observe.tally import EDGES, STAGES, Row, merge
 from holdfast.xks.types import HealthStatus
+
+_SILENT = 10.0
+"""Seconds after which the last report of the outlets' process says nothing any more."""
 
 
 @dataclass(slots=True)
@@ -34,6 +37,7 @@ class Fleet:
     retired_messages_lost: int = 0
     retired_usage_lost: int = 0
     retired_left_out: int = 0
+    retired_outlet_lines_lost: int = 0
     retired_thread_failures: Counter[str] = field(default_factory=Counter)
     workers_ready: int = 0
     workers_wanted: int = 0
@@ -45,6 +49,7 @@ class Fleet:
     certificate_expires: float | None = None
     encryption_limits: dict[str, int] = field(default_factory=dict)
     sealer: SealerReport | None = None
+    outlets: OutletsReport | None = None
     orphaned: dict[str, StoppedKeys] = field(default_factory=dict)
     """Stops of workers that have gone and may not have written them to the catalog."""
 
@@ -108,6 +113,7 @@ class Fleet:
                 self.retired_messages_lost += report.messages_lost
                 self.retired_usage_lost += report.usage_lost
                 self.retired_left_out += report.refusals_left_out
+                self.retired_outlet_lines_lost += report.outlet_lines_lost
                 self.retired_thread_failures.update({thread.name: thread.failures for thread in report.threads})
 
     def _keep_stops(self, report: Report) -> None:
@@ -212,6 +218,9 @@ class FleetCollector(Collector):
         )
         if fleet.sealer is not None:
             yield from _audit(fleet.sealer, reports, self._now())
+        if fleet.outlets is not None:
+            lost = fleet.retired_outlet_lines_lost + sum(r.outlet_lines_lost for r in reports)
+            yield from _outlets(fleet.outlets, lost, self._now())
         yield from _threads(reports, fleet.retired_thread_failures)
         reloads = CounterMetricFamily(
             "holdfast_configuration_reloads", "Configurations loaded while running.", labels=["result"]
@@ -289,6 +298,34 @@ def _audit(sealer: SealerReport, reports: list[Report], now: float) -> Iterator[
         "holdfast_audit_streams_cut",
         "Workers that ended without a word, so that an unknown number of their last events is lost.",
         value=sealer.cut,
+    )
+
+
+def _outlets(report: OutletsReport, lines_lost: int, now: float) -> Iterator[Metric]:
+    """Only where there is an outlet."""
+    labels = ["outlet"]
+    connected = GaugeMetricFamily(
+        "holdfast_outlet_connected", "1: the outlet reaches its receiver, as far as it can know.", labels=labels
+    )
+    waiting = GaugeMetricFamily("holdfast_outlet_messages_waiting", "Messages in the outlet's buffer.", labels=labels)
+    sent = CounterMetricFamily("holdfast_outlet_messages_sent", "Messages that were handed over.", labels=labels)
+    lost = CounterMetricFamily("holdfast_outlet_messages_lost", "Messages that will not be sent.", labels=labels)
+    silent = now - report.at > _SILENT
+    for outlet in report.outlets:
+        connected.add_metric([outlet.name], outlet.connected and not silent)
+        waiting.add_metric([outlet.name], outlet.waiting)
+        sent.add_metric([outlet.name], outlet.sent)
+        lost.add_metric([outlet.name], outlet.lost)
+    yield from (connected, waiting, sent, lost)
+    yield CounterMetricFamily(
+        "holdfast_outlet_lines_lost",
+        "Event lines that did not get from a worker to the process of the outlets.",
+        value=lines_lost,
+    )
+    yield _gauge(
+        "holdfast_outlet_changes_failing",
+        "1: changes cannot be read from the catalog for the outlets, or their process is silent.",
+        silent or report.trouble is not None,
     )
 
 

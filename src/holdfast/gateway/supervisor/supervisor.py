@@ -23,9 +23,10 @@ from holdfast.gateway.http.tls import TlsUnusable, build_context, certificate_ch
 from holdfast.gateway.observe.messages import ExitReason, Failed, Refresh, RefreshTls, Report, StopKeys, ToWorker
 from holdfast.gateway.observe.metrics import Fleet, page_of
 from holdfast.gateway.observe.notify import messages_lost, notify, say, serving
+from holdfast.gateway.supervisor.emitting import EventChannel, outlets
 from holdfast.gateway.supervisor.metrics_server import MetricsServer
 from holdfast.gateway.supervisor.process import LONGEST_BACK_OFF, CannotSpawn, WorkerPlace, WorkerProcess
-from holdfast.gateway.supervisor.sealing import SealerPlace
+from holdfast.gateway.supervisor.sealing import sealer
 from holdfast.gateway.supervisor.watch import FileWatch, configuration_files, watched_files
 from holdfast.gateway.worker import descriptors
 from holdfast.gateway.worker.descriptors import TooFewDescriptors
@@ -66,8 +67,11 @@ class Supervisor:
         self._stopping = False
         self._held = False
         self._failure: Failed | None = None
-        self._sealer = SealerPlace(say=say)
         self._cleanup = ExitStack()
+        self._events = EventChannel()
+        self._cleanup.callback(self._events.close)
+        self._sealer = sealer(say=say)
+        self._outlets = outlets(self._events, say=say)
 
     def __enter__(self) -> Self:
         try:
@@ -95,7 +99,7 @@ class Supervisor:
             else:
                 self._try(self._watch_files, now)
                 self._try(self._converge, now)
-            self._try(self._seal, now)
+            self._try(self._accompany, now)
             self._try(self._kill_overdue, now)
             self._fleet.messages_lost = messages_lost()
         notify("STOPPING=1")
@@ -362,6 +366,7 @@ class Supervisor:
                 turn_file=InheritedFile(self._turn_file.fileno()),
                 control=control,
                 cpu=cpu_of(place.number, len(self._places)),
+                outlets=self._events.sender if target.outlets else None,
                 stopped=self._fleet.unrecorded(),
                 proven=target == self._good,
             )
@@ -393,14 +398,15 @@ class Supervisor:
                 self._leaving.append(stuck)
                 self._note_death(place, stuck, now)
 
-    def _seal(self, now: float) -> None:
-        """Keep the audit log written: from when a worker has logged in to the HSM until the last one has ended."""
-        if self._stopping:
-            if not self._leaving:
-                self._sealer.end(now)
-        elif self._good is not None:
-            self._sealer.converge(self._good, now)
-        self._fleet.sealer = self._sealer.report
+    def _accompany(self, now: float) -> None:
+        """Keep the audit log written and the outlets supplied, from when a worker serves until the last has ended."""
+        for companion in (self._sealer, self._outlets):
+            if self._stopping:
+                if not self._leaving:
+                    companion.end(now)
+            elif self._good is not None:
+                companion.converge(self._good, now)
+        self._fleet.sealer, self._fleet.outlets = self._sealer.report, self._outlets.report
 
     # ---- new configurations
 
@@ -492,12 +498,14 @@ class Supervisor:
             self._kill_all()
 
     def _finished(self) -> bool:
-        return self._stopping and not self._leaving and self._sealer.ended(time.monotonic())
+        now = time.monotonic()
+        return self._stopping and not self._leaving and self._sealer.ended(now) and self._outlets.ended(now)
 
     def _kill_all(self) -> None:
         for worker in self._workers():
             worker.process.kill()
         self._sealer.kill()
+        self._outlets.kill()
 
     def _close_sockets(self, *, keep: Iterable[Address]) -> None:
         for address in self._sockets.keys() - set(keep):

@@ -2,6 +2,7 @@
 
 import contextlib
 import secrets
+import socket
 import ssl
 import time
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from holdfast.gateway.observe.event_log import EventLog
 from holdfast.gateway.observe.log_sink import LogSink
 from holdfast.gateway.observe.messages import StoppedKeys
 from holdfast.gateway.observe.notify import say
+from holdfast.gateway.observe.outlet_feed import OutletFeed
 from holdfast.gateway.observe.tally import Tally
 from holdfast.gateway.worker.admission import Admission
 from holdfast.gateway.worker.key_records import KeyRecords
@@ -65,7 +67,16 @@ class Parts:
     credentials_used: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, configuration: Configuration, *, turn_file: int, worker: int, place: int, proven: bool) -> "Parts":
+    def build(  # noqa: PLR0913 (what one process is given)
+        cls,
+        configuration: Configuration,
+        *,
+        turn_file: int,
+        outlets: socket.socket | None,
+        worker: int,
+        place: int,
+        proven: bool,
+    ) -> "Parts":
         """Start everything that can be unfit to serve. `proven`: this configuration has been served.
 
         Raises HsmFault, CatalogError, ConfigurationError, TlsUnusable, OSError; what was started is then stopped.
@@ -144,6 +155,7 @@ class Parts:
             on_warning=partial(say, "warning"),
             required=configuration.log.required,
             spool=spool,
+            outlets=None if outlets is None else OutletFeed(outlets, worker=worker),
             fail_closed=configuration.audit is not None and configuration.audit.fail_closed,
             policy_digest=None if authorization is None else authorization.digest,
         )

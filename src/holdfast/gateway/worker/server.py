@@ -106,6 +106,7 @@ class Server:
             event_lines_lost=parts.event_log.lost,
             refusals_left_out=parts.event_log.left_out,
             locally_stopped=parts.local_stop.words() is not None,
+            outlet_lines_lost=parts.event_log.outlet_lines_lost,
             event_log_fails=parts.event_log.trouble() is not None,
             audit_spool_fails=parts.event_log.audit_trouble() is not None,
             catalog_age=parts.feed.stale_for(),

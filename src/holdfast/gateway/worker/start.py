@@ -17,6 +17,8 @@ class WorkerStart:
 
     `number` counts all processes, `place` is that of the process which it replaces.
 
+    `outlets` takes event lines for the outlets.
+
     `stopped`: by HSM, the keys that other workers have stopped. `proven`: workers have served this configuration.
     """
 
@@ -28,6 +30,7 @@ class WorkerStart:
     turn_file: "InheritedFile"
     control: Connection
     cpu: int | None
+    outlets: socket.socket | None
     stopped: dict[str, StoppedKeys]
     proven: bool
 

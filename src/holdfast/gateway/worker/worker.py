@@ -49,6 +49,7 @@ def run(start: WorkerStart) -> None:
         parts = Parts.build(
             start.configuration,
             turn_file=start.turn_file.descriptor,
+            outlets=start.outlets,
             worker=start.number,
             place=start.place,
             proven=start.proven,
