@@ -40,6 +40,10 @@ docs: develop ## the documentation as a site, in site/
 demo: develop ## the whole path as a story: application, KMS, proxy, HSM, break-glass
 	@$(BIN)/python demo/story.py
 
+.PHONY: sequences
+sequences: develop ## 10,000 random sequences of changes, crashes and node losses (an hour on 2 cores)
+	@HOLDFAST_SEQUENCES=5000 $(BIN)/python -m pytest --numprocesses 2 tests/control/test_sequences.py
+
 .PHONY: bench
 bench: develop ## the seven figures, all in one run (about 10 minutes)
 	@bench/run.sh

@@ -16,7 +16,9 @@ from tests.waiting import eventually
 from holdfast.gateway.worker import key_records
 from holdfast.gateway.worker.key_records import KeyRecords
 from holdfast.hsm.port import KeyLocator
-from holdfast.keys.model import ExternalKey, Keystore, Snapshot
+from holdfast.keys.model import ExternalKey, Generation, Keystore, Snapshot
+from holdfast.keys.states import GenerationState, Step
+from holdfast.store import rotation
 from holdfast.xks.types import UriPathPrefix
 
 if TYPE_CHECKING:
@@ -185,3 +187,37 @@ def test_a_keystore_with_another_path_keeps_its_keys(setting: Setting) -> None:
         eventually(lambda: setting.records._seen is setting.latest)
         assert setting.records.recorded == {"main": {FIRST: "by a test"}}
     setting.records.stop()
+
+
+def rotated_unheard(setting: Setting) -> Generation:
+    """The key has a new active generation, and was never seen with it as a ready one."""
+    with setting.catalog.change() as transaction:
+        rotation.plan_generation(transaction, "main", KEY.value, hsm="main", label="new")
+    (row,) = (one.generation_id for one in setting.catalog.keys("main") if one.state is GenerationState.PLANNED)
+    with setting.catalog.change() as transaction:
+        rotation.make_ready(transaction, row, cka_id=None, canary=b"canary", token_serial=None)
+        rotation.take_step(transaction, row, Step.ACTIVATE)
+    setting.latest = setting.catalog.snapshot()
+    return setting.keystore().keys[KEY.value].active
+
+
+def test_the_key_of_a_generation_that_was_activated_unheard_is_looked_for_until_it_is_found(setting: Setting) -> None:
+    old = setting.keystore().keys[KEY.value].active
+    setting.start()
+    eventually(lambda: setting.records.recorded == {"main": {}})
+    new = rotated_unheard(setting)
+    eventually(lambda: {ready.id for ready in setting.records.ready} == {new.id})
+    assert (setting.records.is_new(old.id), setting.records.is_new(new.id)) == (False, True)
+    (ready,) = setting.records.ready
+    setting.records.generation_found(ready, "the HSM does not show it")
+    setting.records.generation_found(ready, None)
+    eventually(lambda: not setting.records.is_new(new.id))
+    setting.records.stop()
+
+
+def test_a_worker_that_starts_looks_for_no_key_that_is_in_use(setting: Setting) -> None:
+    """Its library was initialised a moment ago: a key that it does not show is gone."""
+    new = rotated_unheard(setting)
+    setting.start()
+    setting.records.stop()
+    assert (setting.records.ready, setting.records.is_new(new.id)) == (frozenset(), False)

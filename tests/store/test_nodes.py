@@ -11,6 +11,7 @@ from tests.store.conftest import now
 from holdfast._version import __version__
 from holdfast.store import schema
 from holdfast.store.nodes import Node, NodeReporter, NodeRow, WorkerState
+from holdfast.store.use import live_nodes
 
 NODE = Node("madrid-1", site="madrid", workers=2, lease=5.0)
 
@@ -65,6 +66,9 @@ def test_a_node_that_ended_in_order_is_not_waited_for(catalog: Catalog) -> None:
         report(catalog, place, 5)
         catalog.forget_worker(NODE, run=f"run-{place}")
     assert catalog.nodes() == []
+    with catalog.reading() as state:
+        leases = [row.lease_s for row in live_nodes(state.connection, now())]
+    assert leases == [None], "of its last minute nothing but the minute is left"
 
 
 def test_a_node_with_fewer_workers_than_before_is_judged_by_those_that_it_has(catalog: Catalog) -> None:

@@ -14,6 +14,7 @@ from holdfast.keys.readiness import Readiness
 from holdfast.keys.states import GenerationState, Step
 from holdfast.store import rotation
 from holdfast.store.errors import AlreadyExists, CatalogError, InUse, NotFound
+from holdfast.store.nodes import Node, WorkerState
 
 S = GenerationState
 
@@ -141,8 +142,20 @@ def test_a_node_that_is_gone_is_not_waited_for(filled: Catalog, monkeypatch: pyt
     row = made_ready(filled)
     with pytest.raises(InUse):
         activate(filled, row)
-    monkeypatch.setattr("holdfast.store.rotation.LIVE", timedelta(0))
+    monkeypatch.setattr("holdfast.store.use.LIVE", timedelta(0))
+    monkeypatch.setattr("holdfast.store.use._LATEST_LOOK", timedelta(0))
     activate(filled, row)
+
+
+@pytest.mark.parametrize(("silent", "waits"), [(61, True), (300, True), (331, False)])
+def test_a_silent_node_is_waited_for_until_its_lease_has_ended(filled: Catalog, silent: int, *, waits: bool) -> None:
+    """Cut off from the catalog it serves on, and could not open what the new generation encrypts."""
+    filled.heartbeat("a:443")
+    filled.report_worker(Node("a:443", None, 1, lease=300), 0, WorkerState(1, {}, None), run="1", first=True)
+    row = made_ready(filled)
+    with filled.reading() as state:
+        found = rotation.readiness(state, row, now() + timedelta(seconds=silent))
+    assert [node.node for node in found.missing] == ["a:443"] * waits
 
 
 def test_a_node_of_an_older_version_is_waited_for(filled: Catalog) -> None:

@@ -39,11 +39,18 @@ PASSING = {"ThrottlingException", "DependencyTimeoutException"}
 KEPT = 300
 """Ciphertexts of each caller that are opened once more at the end."""
 
+TOOL = [
+    *("pkcs11-tool", "--module", str(LIBRARY), "--login", "--pin", PIN, "--token-label", TOKEN, "--keygen"),
+    *("--key-type", "AES:32", "--sensitive", "--usage-decrypt", "--label"),
+]
+"""The HSM's own tool, on a library of its own, makes the key of this label."""
+
 _OPERATOR = """
 import os, subprocess, sys
 from holdfast.cli import main
+from tests.stress.test_rotation import TOOL
 
-keystore, key, rotations, library, conf, *configs = sys.argv[1:]
+keystore, key, rotations, by_hand, conf, *configs = sys.argv[1:]
 
 def run(config, *arguments):
     # 17: the change is made, and the node that was killed is not back within the time in which it must confirm it.
@@ -52,18 +59,46 @@ def run(config, *arguments):
 
 for number in range(2, 2 + int(rotations)):
     print(number, flush=True)
-    if not library:
+    if not by_hand:
         run(configs[0], "now", keystore, key, "--yes")
         continue
     run(configs[0], "prepare", keystore, key)
-    # The HSM's own tool, on a library of its own.
-    tool = ["pkcs11-tool", "--module", library, "--login", "--pin", "PIN", "--token-label", "TOKEN", "--keygen",
-            "--key-type", "AES:32", "--sensitive", "--usage-decrypt", "--label", f"{key}.g{number}"]
-    subprocess.run(tool, check=True, capture_output=True, env={**os.environ, "SOFTHSM2_CONF": conf})
+    made = [*TOOL, f"{key}.g{number}"]
+    subprocess.run(made, check=True, capture_output=True, env={**os.environ, "SOFTHSM2_CONF": conf})
     run(configs[1], "check", keystore, key)
     run(configs[0], "activate", keystore, key, "--yes")
-""".replace("PIN", PIN).replace("TOKEN", TOKEN)
-"""Rotates again and again; with a library by hand, as on nShield: its own tool makes the HSM key."""
+"""
+"""Rotates again and again; or by hand, as on nShield: its own tool makes the HSM key."""
+
+_UNHEARD = """
+import sys
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from tests.administered import Catalog
+from holdfast.config.load import load
+from holdfast.control.keys import find_or_make, hsm_settings
+from holdfast.keys.states import GenerationState, Step
+from holdfast.store import rotation
+
+keystore, key, label, config = sys.argv[1:]
+configuration = load(Path(config))
+catalog = Catalog.open(
+    configuration.catalog.url, configuration.catalog.secrets_directory, now=lambda: datetime.now(UTC)
+)
+with (
+    closing(catalog),
+    find_or_make(hsm_settings(configuration, None), label, make=False, is_recorded=lambda: True) as proof,
+    catalog.change() as transaction,
+):
+    rotation.plan_generation(transaction, keystore, key, hsm="main", label=label)
+    (row,) = (one.generation_id for one in transaction.keys(keystore) if one.state is GenerationState.PLANNED)
+    rotation.make_ready(
+        transaction, row, cka_id=proof.cka_id, canary=proof.canary, token_serial=proof.token_serial
+    )
+    rotation.take_step(transaction, row, Step.ACTIVATE)
+"""
+"""A whole rotation in one version of the catalog: so a node sees it that was cut off meanwhile."""
 
 
 @pytest.fixture
@@ -129,10 +164,20 @@ class Load:
 def rotating(nodes: list[ProxyServer], *, by_hand: bool) -> subprocess.Popen[str]:
     """The operator, who says the number of each generation before it is made."""
     configuration = softhsm_environment(nodes[0].directory)["SOFTHSM2_CONF"]
-    library = str(LIBRARY) if by_hand else ""
     configs = [str(node.config) for node in nodes]
+    tool = "by hand" if by_hand else ""
     return subprocess.Popen(
-        [sys.executable, "-c", _OPERATOR, KEYSTORE, "key-1", str(ROTATIONS), library, configuration, *configs],
+        [
+            sys.executable,
+            "-c",
+            _OPERATOR,
+            KEYSTORE,
+            "key-1",
+            str(ROTATIONS),
+            tool,
+            configuration,
+            *configs,
+        ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -204,3 +249,24 @@ def test_no_good_ciphertext_is_refused_while_keys_rotate_and_a_node_dies(
         with node.caller() as caller:
             for text, sealed in load.kept:
                 node.eventually(partial(opens, caller, sealed, text), within=10, what="every ciphertext opens")
+
+
+def test_a_node_that_missed_a_rotation_looks_for_the_key_and_never_says_that_it_is_gone(serve: Serve) -> None:
+    """The nShield shows a key only after C_Initialize, and this node had no reason for one so far."""
+    server = serve("nshield", tls=False)
+    environment = {**os.environ, **softhsm_environment(server.directory)}
+    subprocess.run([*TOOL, "unheard"], check=True, capture_output=True, env=environment)
+    refusals: list[str] = []
+
+    def encrypts_with_it() -> bool:
+        sealed = caller.encrypt(b"text")
+        if sealed.status == 200:
+            return generation_of(sealed) == 2
+        refusals.append(sealed.error)
+        return False
+
+    with server.caller() as caller:
+        assert generation_of(caller.encrypt(b"text")) == 1
+        subprocess.run([sys.executable, "-c", _UNHEARD, KEYSTORE, "key-1", "unheard", str(server.config)], check=True)
+        server.eventually(encrypts_with_it, within=60, what="generation 2 encrypts")
+    assert set(refusals) <= {"InternalException", *PASSING}

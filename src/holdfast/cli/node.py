@@ -1,21 +1,23 @@
 """`holdfast node`: the nodes that share a catalog."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from holdfast.cli import output
+from holdfast.cli.changing import How, carry_out_and_say, changing
 from holdfast.cli.options import ConfigOption, JsonOption, installation
 from holdfast.cli.tables import table
+from holdfast.control.actions.nodes import ForgetNode
 from holdfast.store.nodes import NodeRow
 
-app = typer.Typer(help="Nodes: which run, and what they serve.", no_args_is_help=True)
+app = typer.Typer(help="Nodes: which run, what they serve; forget one that is gone.", no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """Nodes: which run, and what they serve."""
+    """Nodes: which run, what they serve; forget one that is gone."""
 
 
 @app.command("list")
@@ -50,6 +52,19 @@ def list_(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     for row in rows:
         if row["holds_back"] is not None:
             output.say(f"{row['name']} holds back more than the catalog says: {row['holds_back']}.")
+
+
+@app.command()
+@changing
+def forget(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="Its name, as `node list` shows it.")],
+    *,
+    how: How,
+    config: ConfigOption = None,
+) -> None:
+    """Wait no more for a node that ended without a word, as when its machine is gone."""
+    with installation(config) as here:
+        carry_out_and_say(here, ForgetNode(node=node), how)
 
 
 def _as_json(node: NodeRow, newest: int) -> dict[str, Any]:

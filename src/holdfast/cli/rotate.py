@@ -148,8 +148,8 @@ def _wait_for_nodes(here: Installation, keystore: str, key: str, wait: float) ->
             raise Conflict(
                 f"generation {row.generation} is {found.words()} after {wait:g} s: "
                 + "; ".join(node.words() for node in found.missing),
-                hint=f"When the key is there: `{here.command(f'key rotate check {keystore} {key}')}`. A node that was"
-                " stopped is forgotten after a minute.",
+                hint=f"When the key is there: `{here.command(f'key rotate check {keystore} {key}')}`. For a node that"
+                f" is gone for good: `{here.command('node forget NODE')}`.",
             )
         time.sleep(_LOOK)
     output.say(f"Generation {row.generation} is {found.words()}, after {time.monotonic() - began:.1f} s.")

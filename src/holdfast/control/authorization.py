@@ -50,6 +50,7 @@ _GROUPS = {
         "keystore set",
         "keystore delete",
         "catalog import",
+        "node forget",
         "operator enrol",
         "operator remove",
         "rules set",

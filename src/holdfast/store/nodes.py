@@ -11,14 +11,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from holdfast._version import __version__
 from holdfast.store import rows, schema
 from holdfast.store.database import Database
 from holdfast.store.rows import raw
-from holdfast.store.use import LIVE
+from holdfast.store.use import LIVE, lives
+from holdfast.store.writing import Writing
 
 _TAKEN_OVER = timedelta(seconds=30)
 """After so long without a word the report of a worker may be replaced by another process in its place."""
@@ -63,8 +64,8 @@ class NodeRow:
     holds_back: str | None
 
     def lives(self, now: datetime) -> bool:
-        """Whether it may still serve: it was seen, or its lease ends, within this time."""
-        return self.seen > now - max(LIVE, timedelta(seconds=self.lease))
+        """Whether it may still serve."""
+        return lives(self.seen, self.lease, now)
 
     def serves(self, version: int) -> bool:
         """Whether all its workers serve this version or a later one."""
@@ -109,22 +110,40 @@ class Nodes(Database):
             connection.execute(old)
 
     def forget_worker(self, node: Node, *, run: str) -> None:
-        """The process has ended in order: nothing more is served by it."""
-        table = schema.worker_reports
+        """The process has ended in order: nothing more is served by it, and with the last one no lease runs on."""
+        table, proxies = schema.worker_reports, schema.proxies
         with self._writing() as connection:
             connection.execute(delete(table).where(table.c.proxy_id == node.name, table.c.run == run))
+            others = select(table.c.worker).where(table.c.proxy_id == node.name)
+            ended = update(proxies).where(proxies.c.id == node.name, ~others.exists())
+            connection.execute(ended.values(lease_s=None))
 
     def nodes(self) -> list[NodeRow]:
         """The nodes that run, or ended without a word less than a day ago, by name."""
-        proxies, reports = schema.proxies, schema.worker_reports
         with self._reading() as connection:
-            own: dict[Any, list[Row[Any]]] = {}
-            names = ("proxy_id", "worker", "catalog_version", "reported_at", "hsms", "holds_back")
-            for report in connection.execute(select(*raw(reports, *names))):
-                own.setdefault(report.proxy_id, []).append(report)
-            columns = raw(proxies, "id", "site", "holdfast", "workers", "lease_s")
-            found = connection.execute(select(*columns, proxies.c.last_seen).order_by(proxies.c.id)).all()
-        return [_node(row, own[row.id]) for row in found if row.id in own]
+            return nodes_of(connection)
+
+
+def nodes_of(connection: Connection) -> list[NodeRow]:
+    """As `Nodes.nodes`."""
+    proxies, reports = schema.proxies, schema.worker_reports
+    own: dict[Any, list[Row[Any]]] = {}
+    names = ("proxy_id", "worker", "catalog_version", "reported_at", "hsms", "holds_back")
+    for report in connection.execute(select(*raw(reports, *names))):
+        own.setdefault(report.proxy_id, []).append(report)
+    columns = raw(proxies, "id", "site", "holdfast", "workers", "lease_s")
+    found = connection.execute(select(*columns, proxies.c.last_seen).order_by(proxies.c.id)).all()
+    return [_node(row, own[row.id]) for row in found if row.id in own]
+
+
+class NodeChanges(Writing):
+    """Changes to nodes, by persons. They raise CatalogError."""
+
+    def forget_node(self, name: str) -> None:
+        """Wait for this node no more: whoever says so knows that it does not serve."""
+        for table in (schema.generation_reports, schema.worker_reports):
+            self.connection.execute(delete(table).where(table.c.proxy_id == name))
+        self.connection.execute(delete(schema.proxies).where(schema.proxies.c.id == name))
 
 
 def _node(row: Any, reports: list[Row[Any]]) -> NodeRow:

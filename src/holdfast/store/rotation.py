@@ -15,7 +15,7 @@ from holdfast.store.database import THIS_VERSION, Database
 from holdfast.store.errors import InUse, NotFound, Refused
 from holdfast.store.reads import Reading
 from holdfast.store.rows import BadRow, generation_state, raw
-from holdfast.store.use import LIVE
+from holdfast.store.use import live_nodes
 from holdfast.store.writing import Writing
 from holdfast.xks.aad import NEWEST_FORMAT
 
@@ -163,15 +163,13 @@ def readiness(state: Reading, generation_id: int, now: datetime) -> Readiness:
     """What the live nodes say of a generation, as of the last time that they were asked. Raises NotFound."""
     connection = state.connection
     looks = _row(connection, generation_id).looks
-    table, proxies = schema.generation_reports, schema.proxies
+    table = schema.generation_reports
     reports = connection.execute(
         select(*raw(table, "proxy_id", "worker", "fault")).where(
             table.c.generation_id == generation_id, table.c.looks == looks
         )
     ).all()
-    live = connection.execute(
-        select(*raw(proxies, "id", "workers")).where(proxies.c.last_seen > now - LIVE).order_by(proxies.c.id)
-    ).all()
+    live = live_nodes(connection, now, "id", "workers")
     return Readiness([_of_node(node, [one for one in reports if one.proxy_id == node.id]) for node in live])
 
 

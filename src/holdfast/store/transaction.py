@@ -17,6 +17,7 @@ from holdfast.store.database import Database
 from holdfast.store.errors import Unavailable
 from holdfast.store.generations import GenerationChanges
 from holdfast.store.governance import GovernanceChanges
+from holdfast.store.nodes import NodeChanges
 from holdfast.store.records import records_of, write_record
 from holdfast.store.transfer import ImportChanges
 
@@ -24,7 +25,7 @@ _LAST_NUMBER = 2**63 - 1
 
 
 class Transaction(
-    KeystoreChanges, KeyChanges, GenerationChanges, CredentialChanges, ImportChanges, GovernanceChanges
+    KeystoreChanges, KeyChanges, GenerationChanges, CredentialChanges, ImportChanges, GovernanceChanges, NodeChanges
 ):
     """Changes, of which all happen or none, with their record. They raise CatalogError.
 

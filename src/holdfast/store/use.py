@@ -17,6 +17,8 @@ from holdfast.xks.aad import NEWEST_FORMAT
 
 LIVE = timedelta(seconds=60)
 """A proxy that was seen within this time counts as one of the fleet."""
+_LATEST_LOOK = timedelta(seconds=30)
+"""A node writes that it lives several times in this time; its lease counts from a look that may have come later."""
 _FORGOTTEN = timedelta(days=1)
 _COUNTING_LOCK = 0x484F4C44434F554E
 """PostgreSQL's advisory lock for counting encryptions: the letters HOLDCOUN."""
@@ -121,11 +123,25 @@ def live_proxies(connection: Connection, now: datetime) -> int:
     return max(1, connection.execute(count).scalar_one())
 
 
-def readable_format(connection: Connection, now: datetime) -> int:
-    """The newest format of ciphertext metadata that every live proxy reads."""
+def lives(seen: datetime, lease: object, now: datetime) -> bool:
+    """Whether a node may still serve: it was seen within LIVE, or its lease may not have ended.
+
+    `seen`: when it last wrote. `lease`: seconds that it serves without the catalog; what is no number is none.
+    """
+    lease_s = timedelta(seconds=lease if isinstance(lease, int | float) else 0.0)
+    return seen > now - max(LIVE, lease_s + _LATEST_LOOK)
+
+
+def live_nodes(connection: Connection, now: datetime, *columns: str) -> list[Any]:
+    """The nodes that may still serve, by name, with these columns as they are in the catalog."""
     table = schema.proxies
-    live = select(*raw(table, "metadata_format")).where(table.c.last_seen > now - LIVE)
-    formats = connection.execute(live).scalars()
+    query = select(*raw(table, "lease_s", *columns), table.c.last_seen).order_by(table.c.id)
+    return [row for row in connection.execute(query) if lives(row.last_seen, row.lease_s, now)]
+
+
+def readable_format(connection: Connection, now: datetime) -> int:
+    """The newest format of ciphertext metadata that every live node reads."""
+    formats = [row.metadata_format for row in live_nodes(connection, now, "metadata_format")]
     return min((found if type(found) is int else 1 for found in formats), default=NEWEST_FORMAT)
 
 

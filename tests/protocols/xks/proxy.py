@@ -73,7 +73,8 @@ class Reply:
 class Proxy:
     """`keystore` may be replaced between calls, as a new snapshot does; `budget` raises it if it is a fault.
 
-    `in_catalog` takes its place when the catalog is read again; None: the catalog does not answer.
+    `in_catalog` takes its place when the catalog is read again; None: the catalog does not answer. `new`: generations
+    that were met after the start, and are not found yet.
     """
 
     hsm: Hsm
@@ -86,6 +87,7 @@ class Proxy:
     policies: Policies | None = None
     metadata: dict[str, str] = field(default_factory=METADATA.copy)
     in_catalog: Keystore | None = None
+    new: frozenset[int] = frozenset()
     looks: int = 0
 
     async def take(self, generation: Generation, *, deadline: float) -> None:
@@ -117,6 +119,7 @@ class Proxy:
         return Services(
             lambda: Snapshot(1, {self.keystore.prefix.value: self.keystore}, 3),
             self.look_again,
+            lambda generation_id: generation_id in self.new,
             {"main": self.hsm} if self.hsms is None else self.hsms,
             self,
             lambda access_key_id, _: self.used.append(access_key_id),

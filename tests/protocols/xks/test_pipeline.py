@@ -323,6 +323,20 @@ def test_a_key_that_the_token_lost_is_not_found(proxy: Proxy) -> None:
         assert reply.error == "KeyNotFoundException"
 
 
+def test_a_key_that_this_node_still_looks_for_is_not_said_to_be_gone(proxy: Proxy) -> None:
+    """NShield shows a key that was made meanwhile only after another C_Initialize."""
+    sealed = proxy.encrypt(b"").json
+    proxy.change(keys={"key-1": external_key("not on the token")})
+    proxy.new = frozenset({proxy.keystore.keys["key-1"].active.id})
+    replies = (
+        proxy.encrypt(b""),
+        proxy.encrypt(b"", cdiv=True),
+        proxy.call(Operation.GET_KEY_METADATA),
+        proxy.decrypt(sealed),
+    )
+    assert [reply.error for reply in replies] == ["InternalException"] * len(replies)
+
+
 def test_an_unusable_key_is_refused_without_an_hsm_call(proxy: Proxy, hsm: SoftwareHsm) -> None:
     sealed = proxy.encrypt(b"").json
     hsm.calls.clear()

@@ -28,6 +28,7 @@ from holdfast.control.actions.keystores import (
     DeleteKeystore,
     UnblockKeystores,
 )
+from holdfast.control.actions.nodes import ForgetNode
 from holdfast.control.actions.operators import EnrolOperator, RemoveOperator, SetRules
 from holdfast.control.actions.rotation import ActivateGeneration, CheckRotation, PrepareRotation, RollBack
 
@@ -60,6 +61,7 @@ AnyAction = (
     | ReferenceCredential
     | RetireCredential
     | ImportCatalog
+    | ForgetNode
     | EnrolOperator
     | RemoveOperator
     | SetRules

@@ -82,7 +82,8 @@ class KeyRecords:
 
     What cannot be written is kept and tried again; a stop is then in force in this process alone. `recorded` are the
     keys that the catalog holds as stopped, by HSM. `stop` is the limit of encryptions under a key (None: no limit):
-    a canary is counted before it is made, and never made over the limit. `ready` are the generations in that state.
+    a canary is counted before it is made, and never made over the limit. `ready` are the generations whose HSM keys
+    are to be looked for: those in that state, and those that were activated while this node did not hear of it.
     `worker` is this process's place among those of the proxy `proxy_id`. `on_notice` and `on_warning` get sentences
     for the operator.
     """
@@ -101,6 +102,8 @@ class KeyRecords:
         self.recorded: dict[str, dict[KeyLocator, str]] = {}
         self.ready: frozenset[ReadyGeneration] = frozenset()
         self._ready: dict[int, ReadyGeneration] = {}
+        self._generations: set[int] = set()
+        """All that were followed, by their rows."""
         self._proxy_id = proxy_id
         self._worker = worker
         self._catalog = catalog
@@ -156,6 +159,10 @@ class KeyRecords:
     def generation_found(self, ready: ReadyGeneration, fault: str | None) -> None:
         """This worker has opened the canary of a ready generation, or not."""
         self._queue.put(_Found(ready.hsm, ready.key, ready, fault))
+
+    def is_new(self, generation_id: int) -> bool:
+        """Whether this worker has not found the HSM key yet of a generation that it met after its start."""
+        return generation_id in self._ready or (self._seen is not None and generation_id not in self._generations)
 
     # ---- life
 
@@ -242,6 +249,8 @@ class KeyRecords:
                     looks=finding.ready.looks,
                     fault=finding.fault,
                 )
+                if finding.fault is None and self._ready.get(finding.ready.id) == finding.ready:
+                    del self._ready[finding.ready.id]
             case _Stop():
                 for user in users:
                     self._catalog.stop_generation(user.generation.id, finding.reason)
@@ -297,17 +306,25 @@ class KeyRecords:
     def _exchange(self, prefix: str, old: ExternalKey | None, new: ExternalKey | None) -> set[tuple[str, KeyLocator]]:
         """Replace an external key; the HSM keys that are concerned."""
         changed = set()
+        # Of a new external key the operator is told to reload (docs/how-to/nshield.md, step 7).
+        was = old or new
+        known = set() if was is None else {one.id for one in was.generations.values() if one.state.decrypts}
+        sought = known & self._ready.keys()
         for key, add in ((old, False), (new, True)):
             if key is None:
                 continue
             for generation in key.generations.values():
                 place = KeyLocator(generation.label, generation.cka_id)
                 self._ready.pop(generation.id, None)
-                if add and generation.state is GenerationState.READY:
-                    locator = KeyLocator(generation.label, generation.cka_id, generation.canary)
-                    self._ready[generation.id] = ReadyGeneration(
-                        generation.id, generation.looks, generation.hsm, locator
-                    )
+                self._generations.discard(generation.id)
+                if add:
+                    self._generations.add(generation.id)
+                    is_new = generation.id not in known or generation.id in sought
+                    if generation.state is GenerationState.READY or (generation.state.decrypts and is_new):
+                        locator = KeyLocator(generation.label, generation.cka_id, generation.canary)
+                        self._ready[generation.id] = ReadyGeneration(
+                            generation.id, generation.looks, generation.hsm, locator
+                        )
                 users = self._users.setdefault(generation.hsm, {})
                 user = _User(prefix, key.external_key_id, generation)
                 left = tuple(one for one in users.get(place, ()) if one.identity != user.identity)

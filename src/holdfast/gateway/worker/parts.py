@@ -169,6 +169,7 @@ class Parts:
         services = Services(
             snapshot=lambda: local_stop.applied(feed.snapshot),
             look_again=feed.look_again,
+            is_new=key_records.is_new,
             hsms=hsms,
             budget=budget,
             credential_used=credential_used,

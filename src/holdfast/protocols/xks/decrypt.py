@@ -8,7 +8,7 @@ from holdfast.hsm.port import KeySession, Sealed
 from holdfast.keys.model import ExternalKey, Generation
 from holdfast.keys.states import GenerationState
 from holdfast.protocols.xks.authorization import authorize
-from holdfast.protocols.xks.request import Request, hsm_of, locator_of
+from holdfast.protocols.xks.request import Request, locator_of, run_on
 from holdfast.protocols.xks.services import Services
 from holdfast.xks.aad import CiphertextMetadata, aws_sample_hsm_aad, hsm_aad, is_foreign_metadata
 from holdfast.xks.errors import ErrorName, XksError
@@ -32,9 +32,7 @@ async def answer(request: Request, services: Services) -> bytes:
     def open_sealed(session: KeySession) -> bytes:
         return session.decrypt(key, sealed, covered)
 
-    plaintext = await hsm_of(generation, services).run(
-        open_sealed, deadline=request.deadline, timing=request.event.timing
-    )
+    plaintext = await run_on(generation, open_sealed, request=request, services=services)
     return DecryptResponse(plaintext).to_json()
 
 
@@ -86,8 +84,8 @@ async def _read_again(number: int, request: Request, services: Services) -> Gene
 async def _require_decrypt(key: ExternalKey, request: Request, services: Services) -> None:
     """Raises KeyUsageRefused for a key that decrypts nothing; a key that is known needs no C_ call for that."""
     locator = locator_of(key.active)
-    attributes = await hsm_of(key.active, services).run(
-        lambda session: session.describe(locator), deadline=request.deadline, timing=request.event.timing
+    attributes = await run_on(
+        key.active, lambda session: session.describe(locator), request=request, services=services
     )
     if "DECRYPT" not in attributes.key_usage:
         raise KeyUsageRefused(f"the attributes of the key {key.active.label!r} do not permit C_Decrypt")

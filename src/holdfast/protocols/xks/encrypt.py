@@ -4,7 +4,7 @@ from holdfast.hsm.faults import CiphertextRejected, KeyStopped, KeyUsageRefused
 from holdfast.hsm.port import KeyLocator, KeySession, Sealed
 from holdfast.keys.states import GenerationState
 from holdfast.protocols.xks.authorization import authorize
-from holdfast.protocols.xks.request import Request, hsm_of, locator_of
+from holdfast.protocols.xks.request import Request, hsm_of, locator_of, run_on
 from holdfast.protocols.xks.services import Services
 from holdfast.xks.aad import CiphertextMetadata, ciphertext_data_integrity_value, hsm_aad
 from holdfast.xks.errors import ErrorName, XksError
@@ -25,9 +25,8 @@ async def answer(request: Request, services: Services) -> bytes:
         raise XksError(ErrorName.INVALID_STATE, f"the generation that would encrypt is {generation.state}")
     if generation.stopped is not None:
         raise KeyStopped(f"the key is stopped: {generation.stopped}. `holdfast key release` lets it encrypt again")
-    hsm = hsm_of(generation, services)
     key = locator_of(generation)
-    metadata = external_key.metadata(hsm.aad_framing)
+    metadata = external_key.metadata(hsm_of(generation, services).aad_framing)
     octets = metadata.to_bytes()
     covered = hsm_aad(message.aad, octets, metadata.framing)
     await services.budget.take(generation, deadline=request.deadline)
@@ -37,7 +36,7 @@ async def answer(request: Request, services: Services) -> bytes:
             return _seal_with_cdiv(session, key, message, octets, covered)
         return _response(session.encrypt(key, message.plaintext, covered), octets)
 
-    response = await hsm.run(seal, deadline=request.deadline, timing=request.event.timing)
+    response = await run_on(generation, seal, request=request, services=services)
     return response.to_json()
 
 

@@ -2,7 +2,7 @@
 
 from holdfast.hsm.port import KeyAttributes, KeySession
 from holdfast.protocols.xks.authorization import authorize
-from holdfast.protocols.xks.request import Request, hsm_of, locator_of
+from holdfast.protocols.xks.request import Request, locator_of, run_on
 from holdfast.protocols.xks.services import Services
 from holdfast.xks.messages import GetKeyMetadataRequest, GetKeyMetadataResponse
 from holdfast.xks.types import KeyStatus, Operation
@@ -26,9 +26,7 @@ async def answer(request: Request, services: Services) -> bytes:
     def describe(session: KeySession) -> KeyAttributes:
         return session.describe(locator)
 
-    attributes = await hsm_of(key.active, services).run(
-        describe, deadline=request.deadline, timing=request.event.timing
-    )
+    attributes = await run_on(key.active, describe, request=request, services=services)
     return GetKeyMetadataResponse(
         key_spec=attributes.key_spec,
         key_usage=list(attributes.key_usage[:MAX_KEY_USAGES]),

@@ -1,15 +1,20 @@
 """A request that has been authenticated and not yet parsed."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeVar
 
-from holdfast.hsm.port import Hsm, KeyLocator
+from holdfast.hsm.faults import KeyNotFound
+from holdfast.hsm.port import Hsm, KeyLocator, KeySession
 from holdfast.keys.model import ExternalKey, Generation, Keystore
 from holdfast.protocols.xks.event import Event
 from holdfast.protocols.xks.services import Services
 from holdfast.xks.errors import ErrorName, XksError
 from holdfast.xks.messages import RequestMetadata
 from holdfast.xks.types import ExternalKeyId, KeyStatus
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,23 @@ def hsm_of(generation: Generation, services: Services) -> Hsm:
     if hsm is None:
         raise XksError(ErrorName.INTERNAL, "the external key is in an HSM that is not configured here")
     return hsm
+
+
+async def run_on(
+    generation: Generation, work: Callable[[KeySession], T], *, request: Request, services: Services
+) -> T:
+    """What `work` gives in a session of the HSM that holds the generation. Raises HsmFault, XksError(INTERNAL).
+
+    A key that this node is still looking for is not said to be gone (design decision 10).
+    """
+    try:
+        return await hsm_of(generation, services).run(work, deadline=request.deadline, timing=request.event.timing)
+    except KeyNotFound:
+        if services.is_new(generation.id):
+            raise XksError(
+                ErrorName.INTERNAL, f"the HSM key of generation {generation.number} is not visible here yet"
+            ) from None
+        raise
 
 
 def locator_of(generation: Generation) -> KeyLocator:
