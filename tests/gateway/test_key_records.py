@@ -17,6 +17,7 @@ from holdfast.gateway.worker import key_records
 from holdfast.gateway.worker.key_records import KeyRecords
 from holdfast.hsm.port import KeyLocator
 from holdfast.keys.model import ExternalKey, Generation, Keystore, Snapshot
+from holdfast.keys.proof import Proof
 from holdfast.keys.states import GenerationState, Step
 from holdfast.store import rotation
 from holdfast.xks.types import UriPathPrefix
@@ -195,7 +196,7 @@ def rotated_unheard(setting: Setting) -> Generation:
         rotation.plan_generation(transaction, "main", KEY.value, hsm="main", label="new")
     (row,) = (one.generation_id for one in setting.catalog.keys("main") if one.state is GenerationState.PLANNED)
     with setting.catalog.change() as transaction:
-        rotation.make_ready(transaction, row, cka_id=None, canary=b"canary", token_serial=None)
+        rotation.make_ready(transaction, row, Proof(canary=b"canary"))
         rotation.take_step(transaction, row, Step.ACTIVATE)
     setting.latest = setting.catalog.snapshot()
     return setting.keystore().keys[KEY.value].active

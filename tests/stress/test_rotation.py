@@ -93,9 +93,7 @@ with (
 ):
     rotation.plan_generation(transaction, keystore, key, hsm="main", label=label)
     (row,) = (one.generation_id for one in transaction.keys(keystore) if one.state is GenerationState.PLANNED)
-    rotation.make_ready(
-        transaction, row, cka_id=proof.cka_id, canary=proof.canary, token_serial=proof.token_serial
-    )
+    rotation.make_ready(transaction, row, proof)
     rotation.take_step(transaction, row, Step.ACTIVATE)
 """
 """A whole rotation in one version of the catalog: so a node sees it that was cut off meanwhile."""
