@@ -3,6 +3,8 @@
 import ssl
 from pathlib import Path
 
+from holdfast.reading import MOST_PEM, read_file
+
 _OF_PYTHON_3_13 = ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
 
 
@@ -15,6 +17,8 @@ def client_context(authority: Path | str | None) -> ssl.SSLContext:
     certificate as an anchor. Raises OSError for a file that cannot be read, ssl.SSLError for one without a
     certificate.
     """
+    if authority is not None:
+        read_file(authority, most=MOST_PEM)
     context = ssl.create_default_context(cafile=authority)  # noqa: TID251 (the one place that may)
     context.verify_flags &= ~_OF_PYTHON_3_13
     return context

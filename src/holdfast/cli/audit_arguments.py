@@ -12,6 +12,7 @@ from holdfast.audit.note import MAX_NOTE
 from holdfast.audit.tiles import Read
 from holdfast.cli.output import printable
 from holdfast.control.errors import Invalid
+from holdfast.reading import open_file
 from holdfast.store.log_directory import directory_reader
 
 KeyOption = Annotated[
@@ -25,6 +26,8 @@ def verifier_keys(texts: Iterable[str]) -> list[VerifierKey]:
     keys = []
     for text in texts:
         lines = [text] if text.count("+") >= 2 else small_file(Path(text)).decode(errors="replace").split()  # noqa: PLR2004 (NAME+ID+KEY)
+        if not lines:
+            raise Invalid(f"{printable(text)} holds no verifier key", hint="`holdfast audit key show` prints it.")
         try:
             keys += [VerifierKey.parse(line) for line in lines]
         except Malformed as error:
@@ -38,7 +41,7 @@ def verifier_keys(texts: Iterable[str]) -> list[VerifierKey]:
 def small_file(path: Path) -> bytes:
     """A key, checkpoint or proof. Raises Invalid for one that cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_file(path, pipe=True) as file:
             return file.read(MAX_NOTE + 1)
     except OSError as error:
         raise Invalid(f"{path} cannot be read: {error.strerror}", hint="Name a file that exists.") from None

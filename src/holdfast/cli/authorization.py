@@ -17,6 +17,7 @@ from holdfast.control.errors import Invalid
 from holdfast.doctor.replay import Change, replay
 from holdfast.policy.facts import Facts
 from holdfast.policy.policies import Decision
+from holdfast.reading import open_file
 
 app = typer.Typer(help="Cedar policies: who may use which key.", no_args_is_help=True)
 
@@ -95,10 +96,12 @@ def decide_again(
     """
     found = parse_policies(read_policies(policies or _configured(config)))
     try:
-        with sys.stdin.buffer if events == Path("-") else events.open("rb") as lines:
-            done = replay(lines, found)
+        with sys.stdin.buffer if events == Path("-") else open_file(events, pipe=True) as lines:
+            done = replay(iter(lambda: lines.readline(_LONGEST_LINE), b""), found)
     except OSError as error:
         raise Invalid(f"{events} cannot be read: {error.strerror}", hint="Name the file that [log] names.") from None
+    if done.unread and not done.read:
+        raise Invalid(f"{events} has no event in it", hint="Name the file that [log] names.")
     if done.unread:
         output.warning(f"lines that are not events, ignored: {done.unread}")
     rows = [_row(change) for change in done.changes]
@@ -135,6 +138,8 @@ _MORE = {
     "KMS KEY": "kms_key_arn",
 }
 """Columns of a replay that are shown only if their values differ."""
+_LONGEST_LINE = 1_048_576
+"""Bytes. A longer line is no event."""
 _LONGEST_CELL = 100
 """Characters. A principal may have 2,048; `--json` has all of it."""
 

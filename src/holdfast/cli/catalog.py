@@ -17,6 +17,7 @@ from holdfast.control.actions.catalogs import ImportCatalog
 from holdfast.control.errors import Invalid
 from holdfast.control.explanations import Explanation
 from holdfast.control.files import create_file
+from holdfast.reading import read_file
 from holdfast.store.errors import Unavailable
 from holdfast.store.memory import Memory, MemoryFile
 from holdfast.store.transfer import Export
@@ -131,7 +132,7 @@ def import_(
 ) -> None:
     """Read an export into an empty catalog. `holdfast init` or `catalog import` makes its tables."""
     try:
-        document = Export.parse(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes())
+        document = Export.parse(sys.stdin.buffer.read() if str(file) == "-" else read_file(file, pipe=True))
     except OSError as error:
         raise Invalid(f"{file} cannot be read: {error.strerror}") from None
     with installation(config, create=True) as here:

@@ -17,6 +17,7 @@ from holdfast.control.explanations import Explanation
 from holdfast.control.plan import Plan, in_words
 from holdfast.control.runner import Done, Pending, Request
 from holdfast.control.signatures import sign
+from holdfast.reading import read_file
 from holdfast.store.errors import CatalogError
 from holdfast.store.records import ChangeRow
 
@@ -167,7 +168,7 @@ def _say_applied(here: Installation, plan: Plan, done: Done) -> None:
 
 def _read(signature: Path) -> str:
     try:
-        return sys.stdin.read() if str(signature) == "-" else signature.read_text()
+        return sys.stdin.read() if str(signature) == "-" else read_file(signature, pipe=True).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise Invalid(f"{signature} cannot be read: {error}", hint="It is a text that ssh-keygen wrote.") from None
 

@@ -17,6 +17,8 @@ import typer
 from holdfast.cli.output import say, utc_now, warning
 from holdfast.cli.regions import aws_region
 from holdfast.control.errors import Invalid, Prerequisite
+from holdfast.doctor.wire import trusting
+from holdfast.reading import MOST_PEM, read_file
 from holdfast.witness.kms.settings import Address, Settings, VpcEndpointService
 
 app = typer.Typer()
@@ -114,10 +116,8 @@ def _run(settings: Settings, seed: Path | None) -> None:
         from holdfast.witness.kms.state import State  # noqa: PLC0415 (the extra may not be installed)
     except ImportError as error:
         raise _missing(error) from None
-    if settings.ca is not None and not settings.ca.is_file():
-        raise Invalid(
-            f"--ca {settings.ca} is not a file", hint="give the PEM file of the authority that signed the proxy"
-        )
+    if settings.ca is not None:
+        trusting(settings.ca)
     _require_tls_pair(settings)
     settings.credentials.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not settings.credentials.exists():
@@ -126,9 +126,10 @@ def _run(settings: Settings, seed: Path | None) -> None:
         warning(f"others can read the secret keys in {settings.credentials}: chmod 600 it")
     try:
         callers = load_callers(settings)
-    except (ValueError, configparser.Error) as error:
+    except (OSError, ValueError, configparser.Error) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise Invalid(
-            f"cannot use the credentials file {settings.credentials}: {error}",
+            f"cannot use the credentials file {settings.credentials}: {why}",
             hint="it has the form of ~/.aws/credentials: profiles with aws_access_key_id and aws_secret_access_key",
         ) from None
     try:
@@ -139,7 +140,7 @@ def _run(settings: Settings, seed: Path | None) -> None:
             f"the local KMS cannot listen on {where}: {os.strerror(error.errno or 0)}",
             hint="choose another address with --listen, or stop the program that has it",
         ) from None
-    with closing(State(settings.data)) as state:
+    with closing(listener), closing(State(settings.data)) as state:
         if seed is not None:
             try:
                 planted = plant(seed, settings, state, utc_now())
@@ -162,6 +163,8 @@ def _require_tls_pair(settings: Settings) -> None:
     if certificate is None or key is None:
         raise Invalid("--tls-certificate and --tls-key need each other", hint="give both files, or none for HTTP")
     try:
+        for file in (certificate, key):
+            read_file(file, most=MOST_PEM)
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
     except OSError as error:
         raise Invalid(

@@ -34,7 +34,7 @@ def enrol(
     config: ConfigOption = None,
 ) -> None:
     """Enrol a person, or give one who is enrolled other roles or another key."""
-    public_key = None if key is None else parse_public_key(read_text(key, language="an SSH key"))
+    public_key = None if key is None else parse_public_key(read_text(key, language="an SSH key", pipe=True))
     with installation(config) as here:
         action = EnrolOperator(operator=name, roles=tuple(sorted(set(role))), public_key=public_key)
         done = carry_out(here, action, how)

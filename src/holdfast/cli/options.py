@@ -67,18 +67,29 @@ def config_flag(path: Path) -> str:
 def configuration_path(named: Path | None) -> Path:
     """The configuration file to use. Raises Invalid where there is none."""
     if named is not None:
-        if not named.is_file():
+        if not _is_there(named):
             raise Invalid(
                 f"there is no configuration file {named}", hint="`holdfast init --directory DIR` makes one."
             )
         return named
-    if DEFAULT_PLACE.is_file():
+    if _is_there(DEFAULT_PLACE):
         return DEFAULT_PLACE
     here = Path("holdfast.toml")
     hint = "Name it with --config or HOLDFAST_CONFIG, or make one with `holdfast init --directory DIR`."
     if here.is_file():
         hint = f"Is it the one of this directory? Name it: --config {here}"
     raise Invalid(f"no configuration file: {DEFAULT_PLACE} does not exist", hint=hint)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is anything; whoever reads it says whether it is a file that can be read."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def read_configuration(named: Path | None) -> Configuration:

@@ -19,6 +19,7 @@ from holdfast.cli.options import JsonOption
 from holdfast.cli.output import printable
 from holdfast.cli.tables import fields
 from holdfast.control.errors import Invalid
+from holdfast.reading import open_file
 
 _LARGEST = 1 << 30
 """Bytes of one file, uncompressed. CloudTrail's have some megabytes."""
@@ -131,8 +132,8 @@ def _files(paths: list[Path]) -> Iterator[Path]:
 
 def _content(path: Path) -> bytes:
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            raw = file.read(_LARGEST + 1)
+        with open_file(path, pipe=True) as file:
+            raw = (gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file).read(_LARGEST + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise Malformed(f"it is not whole: {error}") from None
     except OSError as error:

@@ -64,8 +64,8 @@ def set_(
         action = SetRules(approval="", authorization="")
     else:
         action = SetRules(
-            approval=None if approval is None else read_text(approval, language="TOML"),
-            authorization=None if authorization is None else read_text(authorization, language="Cedar"),
+            approval=None if approval is None else read_text(approval, language="TOML", pipe=True),
+            authorization=None if authorization is None else read_text(authorization, language="Cedar", pipe=True),
         )
     with installation(config) as here:
         done = carry_out(here, action, how)

@@ -15,6 +15,7 @@ from holdfast.config.hsm import resolve
 from holdfast.config.model import Configuration
 from holdfast.config.storage import Audit
 from holdfast.hsm.pkcs11.signer import HsmSigner
+from holdfast.reading import read_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def _ecdsa(name: str, public: bytes) -> VerifierKey:
 
 def _read(path: Path) -> EllipticCurvePrivateKey:
     try:
-        key = load_pem_private_key(path.read_bytes(), None)
+        key = load_pem_private_key(read_file(path), None)
     except OSError as error:
         raise _unusable(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, TypeError, UnsupportedAlgorithm):

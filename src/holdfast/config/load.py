@@ -21,6 +21,7 @@ from holdfast.config.safe_path import distrust_library
 from holdfast.config.tables import TABLES, Table, keys_of
 from holdfast.config.text import read_text
 from holdfast.hsm.settings import HsmSettings
+from holdfast.reading import MOST_PEM, read_file
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SYNTAX = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>[0-9]+), column (?P<column>[0-9]+)|end of document)\)")
@@ -94,7 +95,7 @@ class _Reader:
 
     def _check_file(self, path: lines.Path, file: Path) -> None:
         try:
-            file.open("rb").close()
+            read_file(file, most=MOST_PEM)
         except OSError as error:
             table = ".".join(path[:-1])
             self._problem(path, f"`{path[-1]}` in [{table}]: {file} cannot be read: {error.strerror}")

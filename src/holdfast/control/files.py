@@ -16,8 +16,16 @@ PUBLIC_MODE = 0o644
 
 
 def private_directory(path: Path) -> Path:
-    """`path`, made with mode 0700 where it does not exist. An existing one keeps its mode, which doctor judges."""
-    path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    """`path`, made with mode 0700 where it does not exist. An existing one keeps its mode, which doctor judges.
+
+    Raises Conflict for what is not a directory.
+    """
+    try:
+        path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise Conflict(
+            f"{error.filename} is not a directory", hint="Name another one, or move that file away first."
+        ) from None
     return path
 
 

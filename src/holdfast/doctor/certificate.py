@@ -14,6 +14,7 @@ from cryptography.utils import CryptographyDeprecationWarning
 from holdfast.certificate_rules import Breach, Rule, Weight, alternative_names, common_names, judge
 from holdfast.config.listeners import Tls
 from holdfast.finding import Finding, Severity, error, ok, warning
+from holdfast.reading import read_file
 from holdfast.trust import client_context
 
 _WHY = {
@@ -50,7 +51,7 @@ def examine_certificate(tls: Tls | None, *, now: datetime) -> Iterator[Finding]:
         )
         return
     try:
-        chain = x509.load_pem_x509_certificates(tls.certificate.read_bytes())
+        chain = x509.load_pem_x509_certificates(read_file(tls.certificate))
     except (OSError, ValueError) as failure:
         yield error(
             "certificate-unreadable",
@@ -109,7 +110,7 @@ def _system_authorities() -> list[x509.Certificate] | None:
 
 def _private_key(path: Path, certificate: x509.Certificate) -> Iterator[Finding]:
     try:
-        matches = load_pem_private_key(path.read_bytes(), None).public_key() == certificate.public_key()
+        matches = load_pem_private_key(read_file(path), None).public_key() == certificate.public_key()
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as failure:
         yield error(
             "private-key-unreadable",

@@ -11,6 +11,7 @@ from holdfast.doctor.certificate import examine_certificate
 from holdfast.doctor.files import examine_files
 from holdfast.doctor.policies import examine_policies
 from holdfast.finding import Finding, error, note, ok
+from holdfast.reading import read_file
 from holdfast.secrets.errors import SecretMissing
 from holdfast.secrets.reference import Source
 
@@ -58,7 +59,7 @@ def _softhsm(subject: str, table: HsmTable) -> Iterator[Finding]:
     if named is None:
         return
     try:
-        for line in Path(named).read_text().splitlines():
+        for line in read_file(Path(named)).decode(errors="replace").splitlines():
             name, _, value = line.partition("=")
             if name.strip() == "directories.tokendir":
                 Path(value.strip()).stat()

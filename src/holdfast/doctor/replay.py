@@ -38,8 +38,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """`requests` were decided again; `unread` lines are not events."""
+    """Of the `read` events `requests` were decided again; `unread` lines are not events."""
 
+    read: int
     requests: int
     unread: int
     changes: tuple[Change, ...]
@@ -48,13 +49,14 @@ class Replay:
 def replay(lines: Iterable[bytes], policies: Policies) -> Replay:
     """The requests of an event log that policies decide on, decided by these; the most frequent change first."""
     recorded: Counter[tuple[Facts, bool]] = Counter()
-    unread = 0
+    read = unread = 0
     for line in lines:
         try:
             event = msgspec.json.decode(line, type=_Line)
         except (msgspec.DecodeError, UnicodeDecodeError):
             unread += 1
             continue
+        read += 1
         facts = _facts(event)
         if facts is not None:
             recorded[facts, event.error_name == ErrorName.ACCESS_DENIED] += 1
@@ -63,7 +65,7 @@ def replay(lines: Iterable[bytes], policies: Policies) -> Replay:
         decision = policies.decide(facts)
         if was_denied != (decision.denial is not None):
             changes.append(Change(facts, count, decision))
-    return Replay(recorded.total(), unread, tuple(changes))
+    return Replay(read, recorded.total(), unread, tuple(changes))
 
 
 def _facts(event: _Line) -> Facts | None:

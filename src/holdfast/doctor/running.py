@@ -17,6 +17,7 @@ from holdfast.control.kms_connection import KmsConnection, connection_of, creden
 from holdfast.doctor.wire import Wire, trusting_any
 from holdfast.finding import Finding, error, note, ok, warning
 from holdfast.policy.facts import Facts
+from holdfast.reading import read_file
 from holdfast.store.reads import KeyRow
 from holdfast.store.store import Catalog
 from holdfast.xks.errors import ErrorName
@@ -193,6 +194,6 @@ class RunningProxy:
 
 def _certificate(tls: Tls) -> bytes | None:
     try:
-        return x509.load_pem_x509_certificates(tls.certificate.read_bytes())[0].public_bytes(Encoding.DER)
+        return x509.load_pem_x509_certificates(read_file(tls.certificate))[0].public_bytes(Encoding.DER)
     except (OSError, ValueError):
         return None

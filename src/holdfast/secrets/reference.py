@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, Self
 
+from holdfast.reading import read_file
 from holdfast.secrets.errors import ReferenceRefused, SecretMissing
 from holdfast.xks.secret import Secret
 
@@ -74,12 +75,9 @@ class SecretReference:
 
 def _read_file(path: Path) -> Secret:
     try:
-        with path.open("rb") as file:
-            value = file.read(MAX_SECRET + 1)
+        value = read_file(path, most=MAX_SECRET)
     except OSError as error:
         raise SecretMissing(f"{path} cannot be read: {error.strerror}") from None
-    if len(value) > MAX_SECRET:
-        raise SecretMissing(f"{path} has more than {MAX_SECRET} bytes: it is not a secret that Holdfast wrote")
     return _not_empty(value, str(path))
 
 

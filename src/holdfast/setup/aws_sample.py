@@ -13,6 +13,7 @@ import msgspec
 
 from holdfast.control.errors import Invalid
 from holdfast.hsm.settings import IvMode
+from holdfast.reading import read_file
 from holdfast.xks.aad import MAX_CIPHERTEXT_METADATA, is_foreign_metadata
 from holdfast.xks.encoding import decode_base64
 from holdfast.xks.errors import XksError
@@ -185,10 +186,12 @@ def read_settings(path: Path, *, variables: Mapping[str, str]) -> SampleSettings
 
 def _parse(path: Path) -> SampleSettings:
     try:
-        document: Any = tomllib.loads(path.read_text())
+        document: Any = tomllib.loads(read_file(path).decode("utf-8-sig"))
         return msgspec.convert(document, SampleSettings)
     except FileNotFoundError:
         raise Invalid(f"there is no file {path}", hint="Name the settings.toml of AWS's sample proxy.") from None
+    except OSError as error:
+        raise Invalid(f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Invalid(f"{path} is not TOML: {error}") from None
     except msgspec.ValidationError as error:

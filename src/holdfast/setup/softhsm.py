@@ -9,6 +9,7 @@ from holdfast.control.files import PUBLIC_MODE, create_file, private_directory, 
 from holdfast.control.issue import new_pin
 from holdfast.hsm.pkcs11.initialise import initialise_token
 from holdfast.hsm.settings import HsmSettings, TokenSelector
+from holdfast.reading import read_file
 from holdfast.xks.secret import Secret
 
 TOKEN_LABEL = "holdfast"  # noqa: S105 (the name of a token, not a secret)
@@ -128,4 +129,4 @@ def find_library() -> Path:
 
 def read_pin(path: Path) -> Secret:
     """A PIN file's content without the newline at its end."""
-    return Secret(path.read_bytes().removesuffix(b"\n"))
+    return Secret(read_file(path).removesuffix(b"\n"))

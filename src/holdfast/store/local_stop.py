@@ -77,7 +77,7 @@ class StopFile:
 
         What is no stop, or is cut short, stops everything.
         """
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             content = os.pread(descriptor, SIZE, 0)
             changed = os.fstat(descriptor).st_mtime
@@ -103,7 +103,7 @@ class StopFile:
         content = b"" if stop is None else msgspec.json.encode(stop)
         if len(content) > SIZE:
             raise TooLong
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             os.pwrite(descriptor, content.ljust(SIZE), 0)
             os.fsync(descriptor)

@@ -43,6 +43,7 @@ from holdfast.audit.tiles import (
     partial_directory,
 )
 from holdfast.durable import sync_directory
+from holdfast.reading import read_file
 
 _DIRECTORY_MODE = 0o750
 _FILE_MODE = 0o640
@@ -58,7 +59,7 @@ def directory_reader(directory: Path) -> Read:
 
     def read(path: str) -> bytes | None:
         try:
-            return (directory / path).read_bytes()
+            return read_file(directory / path)
         except (FileNotFoundError, NotADirectoryError):
             return None
 

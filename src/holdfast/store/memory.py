@@ -19,6 +19,7 @@ import msgspec
 from holdfast import durable
 from holdfast.keys.model import ExternalKey, Keystore
 from holdfast.keys.states import GenerationState
+from holdfast.reading import read_file
 from holdfast.store.errors import Unavailable
 from holdfast.store.view import View
 from holdfast.xks.types import KeyStatus
@@ -151,7 +152,7 @@ class MemoryFile:
         """What is remembered; None where there is no file yet. Raises Unavailable."""
         self._stamp = self._look()
         try:
-            return _DECODER.decode(self.path.read_bytes())
+            return _DECODER.decode(read_file(self.path))
         except FileNotFoundError:
             return None
         except OSError as error:

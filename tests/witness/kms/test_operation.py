@@ -245,9 +245,9 @@ def test_the_command_warns_when_others_can_reach_it() -> None:
     ("arguments", "words"),
     [
         (["--listen", "nowhere"], "is not HOST:PORT"),
-        (["--ca", "/nowhere.pem"], "is not a file"),
+        (["--ca", "/nowhere.pem"], "cannot be read: No such file or directory"),
         (["--route", "xks.example.com"], "is not NAME=HOST:PORT"),
-        (["--credentials", "/dev/null"], "has no profile"),
+        (["--credentials", "/dev/null"], "cannot use the credentials file /dev/null"),
         (["--account", "me"], "is not an AWS account"),
         (["--vpc-service", "svc=xks.example.com@127.0.0.1:8443,me"], "is not an AWS account"),
     ],

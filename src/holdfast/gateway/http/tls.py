@@ -9,6 +9,7 @@ from cryptography import x509
 
 from holdfast.config.listeners import Tls
 from holdfast.gateway.http.handshake import HandshakeContext, PeerCertificate
+from holdfast.reading import MOST_PEM, read_file
 
 TLS12_SUITES = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"
 """Spec, "HTTP": the TLS 1.2 suites. Those of TLS 1.3 are OpenSSL's, each with forward secrecy and AEAD."""
@@ -32,6 +33,8 @@ def build_context(settings: Tls, *, now: Callable[[], datetime]) -> ssl.SSLConte
     context.num_tickets = 0
     context.set_alpn_protocols(["http/1.1"])
     try:
+        for file in (settings.certificate, settings.private_key):
+            read_file(file, most=MOST_PEM)
         # Without a password function OpenSSL would ask on the terminal.
         context.load_cert_chain(settings.certificate, settings.private_key, password=lambda: b"")
     except (ssl.SSLError, OSError) as error:
@@ -39,6 +42,7 @@ def build_context(settings: Tls, *, now: Callable[[], datetime]) -> ssl.SSLConte
     if settings.client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         try:
+            read_file(settings.client_ca, most=MOST_PEM)
             context.load_verify_locations(settings.client_ca)
         except (ssl.SSLError, OSError) as error:
             raise TlsUnusable(
@@ -58,7 +62,7 @@ def certificate_expiry(settings: Tls) -> datetime:
 def certificate_chain(settings: Tls) -> list[x509.Certificate]:
     """What is shown to clients: the server's certificate, then the intermediates. Raises TlsUnusable."""
     try:
-        return x509.load_pem_x509_certificates(settings.certificate.read_bytes())
+        return x509.load_pem_x509_certificates(read_file(settings.certificate))
     except (OSError, ValueError) as error:
         raise TlsUnusable(f"certificate {settings.certificate} cannot be read: {error}") from None
 

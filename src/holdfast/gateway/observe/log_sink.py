@@ -71,7 +71,7 @@ class LogSink:
         try:
             return os.write(self._descriptor, lines)
         except BlockingIOError:
-            # Another program that shares this standard output has made it non-blocking.
+            # A FIFO, or a standard output that another program shares and has made non-blocking.
             poll = select.poll()
             poll.register(self._descriptor, select.POLLOUT)
             poll.poll(_PATIENCE)
@@ -87,4 +87,5 @@ class LogSink:
 
 
 def _open(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
+    # A FIFO without a reader would be waited for without end.
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, _MODE)

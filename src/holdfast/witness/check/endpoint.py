@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from holdfast.reading import read_file
 from holdfast.xks.secret import Secret
 
 HTTPS_PORT = 443
@@ -35,7 +36,7 @@ class ProxyConfiguration:
     def read(cls, path: Path) -> Self:
         """Raises UsageError, whose message never holds a value of the file."""
         try:
-            return cls._of(json.JSONDecoder().decode(path.read_text(encoding="utf-8-sig")))
+            return cls._of(json.JSONDecoder().decode(read_file(path, pipe=True).decode("utf-8-sig")))
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror}", _CONFIG_HINT) from None
         except (ValueError, KeyError, TypeError):

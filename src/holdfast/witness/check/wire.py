@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import httptools
 
+from holdfast.reading import MOST_PEM, read_file
 from holdfast.trust import client_context
 
 TIMEOUT = 5.0
@@ -176,6 +177,7 @@ def tls_context(ca: str | None, client_certificate: str | None, *, verify: bool)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     if client_certificate is not None:
+        read_file(client_certificate, most=MOST_PEM)
         context.load_cert_chain(client_certificate)
     if not verify:
         # Checks of their own judge the certificate; the others must be made even if it is bad. No request holds

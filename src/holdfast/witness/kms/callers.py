@@ -15,6 +15,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.compat import HTTPHeaders
 from botocore.credentials import Credentials
 
+from holdfast.reading import read_file
 from holdfast.witness.kms.errors import KmsException
 from holdfast.witness.kms.settings import Settings
 from holdfast.xks.secret import Secret
@@ -48,8 +49,7 @@ def load_callers(settings: Settings) -> dict[str, Caller]:
     """
     path = settings.credentials
     parser = configparser.ConfigParser(interpolation=None)
-    with path.open(encoding="utf-8") as file:
-        parser.read_file(file)
+    parser.read_string(read_file(path).decode("utf-8-sig"), str(path))
     callers = {}
     for name in parser.sections():
         profile = parser[name]

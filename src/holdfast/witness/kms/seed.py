@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from holdfast.reading import read_file
 from holdfast.witness.kms.keys import KEY_MATERIAL, default_policy
 from holdfast.witness.kms.records import CONNECTING, DISCONNECTED, PUBLIC, VPC, Alias, Key, KeyStore, Tag
 from holdfast.witness.kms.settings import Settings
@@ -84,7 +85,7 @@ def plant(path: Path, settings: Settings, state: State, now: datetime) -> int:
 
 def _read(path: Path) -> _File:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path, pipe=True).decode("utf-8-sig")
         document: Any = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)  # noqa: TID251 (a file of the user's own, not of a peer)
         return msgspec.convert(document, _File)
     except OSError as error:
@@ -127,7 +128,7 @@ def _credential(seed: KeyStoreSeed, where: str, path: Path) -> tuple[str, str]:
         return seed.access_key_id, seed.secret_access_key
     file = path.parent / seed.credential_file
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))  # noqa: TID251 (a file of the user's own, not of a peer)
+        document = json.loads(read_file(file).decode("utf-8-sig"))  # noqa: TID251 (a file of the user's own, not of a peer)
         document = document.get("XksProxyAuthenticationCredential", document)
         return str(document["AccessKeyId"]), str(document["RawSecretAccessKey"])
     except OSError as error:
