@@ -30,6 +30,9 @@ ALTER TABLE keystores OWNER TO holdfast_admin;
 ALTER TABLE credentials OWNER TO holdfast_admin;
 ALTER TABLE external_keys OWNER TO holdfast_admin;
 ALTER TABLE key_tags OWNER TO holdfast_admin;
+ALTER TABLE drills OWNER TO holdfast_admin;
+ALTER TABLE drill_results OWNER TO holdfast_admin;
+ALTER TABLE attestations OWNER TO holdfast_admin;
 ALTER TABLE key_generations OWNER TO holdfast_admin;
 ALTER TABLE proxies OWNER TO holdfast_admin;
 ALTER TABLE changes OWNER TO holdfast_admin;
@@ -47,10 +50,12 @@ ALTER TABLE alembic_version OWNER TO holdfast_admin;
 
 REVOKE ALL ON catalog, keystores, credentials, external_keys, key_generations, proxies, alembic_version, changes,
   operators, rules, requests, approvals, generation_reports, worker_reports, usage_tracking, key_usage,
-  key_usage_days, key_usage_callers, key_tags FROM holdfast_run, PUBLIC;
+  key_usage_days, key_usage_callers, key_tags,
+  drills, drill_results, attestations FROM holdfast_run, PUBLIC;
 GRANT SELECT ON catalog, keystores, credentials, external_keys, key_generations, proxies, alembic_version, changes,
   operators, rules, requests, approvals, generation_reports, worker_reports, usage_tracking, key_usage,
-  key_usage_days, key_usage_callers, key_tags TO holdfast_run;
+  key_usage_days, key_usage_callers, key_tags,
+  drills, drill_results, attestations TO holdfast_run;
 GRANT UPDATE (version) ON catalog TO holdfast_run;
 GRANT UPDATE (last_used_at) ON credentials TO holdfast_run;
 GRANT UPDATE (blocked, blocked_until, changed) ON keystores TO holdfast_run;

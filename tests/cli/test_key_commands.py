@@ -512,6 +512,7 @@ def test_json_documents_have_the_documented_fields(run: Run, config: Path) -> No
         "key register": ("key", "register", "extra", "demo-key", "--share-with", "demo", "--yes"),
         "key list": ("key", "list"),
         "key show": ("key", "show", "demo", "demo-key"),
+        "key drill": ("key", "drill", "--hsm", "softhsm"),
         "key rebind": ("key", "rebind", "demo", "demo-key", "--yes"),
         "key release": ("key", "release", "demo", "demo-key", "--yes"),
         "key disable": ("key", "disable", "demo", "demo-key", "--yes"),

@@ -14,6 +14,8 @@ from tests.store.postgresql import POSTGRESQL
 from tests.store.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PREFIX, SECRET
 
 from holdfast.keys.model import Takeover
+from holdfast.store.descriptions import describe
+from holdfast.store.drills import OPENED, AttestedRow, Found, attest, attested, drilled, drills, record_drill
 from holdfast.store.errors import AlreadyExists, InUse, Refused
 from holdfast.store.governance import operators, rules_of
 from holdfast.store.transfer import Export
@@ -37,6 +39,11 @@ def filled(catalog: Catalog) -> Catalog:
     catalog.stop_generation(2, "an unsafe IV")
     catalog.set_key_status("main", OTHER_KEY, KeyStatus.DISABLED)
     catalog.set_blocked("empty", blocked=True)
+    with catalog.change() as transaction:
+        values = {"owner": "Payments", "originator_days": 365, "recipient_days": 730}
+        describe(transaction, "main", KEY.value, values=values, tags={"stage": "prod", "data": "cards"})
+        record_drill(transaction, "standby", "7", [Found(1, OPENED), Found(2, "not found", "no key 'label-2'")])
+        attest(transaction, [AttestedRow(2, "hsm", "", "label-2", None, None, "")])
     return catalog
 
 
@@ -60,7 +67,11 @@ def test_what_is_exported_is_imported(filled: Catalog, target: Catalog) -> None:
     assert target.keystores() == filled.keystores()
     assert target.credentials(None) == filled.credentials(None)
     assert target.keys(None) == filled.keys(None)
+    assert target.keys(None)[0].description.tags == {"data": "cards", "stage": "prod"}
     assert target.encryption_totals() == {1: 123_456, 2: 0}
+    with filled.reading() as old, target.reading() as new:
+        for found in (drills, drilled, attested):
+            assert found(new) == found(old) != []
     target.create_keystore("new", UriPathPrefix("/new"))  # the database goes on counting its rows
 
 

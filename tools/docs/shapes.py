@@ -70,6 +70,7 @@ SHAPES = {
     "key register": ("object", _KEY),
     "key list": ("array", _KEY),
     "key show": ("object", (*_KEY, "generations")),
+    "key drill": ("array", ("keystore", "external_key_id", "generation", "outcome", "detail")),
     "key rebind": ("object", _KEY),
     "key release": ("object", _KEY),
     "key disable": ("object", _STATUS),

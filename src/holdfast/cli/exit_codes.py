@@ -54,7 +54,7 @@ MEANINGS = {
     ExitCode.ERRORS: "Of `doctor`: the worst finding is an error. Of `check`: not fit, or the load was not carried.",
     ExitCode.LOGIN_REFUSED: "The HSM refused the PIN. Do not try again unattended: a token locks after a few tries.",
     ExitCode.DENIED: "Who asks may not do this. Of `authorization`: the policies deny the request.",
-    ExitCode.INCOMPLETE: "Of `migrate`: done, except for keys or key stores that were not taken over.",
+    ExitCode.INCOMPLETE: "Done, except for some: of `migrate` not taken over, of `key drill` not opened.",
     ExitCode.EVIDENCE: "Of `audit`: the log or the proof is not what was signed, or no given key signed it.",
     ExitCode.PENDING: "The change waits for the approval of others; nothing is changed yet.",
     ExitCode.NOT_IN_FORCE: "The change is made, and a node has not confirmed it in time; the output names the node.",

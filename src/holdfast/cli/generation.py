@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from holdfast.cli import output
 from holdfast.cli.changing import How, carry_out_and_say, changing
 from holdfast.cli.options import ConfigOption, KeyArgument, KeystoreArgument, installation
 from holdfast.control.actions import AnyAction
@@ -15,6 +16,8 @@ from holdfast.control.actions.generations import (
     ResumeGeneration,
     SuspendGeneration,
 )
+from holdfast.control.drills import how_to_destroy
+from holdfast.control.keys import hsm_settings
 
 app = typer.Typer(help="HSM keys that a key has used before: out of use, or destroyed.", no_args_is_help=True)
 
@@ -60,7 +63,17 @@ def destroy(
     config: ConfigOption = None,
 ) -> None:
     """Begin the waiting period of a suspended generation. Nothing is deleted; `keep` undoes it."""
-    _take(PlanDestruction(keystore=keystore, key=key, generation=number, days=days), how, config)
+    with installation(config) as here:
+        action = PlanDestruction(keystore=keystore, key=key, generation=number, days=days)
+        carry_out_and_say(here, action, how)
+        with here.catalog.reading() as state:
+            row = action.row(state)
+        output.say(
+            f"When the waiting period is over, at {row.destroy_after:%Y-%m-%d %H:%M} UTC, delete it in the HSM:"
+        )
+        for line in how_to_destroy(hsm_settings(here.configuration, row.hsm), row.label, row.cka_id):
+            output.say(f"  {line}")
+        output.say(f"Then: `{here.command(f'key generation destroyed {keystore} {key} {number}')}`")
 
 
 @app.command()
@@ -75,10 +88,22 @@ def keep(
 @app.command()
 @changing
 def destroyed(
-    keystore: KeystoreArgument, key: KeyArgument, number: NumberArgument, *, how: How, config: ConfigOption = None
+    keystore: KeystoreArgument,
+    key: KeyArgument,
+    number: NumberArgument,
+    *,
+    gone: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The serial number of a token that had the key and does not exist any more. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    how: How,
+    config: ConfigOption = None,
 ) -> None:
-    """Confirm, after the waiting period, that the HSM does not have the key any more: it is looked for."""
-    _take(ConfirmDestruction(keystore=keystore, key=key, generation=number), how, config)
+    """Confirm, after the waiting period, that no HSM has the key any more: each is asked for it."""
+    _take(ConfirmDestruction(keystore=keystore, key=key, generation=number, gone=tuple(gone or ())), how, config)
 
 
 def _take(action: AnyAction, how: How, config: ConfigOption) -> None:

@@ -9,6 +9,7 @@ import typer
 from holdfast.cli import generation, output, rotate
 from holdfast.cli.changing import How, carry_out, changing, say_done
 from holdfast.cli.describe import describe
+from holdfast.cli.drill import drill
 from holdfast.cli.key_rows import generation_row, in_words, key_row
 from holdfast.cli.moments import parse_length
 from holdfast.cli.options import ConfigOption, Installation, JsonOption, KeyArgument, KeystoreArgument, installation
@@ -26,7 +27,7 @@ from holdfast.control.actions.keys import (
     refuse_taken,
 )
 from holdfast.control.errors import Invalid
-from holdfast.control.keys import CKA_ID_BYTES, NewKey, find_binding, hsm_settings, prove_key
+from holdfast.control.keys import CKA_ID_BYTES, NewKey, find_binding, hsm_settings, prove_key, serving_settings
 from holdfast.control.lookup import find_generations, find_key, find_keystore
 from holdfast.keys.model import Takeover
 from holdfast.keys.states import GenerationState
@@ -39,6 +40,7 @@ app.add_typer(rotate.app, name="rotate")
 app.add_typer(generation.app, name="generation")
 app.command()(describe)
 app.command()(usage)
+app.command()(drill)
 
 HsmOption = Annotated[
     str | None,
@@ -63,7 +65,7 @@ def create(
 ) -> None:
     """Make an AES-256 key in the HSM, sensitive and not extractable, and register it."""
     with installation(config) as here:
-        settings = hsm_settings(here.configuration, hsm)
+        settings = serving_settings(here.configuration, hsm)
         action = CreateKey(
             keystore=keystore,
             external_key_id=ExternalKeyId.parse(key).value,
@@ -120,7 +122,7 @@ def register(
     cka_id = None if key_id is None else _hexadecimal(key_id)
     known_tag = None if tag is None else _hexadecimal(tag)
     with installation(config) as here:
-        settings = hsm_settings(here.configuration, hsm)
+        settings = serving_settings(here.configuration, hsm)
         new = NewKey(keystore, ExternalKeyId.parse(key), settings.name, label or key)
         refuse_taken(here.catalog, new)
         others = tuple(find_keystore(here.catalog, name).name for name in share_with or ())

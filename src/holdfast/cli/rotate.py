@@ -10,7 +10,7 @@ from holdfast.cli.changing import How, carry_out_and_say, changing
 from holdfast.cli.options import ConfigOption, Installation, KeyArgument, KeystoreArgument, installation
 from holdfast.control.actions.rotation import ActivateGeneration, CheckRotation, PrepareRotation, RollBack, coming
 from holdfast.control.errors import Conflict
-from holdfast.control.keys import generates_keys, how_to_make, hsm_settings
+from holdfast.control.keys import generates_keys, how_to_make, serving_settings
 from holdfast.control.lookup import find_generations, find_key
 from holdfast.keys.readiness import Readiness
 from holdfast.keys.states import GenerationState
@@ -118,7 +118,7 @@ def _prepare(here: Installation, keystore: str, key: str, *, hsm: str | None, la
         output.say(f"Generation {coming(rows).generation} is ready already.")
         return True
     where = hsm or find_key(here.catalog, keystore, key).hsm
-    settings = hsm_settings(here.configuration, where)
+    settings = serving_settings(here.configuration, where)
     planned = next((row.label for row in rows if row.state is GenerationState.PLANNED), None)
     wanted = label or planned or f"{rows[0].label}.g{rows[-1].generation + 1}"
     carry_out_and_say(here, PrepareRotation(keystore=keystore, key=key, hsm=where, label=wanted), how, ask=False)

@@ -9,7 +9,7 @@ from typing import Any
 from holdfast.config.hsm import HsmTable
 from holdfast.config.listeners import Server, Tls
 from holdfast.config.outlets import Outlet
-from holdfast.config.storage import Audit, Authorization, CatalogSettings, EncryptionLimits, Log, Node
+from holdfast.config.storage import Audit, Authorization, CatalogSettings, Drill, EncryptionLimits, Log, Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,8 @@ class Configuration:
     """This node's name and site, as `holdfast node list` shows them. May be left out."""
     encryption_limit: EncryptionLimits
     """Encryptions per key generation over all proxies. NIST SP 800-38D, 8.3 allows 2^32. May be left out."""
+    drill: Drill
+    """How often a standby HSM or a restored backup is to be tried. May be left out."""
     authorization: Authorization | None
     """Who may use which key, decided at the proxy as well. Without this table KMS's key policies alone decide."""
     log: Log
@@ -50,6 +52,11 @@ class Configuration:
     def node_name(self) -> str:
         """`name` in [node], or host and port: two nodes may run on one host."""
         return self.node.name or f"{socket.gethostname()}:{self.server.listen.port}"
+
+    @property
+    def serving(self) -> dict[str, HsmTable]:
+        """The HSMs that nodes use: all but the standby ones."""
+        return {name: table for name, table in self.hsms.items() if not table.settings.standby}
 
     @property
     def needs_records(self) -> bool:

@@ -39,6 +39,8 @@ def conflicts(document: Mapping[str, Any]) -> Iterator[Conflict]:
     for name, outlet in _table(document, "outlet").items():
         if isinstance(outlet, dict):
             yield from _outlet(name, outlet)
+    if hsms and all(hsm.get("standby") is True for hsm in hsms.values()):
+        yield (("hsm", next(iter(hsms)), "standby"),), "every HSM has `standby = true`: no HSM is left that serves"
     audit = _table(document, "audit")
     yield from _half_of_a_pair("audit", audit, ("control_directory", "control_name"), "the control log needs both")
     yield from _half_of_a_pair("audit", audit, ("witness_url", "witness_key"), "a witness needs both")

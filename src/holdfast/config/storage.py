@@ -94,6 +94,15 @@ class EncryptionLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Drill:
+    """`[drill]`."""
+
+    every_days: Annotated[int, Interval(ge=1, le=3650)] | None = None
+    """Doctor warns of generations that no `holdfast key drill` of another HSM has opened for so long. Left out: it
+    does not."""
+
+
+@dataclass(frozen=True, slots=True)
 class Authorization:
     """`[authorization]`. `text` is what the file `policies` held when `load` found it good; None after `parse`.
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from holdfast.audit.records import Effect
     from holdfast.config.model import Configuration
@@ -32,6 +33,10 @@ class Installation(Protocol):
     @property
     def catalog(self) -> Catalog:
         """To find out what became of a transaction that failed."""
+
+    @property
+    def now(self) -> Callable[[], datetime]:
+        """The clock."""
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True, tag_field="action"):

@@ -32,6 +32,7 @@ _GROUPS = {
         "key release",
         "key upgrade",
         "key describe",
+        "key drill",
         "key rotate prepare",
         "key rotate check",
         "key rotate activate",

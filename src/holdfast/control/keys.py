@@ -10,7 +10,7 @@ from typing import Any
 
 from holdfast.config.hsm import resolve
 from holdfast.config.model import Configuration
-from holdfast.control.errors import HsmRefused, NotFound
+from holdfast.control.errors import Conflict, HsmRefused, NotFound
 from holdfast.finding import Finding, Severity, worst
 from holdfast.hsm.pkcs11.inspect import FoundKey, Inspector
 from holdfast.hsm.pkcs11.profile import profile_of
@@ -93,14 +93,6 @@ def _refuse_unfit(findings: Iterable[Finding]) -> None:
         raise HsmRefused(
             "; ".join(finding.what for finding in refusals), hint=" ".join(finding.remedy for finding in refusals)
         )
-
-
-def is_gone(settings: HsmSettings, row: KeyRow) -> bool:
-    """Whether no key of the token is the generation's, under whatever label. Raises HsmFault."""
-    with Inspector(settings) as inspector:
-        if row.canary is not None and inspector.keys_that_open(row.canary):
-            return False
-        return not inspector.find_keys(row.label, row.cka_id)
 
 
 def generates_keys(settings: HsmSettings) -> bool:
@@ -232,12 +224,23 @@ def examine_found(
 
 
 def hsm_settings(configuration: Configuration, name: str | None) -> HsmSettings:
-    """The settings of `[hsm.NAME]` with the PIN read; None means the only one. Raises NotFound."""
+    """The settings of `[hsm.NAME]` with the PIN read; None means the only one that serves. Raises NotFound."""
     known = ", ".join(configuration.hsms)
     if name is None:
-        if len(configuration.hsms) > 1:
+        if len(configuration.serving) > 1:
             raise NotFound(f"the configuration has several HSMs: {known}", hint="Say which one with --hsm.")
-        name = next(iter(configuration.hsms))
+        name = next(iter(configuration.serving))
     if name not in configuration.hsms:
         raise NotFound(f"the configuration has no [hsm.{name}]", hint=f"It has: {known}.")
     return resolve(configuration.hsms[name])
+
+
+def serving_settings(configuration: Configuration, name: str | None) -> HsmSettings:
+    """As `hsm_settings`, of an HSM that may get keys. Raises Conflict for a standby."""
+    settings = hsm_settings(configuration, name)
+    if settings.standby:
+        raise Conflict(
+            f"[hsm.{settings.name}] is a standby: no node would find a key there",
+            hint=f"Name one that serves: {', '.join(configuration.serving)}.",
+        )
+    return settings

@@ -6,16 +6,19 @@ from datetime import datetime
 
 from holdfast.config.model import Configuration
 from holdfast.control.catalogs import open_catalog
+from holdfast.control.drills import WITHOUT_KEY
 from holdfast.doctor.audit import examine_audit
 from holdfast.doctor.certificate import examine_certificate
 from holdfast.doctor.clock import examine_clock
 from holdfast.doctor.files import examine_files
 from holdfast.doctor.hsm import examine_hsm
 from holdfast.doctor.policies import examine_policies, examine_policy_names
+from holdfast.doctor.recovery import examine_recovery
 from holdfast.doctor.references import examine_hsm_files
 from holdfast.doctor.running import RunningProxy
 from holdfast.finding import Finding, Severity, error, note, ok, warning
 from holdfast.keys.states import GenerationState
+from holdfast.store.drills import drilled
 from holdfast.store.errors import CatalogError
 from holdfast.store.local_stop import StopFile
 from holdfast.store.memory import MemoryFile
@@ -37,6 +40,7 @@ def examine(configuration: Configuration, *, now: Callable[[], datetime]) -> Ite
         with closing(catalog):
             yield from _whole("HSMs and keys", _keys(configuration, catalog, now))
             yield from _whole("catalog", _catalog(catalog, MemoryFile(configuration.catalog.state_file), now()))
+            yield from _whole("recovery", _recovery(configuration, catalog, now()))
             yield from _whole("policies", _policy_names(configuration, catalog))
     yield from _whole("policies", examine_policies(configuration.authorization))
     yield from _whole("certificate", examine_certificate(configuration.tls, now=now()))
@@ -97,16 +101,18 @@ def _unusable(failure: CatalogError) -> Finding:
     )
 
 
+def _recovery(configuration: Configuration, catalog: Catalog, now: datetime) -> Iterator[Finding]:
+    with catalog.reading() as state:
+        keys, found = state.keys(None), drilled(state)
+    yield from examine_recovery(configuration, keys, found, now)
+
+
 def _policy_names(configuration: Configuration, catalog: Catalog) -> Iterator[Finding]:
     yield from examine_policy_names(configuration.authorization, catalog.snapshot())
 
 
-_WITHOUT_KEY = (GenerationState.PLANNED, GenerationState.DESTROYED)
-"""Generations that no HSM needs to have."""
-
-
 def _keys(configuration: Configuration, catalog: Catalog, now: Callable[[], datetime]) -> Iterator[Finding]:
-    keys = [row for row in catalog.keys(None) if row.state not in _WITHOUT_KEY]
+    keys = [row for row in catalog.keys(None) if row.state not in WITHOUT_KEY]
     found = []
     for finding in _hsms(configuration, keys):
         found.append(finding)
@@ -198,13 +204,15 @@ def _catalog(catalog: Catalog, state: MemoryFile, now: datetime) -> Iterator[Fin
 
 def _homeless(configuration: Configuration, keys: list[KeyRow]) -> Iterator[Finding]:
     for row in keys:
-        if row.hsm not in configuration.hsms:
+        if row.hsm not in configuration.serving:
+            standby = row.hsm in configuration.hsms
             yield error(
                 "key-without-hsm",
                 f"key {row.keystore}/{row.external_key_id}",
-                f"the key is in the HSM {row.hsm!r}, for which the configuration has no [hsm.{row.hsm}]",
+                f"the key is in the HSM {row.hsm!r}, "
+                + ("which is a standby" if standby else f"for which the configuration has no [hsm.{row.hsm}]"),
                 why="Every call for this key fails.",
-                remedy="Add that table again, or correct its name.",
+                remedy="Remove `standby` there." if standby else "Add that table again, or correct its name.",
             )
 
 

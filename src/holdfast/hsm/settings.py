@@ -74,6 +74,8 @@ class HsmSettings:
     initialize_string: str | None = None
     """Passed to C_Initialize as pReserved. Only NSS softokn needs it, as in
     "configdir='sql:/path' certPrefix='' keyPrefix='' secmod='' flags=noModDB"; left out: none, as PKCS#11 says."""
+    standby: bool = False
+    """Whether no node uses it: only doctor and `holdfast key drill` look into it."""
     world: str | None = None
     """HKNSO of the nShield Security World, as `nfkminfo` shows it: recorded with each key that is registered."""
     allow_extractable: bool = False

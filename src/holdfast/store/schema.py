@@ -277,6 +277,45 @@ key_usage_callers = Table(
 )
 """Who asked: `kind` is `principal` (without the name of its session) or `service`."""
 
+drills = Table(
+    "drills",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("change_id", String(32), nullable=False),
+    Column("hsm", String(64), nullable=False),
+    Column("token_serial", String(64), nullable=False),
+    Column("time", Utc, nullable=False),
+    Column("opened", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+)
+"""How many generations an HSM had each time that somebody looked, and how many not."""
+
+drill_results = Table(
+    "drill_results",
+    METADATA,
+    Column("generation_id", ForeignKey("key_generations.id", ondelete="CASCADE"), primary_key=True),
+    Column("hsm", String(64), primary_key=True),
+    Column("token_serial", String(64), primary_key=True),
+    Column("time", Utc, nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("detail", String(255), nullable=False),
+    Column("opened_at", Utc),
+)
+"""What the last drill of a token found of a generation. `opened_at`: when it last opened there, NULL: never."""
+
+attestations = Table(
+    "attestations",
+    METADATA,
+    Column("generation_id", ForeignKey("key_generations.id", ondelete="CASCADE"), primary_key=True),
+    Column("hsm", String(64), primary_key=True),
+    Column("token_serial", String(64), primary_key=True),
+    Column("label", String(255), nullable=False),
+    Column("cka_id", LargeBinary),
+    Column("looked_at", Utc),
+    Column("change_id", String(32), nullable=False),
+)
+"""From where a destroyed generation is gone. `looked_at` NULL: a person said that the token exists no more."""
+
 changes = Table(
     "changes",
     METADATA,

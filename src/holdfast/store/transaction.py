@@ -87,7 +87,7 @@ class Changes(Database):
         transaction: Transaction | None = None
         try:
             with self._changing(in_snapshot=in_snapshot, needs_version=needs_version) as connection:
-                transaction = Transaction(connection, self._secrets, now=self._now())
+                transaction = Transaction(connection, self._secrets, change_id=change_id, now=self._now())
                 yield transaction
                 transaction.require_record()
         except BaseException:

@@ -32,6 +32,39 @@ class ExportedCredential(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     retired_at: datetime | None
 
 
+class ExportedDrill(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A row of `drills`."""
+
+    change_id: str
+    hsm: str
+    token_serial: str
+    time: datetime
+    opened: int
+    failed: int
+
+
+class ExportedResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A row of `drill_results`."""
+
+    hsm: str
+    token_serial: str
+    time: datetime
+    outcome: str
+    detail: str
+    opened_at: datetime | None
+
+
+class ExportedAttestation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A row of `attestations`."""
+
+    hsm: str
+    token_serial: str
+    label: str
+    cka_id: bytes | None
+    looked_at: datetime | None
+    change_id: str
+
+
 class ExportedGeneration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A row of `key_generations`. `state` None: of a catalog in which the highest number encrypted."""
 
@@ -53,6 +86,8 @@ class ExportedGeneration(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     attributes: str | None = None
     check_value: bytes | None = None
     world: str | None = None
+    drill_results: list[ExportedResult] = []
+    attestations: list[ExportedAttestation] = []
 
 
 class ExportedKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -108,6 +143,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     keystores: list[ExportedKeystore]
     operators: list[ExportedOperator] = []
     rules: dict[str, str] = {}
+    drills: list[ExportedDrill] = []
 
     def to_json(self) -> bytes:
         """Indented JSON; octets are Base64."""
@@ -137,20 +173,29 @@ class Transfer(Database):
             view.refresh(connection, self._secrets.read)
             _refuse_bad_rows(view)
             rows = {
-                table.name: connection.execute(select(table)).mappings().all()
+                table.name: connection.execute(select(table).order_by(*table.primary_key)).mappings().all()
                 for table in (
                     schema.keystores,
                     schema.credentials,
                     schema.external_keys,
                     schema.key_tags,
                     schema.key_generations,
+                    schema.drill_results,
+                    schema.attestations,
+                    schema.drills,
                     schema.operators,
                     schema.rules,
                 )
             }
             running = connection.execute(select(func.count()).select_from(schema.proxies)).scalar_one()
             running = live_proxies(connection, self._now()) if running else 0
-        generations = _grouped(rows["key_generations"], "key_id", ExportedGeneration)
+        results = _grouped(rows["drill_results"], "generation_id", ExportedResult)
+        attestations = _grouped(rows["attestations"], "generation_id", ExportedAttestation)
+        generations: dict[int, list[ExportedGeneration]] = {}
+        for row in rows["key_generations"]:
+            number = row["id"]
+            evidence = {"drill_results": results.get(number, []), "attestations": attestations.get(number, [])}
+            generations.setdefault(row["key_id"], []).append(_made(ExportedGeneration, row, **evidence))
         keys: dict[int, list[ExportedKey]] = {}
         tags: dict[int, dict[str, str]] = {}
         for row in rows["key_tags"]:
@@ -176,6 +221,7 @@ class Transfer(Database):
             ],
             operators=[_made(ExportedOperator, row) for row in rows["operators"]],
             rules={row["name"]: row["content"] for row in rows["rules"]},
+            drills=[_made(ExportedDrill, row) for row in rows["drills"]],
         )
 
 
@@ -199,23 +245,40 @@ class ImportChanges(Writing):
             for credential in keystore.credentials:
                 connection.execute(insert(schema.credentials).values(keystore_id=keystore_id, **_values(credential)))
             for key in keystore.keys:
-                key_id = connection.execute(
-                    insert(schema.external_keys)
-                    .values(keystore_id=keystore_id, **(_values(key) | {"tag": key.tag or fresh_tag()}))
-                    .returning(schema.external_keys.c.id)
-                ).scalar_one()
-                for name, value in key.key_tags.items():
-                    connection.execute(insert(schema.key_tags).values(key_id=key_id, name=name, value=value))
-                for generation in _with_states(key.generations):
-                    connection.execute(insert(schema.key_generations).values(key_id=key_id, **_values(generation)))
+                self._import_key(keystore_id, key)
         for operator in export.operators:
             connection.execute(insert(schema.operators).values(**msgspec.structs.asdict(operator)))
+        for drill in export.drills:
+            connection.execute(insert(schema.drills).values(**msgspec.structs.asdict(drill)))
         for name, content in export.rules.items():
             connection.execute(insert(schema.rules).values(name=name, content=content))
         view = View()
         view.refresh(connection, self.secrets.read)
         _refuse_bad_rows(view)
         return version
+
+    def _import_key(self, keystore_id: int, key: ExportedKey) -> None:
+        connection = self.connection
+        key_id = connection.execute(
+            insert(schema.external_keys)
+            .values(keystore_id=keystore_id, **(_values(key) | {"tag": key.tag or fresh_tag()}))
+            .returning(schema.external_keys.c.id)
+        ).scalar_one()
+        for name, value in key.key_tags.items():
+            connection.execute(insert(schema.key_tags).values(key_id=key_id, name=name, value=value))
+        for generation in _with_states(key.generations):
+            generation_id = connection.execute(
+                insert(schema.key_generations)
+                .values(key_id=key_id, **_values(generation))
+                .returning(schema.key_generations.c.id)
+            ).scalar_one()
+            for table, found in (
+                (schema.drill_results, generation.drill_results),
+                (schema.attestations, generation.attestations),
+            ):
+                for one in found:
+                    row = structs.asdict(one)
+                    connection.execute(insert(table).values(generation_id=generation_id, **row))
 
 
 def require_nothing(state: Reading) -> None:
@@ -258,6 +321,6 @@ def _grouped(rows: Any, column: str, kind: Any) -> dict[int, list[Any]]:
 
 
 def _values(part: msgspec.Struct) -> dict[str, Any]:
-    lists = ("credentials", "keys", "generations", "key_tags")
+    lists = ("credentials", "keys", "generations", "key_tags", "drill_results", "attestations")
     values = {name: getattr(part, name) for name in part.__struct_fields__ if name not in lists}
     return values | {"changed": THIS_VERSION}

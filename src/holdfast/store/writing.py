@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 
 
 class Writing(Reading):
-    """One transaction that changes something; `now` is the time of all that it writes.
+    """One transaction that changes something; `now` is the time of all that it writes, `change_id` its record's.
 
     `on_failure` is called after a rollback, or a commit of unknown outcome; `after_commit` when all of it is there.
     """
 
-    def __init__(self, connection: Connection, secrets: SecretFiles, *, now: datetime) -> None:
+    def __init__(self, connection: Connection, secrets: SecretFiles, *, change_id: str, now: datetime) -> None:
         super().__init__(connection)
         self.secrets = secrets
+        self.change_id = change_id
         self.now = now
         self.on_failure: list[Callable[[], None]] = []
         self.after_commit: list[Callable[[], None]] = []

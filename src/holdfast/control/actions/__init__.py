@@ -3,6 +3,7 @@
 from holdfast.control.actions.catalogs import ImportCatalog
 from holdfast.control.actions.credentials import IssueCredential, ReferenceCredential, RetireCredential
 from holdfast.control.actions.descriptions import DescribeKey
+from holdfast.control.actions.drills import RecordDrill
 from holdfast.control.actions.generations import (
     CompromiseGeneration,
     ConfirmDestruction,
@@ -57,6 +58,7 @@ AnyAction = (
     | ReleaseKey
     | UpgradeKeys
     | DescribeKey
+    | RecordDrill
     | IssueCredential
     | ReferenceCredential
     | RetireCredential

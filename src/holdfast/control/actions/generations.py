@@ -1,17 +1,18 @@
 """What becomes of a generation that does not encrypt any more: out of use for a while, or for good."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Final
 
 from holdfast.audit.records import Effect
 from holdfast.control.action import Installation
 from holdfast.control.actions.rotation import OfKey
-from holdfast.control.errors import Conflict, HsmRefused, NotFound
+from holdfast.control.drills import require_gone
+from holdfast.control.errors import Conflict, NotFound
 from holdfast.control.explanations import Explanation, Usage
-from holdfast.control.keys import hsm_settings, is_gone
 from holdfast.keys.states import NotAllowed, Standing, Step, after
 from holdfast.store import rotation
+from holdfast.store.drills import AttestedRow, attest, drilled
 from holdfast.store.reads import KeyRow, Reading
 from holdfast.store.transaction import Transaction
 
@@ -136,25 +137,51 @@ class KeepGeneration(_OfGeneration, frozen=True, kw_only=True, tag="key generati
 
 
 class ConfirmDestruction(_OfGeneration, frozen=True, kw_only=True, tag="key generation destroyed"):
-    """The HSM does not have the key any more, which is looked at."""
+    """No HSM has the key any more, which is looked at. `gone`: tokens that a person says do not exist any more."""
 
     step: ClassVar[Step] = Step.DESTROY
     means: ClassVar[tuple[str, ...]] = (
         "What it has encrypted can never be read again. Its row stays, as evidence.",
-        "Holdfast looks at this HSM alone: copies in other HSMs and in backups are yours to delete.",
+        "Every HSM of the configuration is looked at, the standby ones too. Nobody can look into backups:",
+        "while a backup has the key (on nShield its file, while the Security World exists), it can come back.",
     )
+    gone: tuple[str, ...] = ()
 
-    def prepared(self, installation: Installation, given: Any) -> AbstractContextManager[None]:  # noqa: ARG002 (no secret)
-        """Nothing that opens the canary is on the token. Raises HsmRefused, HsmFault."""
-        return self._gone(installation)
+    def effects(self, state: Reading) -> tuple[Effect, ...]:
+        """The state, and what is only stated."""
+        (effect,) = super().effects(state)
+        if not self.gone:
+            return (effect,)
+        after = {**effect.after, "stated_gone": sorted(self.gone)}
+        return (Effect(subject=effect.subject, before=effect.before, after=after),)
 
-    @contextmanager
-    def _gone(self, installation: Installation) -> Iterator[None]:
+    def prepared(
+        self,
+        installation: Installation,
+        given: Any,  # noqa: ARG002 (no secret)
+    ) -> AbstractContextManager[tuple[AttestedRow, ...]]:
+        """What was looked at, and does not have the key. Raises HsmRefused, HsmFault."""
         with installation.catalog.reading() as state:
             row = self.row(state)
-        if not is_gone(hsm_settings(installation.configuration, row.hsm), row):
-            raise HsmRefused(
-                f"the HSM key {row.label!r} is still in [hsm.{row.hsm}]",
-                hint="Delete it with the HSM's own tool, on every HSM and in every backup; then confirm again.",
-            )
-        yield
+            known = [one for one in drilled(state) if one.generation_id == row.generation_id]
+        return nullcontext(require_gone(installation.configuration, row, known, self.gone, now=installation.now))
+
+    def apply(self, transaction: Transaction, prepared: Any) -> None:
+        """Take the step, and keep what was looked at."""
+        super().apply(transaction, prepared)
+        attest(transaction, prepared)
+
+    def evidence(self, prepared: Any) -> tuple[Effect, ...]:
+        """Each token that was looked at."""
+        looked = [
+            {
+                "hsm": look.hsm,
+                "token_serial": look.token_serial,
+                "label": look.label,
+                "cka_id": None if look.cka_id is None else look.cka_id.hex(),
+                "time": None if look.looked_at is None else f"{look.looked_at:%Y-%m-%dT%H:%M:%SZ}",
+            }
+            for look in prepared
+        ]
+        subject = f"absence of {self.subject()} generation {self.generation}"
+        return (Effect(subject=subject, after={"looked_at": looked}),)

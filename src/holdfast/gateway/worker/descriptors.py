@@ -87,4 +87,4 @@ def limit() -> int:
 
 
 def _own(configuration: Configuration) -> int:
-    return RESERVE + PER_SESSION * sum(table.settings.sessions for table in configuration.hsms.values())
+    return RESERVE + PER_SESSION * sum(table.settings.sessions for table in configuration.serving.values())

@@ -107,7 +107,7 @@ class Parts:
                     canaries=key_records.keeper(name),
                     key_stopped=partial(key_records.key_stopped, name),
                 )
-                for name, table in configuration.hsms.items()
+                for name, table in configuration.serving.items()
             }
             for hsm in hsms.values():
                 undo.callback(hsm.stop)
