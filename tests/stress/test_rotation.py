@@ -1,4 +1,8 @@
-"""Keys rotate under load, on two nodes with two workers each, one of which is killed: every ciphertext stays good."""
+"""Keys rotate under load, on two nodes with two workers each, one of which is killed: every ciphertext stays good.
+
+`make test` rotates three times, as fast as it goes. `make rotations` rotates each 5 s, with 500 requests a second
+beside it, kills a node at random again and again, and prints what it did.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
@@ -33,7 +38,15 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.server
 
-ROTATIONS = 3
+LONG = os.environ.get("HOLDFAST_ROTATIONS")
+ROTATIONS = int(LONG or 3)
+EVERY = 5.0 if LONG else 0.0
+"""Seconds from the beginning of one rotation to the next, where it takes no longer."""
+RATE = 500.0 if LONG else 0.0
+"""Requests a second; 0: as many as the callers can make."""
+CALLERS = 6 if LONG else 3
+KILLED_BEFORE = range(3, 2 + ROTATIONS, 4)
+"""Generations before which a node is killed."""
 PASSING = {"ThrottlingException", "DependencyTimeoutException"}
 """Nothing is said of the ciphertext, and KMS tries again: a node that is killed, or initialises its library."""
 KEPT = 300
@@ -46,18 +59,20 @@ TOOL = [
 """The HSM's own tool, on a library of its own, makes the key of this label."""
 
 _OPERATOR = """
-import os, subprocess, sys
+import os, subprocess, sys, time
 from holdfast.cli import main
-from tests.stress.test_rotation import TOOL
+from tests.stress.test_rotation import EVERY, ROTATIONS, TOOL
 
-keystore, key, rotations, by_hand, conf, *configs = sys.argv[1:]
+keystore, key, by_hand, conf, *configs = sys.argv[1:]
+began = time.monotonic()
 
 def run(config, *arguments):
     # 17: the change is made, and the node that was killed is not back within the time in which it must confirm it.
     if (code := main(["key", "rotate", *arguments, "--config", config])) not in (0, 17):
         sys.exit(code)
 
-for number in range(2, 2 + int(rotations)):
+for number in range(2, 2 + ROTATIONS):
+    time.sleep(max(0.0, began + EVERY * (number - 2) - time.monotonic()))
     print(number, flush=True)
     if not by_hand:
         run(configs[0], "now", keystore, key, "--yes")
@@ -126,6 +141,7 @@ class Load:
     def __init__(self, nodes: list[ProxyServer]) -> None:
         self.kept: list[tuple[bytes, Reply]] = []
         self.bad: list[str] = []
+        self.answers: Counter[str] = Counter()
         self.stopped = Event()
         self._nodes = nodes
 
@@ -133,7 +149,11 @@ class Load:
         """One caller. A node that is being killed or started is no answer."""
         callers = [node.caller() for node in self._nodes]
         own: list[tuple[bytes, Reply]] = []
+        due = time.monotonic()
         while not self.stopped.is_set():
+            if RATE:
+                due = max(due + 2 * CALLERS / RATE, time.monotonic() - 1)
+                self.stopped.wait(max(0.0, due - time.monotonic()))
             text = b"%d %d" % (seed, len(own))
             try:
                 sealed = secrets.choice(callers).encrypt(text)
@@ -155,6 +175,7 @@ class Load:
         self.kept += own[:: max(1, len(own) // KEPT)]
 
     def _note(self, reply: Reply) -> None:
+        self.answers[reply.error or "good"] += 1
         if reply.status != 200 and reply.error not in PASSING:
             self.bad.append(f"{reply.status} {reply.body.decode()}")
 
@@ -169,12 +190,7 @@ def rotating(nodes: list[ProxyServer], *, by_hand: bool) -> subprocess.Popen[str
             sys.executable,
             "-c",
             _OPERATOR,
-            KEYSTORE,
-            "key-1",
-            str(ROTATIONS),
-            tool,
-            configuration,
-            *configs,
+            *(KEYSTORE, "key-1", tool, configuration, *configs),
         ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -225,14 +241,15 @@ def test_no_good_ciphertext_is_refused_while_keys_rotate_and_a_node_dies(
     """The nShield shows a key only after C_Initialize; then its nodes look for it by themselves."""
     by_hand = "nshield" in request.node.name
     load = Load(nodes)
-    with ThreadPoolExecutor(3) as threads:
-        running = [threads.submit(load.call, seed) for seed in range(3)]
+    began = time.monotonic()
+    with ThreadPoolExecutor(CALLERS) as threads:
+        running = [threads.submit(load.call, seed) for seed in range(CALLERS)]
         try:
             with rotating(nodes, by_hand=by_hand) as operator:
                 assert operator.stdout is not None
                 for line in operator.stdout:
-                    if line.strip() == "3":
-                        killed_and_started(nodes[1])
+                    if int(line) in KILLED_BEFORE:
+                        killed_and_started(secrets.choice(nodes))
                 said = operator.stderr.read() if operator.stderr is not None else ""
             assert operator.returncode == 0, said
             for node in nodes:
@@ -241,6 +258,11 @@ def test_no_good_ciphertext_is_refused_while_keys_rotate_and_a_node_dies(
             load.stopped.set()
         for one in running:
             one.result()
+    seconds = time.monotonic() - began
+    sys.stdout.write(
+        f"{ROTATIONS} rotations in {seconds:.0f} s, a node killed {len(KILLED_BEFORE)} times;"
+        f" {load.answers.total() / seconds:.0f} requests/s: {dict(load.answers)}\n"
+    )
     assert load.bad == []
     assert {generation_of(sealed) for _, sealed in load.kept} == set(range(1, 2 + ROTATIONS))
     for node in nodes:
