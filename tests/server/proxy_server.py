@@ -253,6 +253,7 @@ class ProxyServer:
             prefix=prefix,
             tls=trusting(self.authority.certificate, client=pair) if self._tls and not health_port else None,
             key=key,
+            patient=self.shim is None,  # SoftHSM itself is never late
         )
         self._callers.append(caller)
         return caller

@@ -14,6 +14,7 @@ from tests.witness.kms.clients import LocalKms
 from tests.witness.kms.tls import Authority
 from tests.witness.kms.xks_proxy import HOST, XksProxy
 
+from holdfast.witness.kms import proxy_client
 from holdfast.witness.kms.callers import load_callers
 from holdfast.witness.kms.server import application, listening_socket, server
 from holdfast.witness.kms.settings import Address, Settings
@@ -64,6 +65,17 @@ def running_proxy(authority: Authority) -> Iterator[XksProxy]:
 def proxy(running_proxy: XksProxy) -> XksProxy:
     running_proxy.reset()
     return running_proxy
+
+
+@pytest.fixture(autouse=True)
+def time_limit(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets how many seconds a proxy has for its answer: many, until a test of late answers sets it."""
+
+    def limit(seconds: float) -> None:
+        monkeypatch.setattr(proxy_client, "TIME_LIMIT", seconds)
+
+    limit(PATIENCE)
+    return limit
 
 
 @pytest.fixture
