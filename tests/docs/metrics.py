@@ -1,6 +1,6 @@
 """What /metrics offers, taken from the collector itself."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from holdfast.gateway.observe.messages import (
     HsmReport,
@@ -15,6 +15,7 @@ from holdfast.gateway.observe.metrics import Fleet, FleetCollector
 from holdfast.gateway.observe.tally import Tally
 from holdfast.hsm.port import HsmGauges
 from holdfast.protocols.xks.event import Event
+from holdfast.store.gauge_values import CatalogGauges, KeystoreGauges, NodeGauges
 
 _SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 
@@ -66,8 +67,17 @@ def _fleet() -> Fleet:
         credentials_unreadable={"demo": 0},
         threads=[ThreadReport("event-log", 0, well=True)],
     )
+    gauges = CatalogGauges(
+        at=1.0,
+        version=1,
+        keystores={"demo": KeystoreGauges(oldest_active=1.0)},
+        nodes={"madrid-1": NodeGauges(lease_ends=1.0, version=1)},
+        approvals=1,
+        unlogged=1,
+        oldest_unlogged=1.0,
+    )
     fleet = Fleet()
-    fleet.reports[0] = report
+    fleet.reports[0] = replace(report, catalog=gauges)
     fleet.certificate_expires = 1.0
     fleet.sealer = SealerReport(at=1.0)
     outlet = OutletReport("siem", connected=True, sent=1, lost=1, waiting=1, trouble=None)

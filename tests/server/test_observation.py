@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import pytest
 from tests.gateway.wire import Client
 from tests.server.client import METADATA, trusting
 from tests.server.proxy_server import ACCESS_KEY_ID, SECRET_ACCESS_KEY, ProxyServer
-from tests.server.token import PIN
+from tests.server.token import KEYS, PIN
 from tests.waiting import PATIENCE
 
 from holdfast.xks.types import Operation
@@ -134,6 +135,23 @@ def test_metrics_tell_requests_times_and_the_hsm(serve: Serve) -> None:
     assert server.metric("holdfast_hsm_workers", hsm="main", status="ACTIVE")
     assert server.metric("holdfast_credential_last_use_timestamp_seconds", access_key_id=ACCESS_KEY_ID.value)
     assert 29 < (server.metric("holdfast_certificate_days_left") or 0) < 30
+
+
+def test_metrics_tell_what_the_catalog_has_and_which_nodes_there_are(serve: Serve) -> None:
+    server = serve(workers=2)
+    server.eventually(
+        lambda: server.metric("holdfast_keys", keystore="test", status="ENABLED") == len(KEYS),
+        within=60,
+        what="a look at the catalog",
+    )
+    assert server.metric("holdfast_keystore_blocked", keystore="test") == 0
+    assert server.metric("holdfast_key_generations", keystore="test", state="active") == len(KEYS)
+    assert server.metric("holdfast_approvals_open") == 0
+    server.eventually(
+        lambda: (server.metric("holdfast_node_lease_end_timestamp_seconds") or 0) > time.time(),  # noqa: TID251 (Unix time)
+        within=60,
+        what="this node's lease",
+    )
 
 
 @pytest.mark.parametrize("health_port", [False, True])

@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,9 @@ class _Reader:
         for name, outlet in configuration.outlets.items():
             for key, file in outlet.files.items():
                 self._check_file(("outlet", name, key), file)
+            if outlet.to.is_otlp and not _has_otlp():
+                text = f"`to` in [outlet.{name}] needs OpenTelemetry's exporter: pip install 'holdfast[otlp]'"
+                self._problem(("outlet", name, "to"), text)
         for name, table in configuration.hsms.items():
             if why := distrust_library(table.settings.library):
                 self._problem(("hsm", name, "library"), f"`library` in [hsm.{name}] {why}")
@@ -185,6 +189,13 @@ class _Reader:
         if self._problems:
             ordered = sorted(self._problems, key=lambda problem: problem.line or 0)
             raise ConfigurationError(str(self._path), tuple(ordered))
+
+
+def _has_otlp() -> bool:
+    try:
+        return find_spec("opentelemetry.exporter.otlp.proto.http") is not None
+    except ImportError:  # not even the packages above it
+        return False
 
 
 def _printable(text: str) -> str:

@@ -5,6 +5,7 @@ from enum import IntEnum
 
 from holdfast.gateway.observe.tally import Row
 from holdfast.hsm.port import KeyLocator
+from holdfast.store.gauge_values import CatalogGauges
 
 StoppedKeys = dict[KeyLocator, str]
 """Keys that do not encrypt any more, or are not used at all; and why."""
@@ -91,6 +92,7 @@ class Report:
     threads: list[ThreadReport] = field(default_factory=list)
     messages_lost: int = 0
     usage_lost: int = 0
+    catalog: CatalogGauges | None = None
     refusals_left_out: int = 0
     credentials_unreadable: dict[str, int] = field(default_factory=dict)
     event_log_fails: bool = False
@@ -107,16 +109,17 @@ class Report:
 class SealerReport:
     """The audit log as the process that writes it sees it; times in seconds since 1970.
 
-    `entries` on disk; `signed` of them, by a checkpoint made at `signed_at` (None: since the process began, none).
-    `waiting_since`: since when something has waited for a checkpoint. `trouble`: why it cannot be written or signed.
-    `events`, `lost` and `cut` are what this process has logged: events, those that were lost, and streams that ended
-    with an unknown number of them.
+    `entries` on disk; `signed` of them, by a checkpoint made at `signed_at`, the last one that a witness cosigned at
+    `cosigned_at` (None: since the process began, none). `waiting_since`: since when something has waited for a
+    checkpoint. `trouble`: why it cannot be written or signed. `events`, `lost` and `cut` are what this process has
+    logged: events, those that were lost, and streams that ended with an unknown number of them.
     """
 
     at: float
     entries: int = 0
     signed: int = 0
     signed_at: float | None = None
+    cosigned_at: float | None = None
     waiting_since: float | None = None
     events: int = 0
     lost: int = 0

@@ -19,7 +19,8 @@ from holdfast._version import __version__
 from holdfast.config.model import Configuration
 from holdfast.gateway.observe.messages import HsmReport, OutletsReport, Report, SealerReport, StoppedKeys
 from holdfast.gateway.observe.tally import EDGES, STAGES, Row, merge
-from holdfast.xks.types import HealthStatus
+from holdfast.keys.states import GenerationState
+from holdfast.xks.types import HealthStatus, KeyStatus
 
 _SILENT = 10.0
 """Seconds after which the last report of the outlets' process says nothing any more."""
@@ -151,6 +152,7 @@ class FleetCollector(Collector):
                 *_requests(rows.values()),
                 *_hsms([hsm for report in reports for hsm in report.hsms], fleet),
                 *_keys(reports, fleet),
+                *_catalog(reports),
                 *self._process(reports),
             ]
 
@@ -279,6 +281,11 @@ def _audit(sealer: SealerReport, reports: list[Report], now: float) -> Iterator[
         "holdfast_audit_checkpoint_timestamp_seconds",
         "When the last checkpoint was signed since the proxy started; 0: not yet.",
         sealer.signed_at or 0.0,
+    )
+    yield _gauge(
+        "holdfast_audit_cosignature_timestamp_seconds",
+        "When a witness last cosigned a checkpoint since the proxy started; 0: not yet, or there is none.",
+        sealer.cosigned_at or 0.0,
     )
     yield _gauge(
         "holdfast_audit_unsigned_seconds",
@@ -458,6 +465,56 @@ def _keys(reports: list[Report], fleet: Fleet) -> Iterator[Metric]:
     for keystore, count in worst.items():
         unreadable.add_metric([keystore], count)
     yield unreadable
+
+
+def _catalog(reports: list[Report]) -> Iterator[Metric]:
+    """What one worker of the node has last seen; every node of an installation says the same."""
+    found = max((r.catalog for r in reports if r.catalog is not None), key=lambda gauges: gauges.at, default=None)
+    if found is None:
+        return
+    yield _gauge("holdfast_catalog_version", "The catalog's version.", found.version)
+    blocked = GaugeMetricFamily("holdfast_keystore_blocked", "1: the keystore is blocked.", labels=["keystore"])
+    keys = GaugeMetricFamily("holdfast_keys", "External keys by status.", labels=["keystore", "status"])
+    generations = GaugeMetricFamily("holdfast_key_generations", "Generations by state.", labels=["keystore", "state"])
+    oldest = GaugeMetricFamily(
+        "holdfast_key_oldest_activation_timestamp_seconds",
+        "When the active generation that encrypts for longest became active.",
+        labels=["keystore"],
+    )
+    overdue = GaugeMetricFamily(
+        "holdfast_keys_overdue",
+        "Keys whose active generation is past the originator-usage period of its cryptoperiod.",
+        labels=["keystore"],
+    )
+    for name, gauges in found.keystores.items():
+        blocked.add_metric([name], gauges.blocked)
+        overdue.add_metric([name], gauges.overdue)
+        if gauges.oldest_active:
+            oldest.add_metric([name], gauges.oldest_active)
+        for status in KeyStatus:
+            keys.add_metric([name, status.value], gauges.keys[status.value])
+        for state in GenerationState:
+            generations.add_metric([name, state.value], gauges.generations[state.value])
+    yield from (blocked, keys, generations, oldest, overdue)
+    lease = GaugeMetricFamily(
+        "holdfast_node_lease_end_timestamp_seconds",
+        "When a node blocks everything by itself if the catalog hears nothing more of it.",
+        labels=["node"],
+    )
+    version = GaugeMetricFamily(
+        "holdfast_node_catalog_version", "The catalog version that all workers of a node serve.", labels=["node"]
+    )
+    for name, node in found.nodes.items():
+        lease.add_metric([name], node.lease_ends)
+        version.add_metric([name], node.version)
+    yield from (lease, version)
+    yield _gauge("holdfast_approvals_open", "Changes that wait for approval.", found.approvals)
+    yield _gauge("holdfast_changes_unlogged", "Records of changes that no control log has yet.", found.unlogged)
+    yield _gauge(
+        "holdfast_changes_unlogged_timestamp_seconds",
+        "The time of the oldest of them; 0: none.",
+        found.oldest_unlogged,
+    )
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -170,7 +170,7 @@ class Buffered:
                 self._transport.check()
         except Refused as refused:
             self._drop(len(batch), str(refused))
-        except (OSError, UnicodeError) as error:  # UnicodeError: a host's name that cannot be one
+        except (OSError, UnicodeError, ImportError) as error:  # UnicodeError: a host's name that cannot be one
             self._disconnect()
             self._fail(str(error))
             return False

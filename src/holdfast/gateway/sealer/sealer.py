@@ -63,6 +63,7 @@ class _Sealer:
             else Cosigning(audit.witness_url, VerifierKey.parse(audit.witness_key))
         )
         self._signed_at: float | None = None
+        self._cosigned_at: float | None = None
 
     def run(self) -> None:
         """Open the log, and serve it; again after whatever goes wrong."""
@@ -108,6 +109,7 @@ class _Sealer:
                     entries=node.size,
                     signed=node.signed.checkpoint.size,
                     signed_at=self._signed_at,
+                    cosigned_at=self._cosigned_at,
                     waiting_since=waiting_since,
                     events=node.counts.events,
                     lost=node.counts.lost,
@@ -126,7 +128,12 @@ class _Sealer:
         except HsmFault as fault:
             return f"it cannot be signed, and events are logged unsigned until it can: {fault.message}"
         self._signed_at = _now().timestamp()
-        return None if self._cosigning is None else self._cosigning.show(node.log)
+        if self._cosigning is None:
+            return None
+        trouble = self._cosigning.show(node.log)
+        if trouble is None:
+            self._cosigned_at = _now().timestamp()
+        return trouble
 
     def _wait(self, seconds: float) -> None:
         """Wait, or begin to end: the supervisor has sent its only message, or has gone."""

@@ -25,6 +25,7 @@ from holdfast.gateway.observe.notify import say
 from holdfast.gateway.observe.outlet_feed import OutletFeed
 from holdfast.gateway.observe.tally import Tally
 from holdfast.gateway.worker.admission import Admission
+from holdfast.gateway.worker.catalog_gauges import GaugeReader
 from holdfast.gateway.worker.key_records import KeyRecords
 from holdfast.gateway.worker.local_stop import LocalStop
 from holdfast.gateway.worker.usage_writer import UsageWriter
@@ -63,6 +64,7 @@ class Parts:
     key_records: KeyRecords
     local_stop: LocalStop
     usage: UsageWriter
+    gauges: GaugeReader | None
     tally: Tally = field(default_factory=Tally)
     credentials_used: dict[str, float] = field(default_factory=dict)
 
@@ -146,6 +148,9 @@ class Parts:
             key_records.start(hsms)
             usage = UsageWriter(catalog, monotonic=time.monotonic, on_warning=partial(say, "warning"))
             usage.start()
+            gauges = GaugeReader(catalog, on_failure=partial(say, "warning")) if place == 0 else None
+            if gauges is not None:
+                gauges.start()
             spool = _open_spool(configuration, worker)
             undo.pop_all()
         event_log = EventLog(
@@ -193,6 +198,7 @@ class Parts:
             key_records,
             local_stop,
             usage,
+            gauges,
             credentials_used=credentials_used,
         )
 
@@ -230,6 +236,8 @@ class Parts:
         self.key_records.stop()
         self.local_stop.stop()
         self.usage.stop()
+        if self.gauges is not None:
+            self.gauges.stop()
         self.feed.stop()
         self.event_log.close()
 

@@ -130,6 +130,7 @@ class Server:
             ],
             messages_lost=messages_lost(),
             usage_lost=parts.usage.lost,
+            catalog=None if parts.gauges is None else parts.gauges.latest,
             credentials_unreadable={
                 keystore.name: keystore.unreadable for keystore in parts.feed.snapshot.keystores.values()
             },
