@@ -11,16 +11,17 @@ from sqlalchemy import update
 from tests.administered import Catalog
 from tests.store.samples import ID, KEY, OTHER_KEY, PREFIX, SECRET
 
-from holdfast.cli import output
+from holdfast.cli import options, output
 from holdfast.cli.exit_codes import ExitCode
-from holdfast.store import schema
+from holdfast.keys.proof import Proof
+from holdfast.store import rotation, schema
 from holdfast.store.usage import Used
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.cli.conftest import Run
+    from tests.cli.conftest import Result, Run
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -33,6 +34,7 @@ S3 = "s3.eu-central-1.amazonaws.com"
 def catalog(catalog_only: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Catalog]:
     """Two keys, registered long ago and not used, and a credential; it is NOW, and use is recorded since today."""
     monkeypatch.setattr(output, "utc_now", lambda: NOW)
+    monkeypatch.setattr(options, "utc_now", lambda: NOW)
     url = f"sqlite:///{catalog_only.parent}/catalog.db"
     with closing(Catalog.open(url, catalog_only.parent / "secrets", now=lambda: NOW - timedelta(days=200))) as made:
         with made._engine.begin() as connection:
@@ -44,13 +46,20 @@ def catalog(catalog_only: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cat
         yield made
 
 
-def use(catalog: Catalog, *, arn: str = ARN, ago: timedelta = timedelta(), requests: int = 1, **more: str) -> None:
+def use(
+    catalog: Catalog,
+    *kinds: str,
+    arn: str = ARN,
+    ago: timedelta = timedelta(),
+    requests: int = 1,
+    generation: int = 1,
+) -> None:
+    """A request of each kind, or an encrypt and a decrypt."""
     at = NOW - ago
     day = (at.date() - date(1970, 1, 1)).days
-    for kind in (more.get("kind", "encrypt"), "decrypt"):
-        catalog.record_usage(
-            [Used("main", KEY.value, 1, arn, kind, day, f"{ROLE}/i-1", S3, requests, at.timestamp(), at.timestamp())]
-        )
+    for kind in kinds or ("encrypt", "decrypt"):
+        place = ("main", KEY.value, generation, arn, kind, day)
+        catalog.record_usage([Used(*place, f"{ROLE}/i-1", S3, requests, at.timestamp(), at.timestamp())])
 
 
 def test_a_key_shows_who_asked_when(run: Run, catalog_only: Path, catalog: Catalog) -> None:
@@ -103,7 +112,7 @@ def test_what_is_unused_is_listed(run: Run, catalog_only: Path, catalog: Catalog
     done = run("key", "usage", "--unused", "90d", "--json", "--config", catalog_only).ok()
     found = [(one["kind"], one["name"]) for one in done.json["unused"]]
     assert found == [("key", KEY.value), ("key", OTHER_KEY.value), ("credential", ID.value)]
-    use(catalog, kind="refusal", ago=timedelta(days=80))
+    use(catalog, "refusal", ago=timedelta(days=80))
     catalog.record_use({ID.value: NOW})
     done = run("key", "usage", "--unused", "90d", "--config", catalog_only).ok()
     assert [line.split()[:3] for line in done.out.splitlines()[1:]] == [["key", "main", OTHER_KEY.value]]
@@ -149,3 +158,78 @@ def test_nothing_to_re_encrypt_is_said(run: Run, catalog_only: Path, catalog: Ca
     use(catalog)
     done = run("key", "usage", "main", KEY.value, "--reencrypt", "--config", catalog_only)
     assert (done.code, "has one generation in use" in done.err) == (ExitCode.CONFLICT, True)
+
+
+# ---- generations that do not encrypt any more
+
+
+@pytest.fixture
+def rotated(catalog: Catalog) -> Catalog:
+    """The first key has a second generation, which encrypts."""
+    with catalog.change() as transaction:
+        rotation.plan_generation(transaction, "main", KEY.value, hsm="main", label="key-1.g2")
+        (new,) = [row.generation_id for row in transaction.keys("main") if row.label == "key-1.g2"]
+        rotation.make_ready(transaction, new, Proof(cka_id=None, canary=b"canary", token_serial=""))
+        rotation.activate(transaction, new)
+    return catalog
+
+
+def generation(run: Run, catalog_only: Path, command: str, *more: str) -> Result:
+    return run("key", "generation", command, "main", KEY.value, "1", *more, "--yes", "--config", catalog_only)
+
+
+def test_the_plan_of_a_suspension_has_the_evidence(run: Run, catalog_only: Path, rotated: Catalog) -> None:
+    use(rotated, ago=timedelta(days=20), requests=5)
+    use(rotated, arn=OTHER_ARN, ago=timedelta(days=80))
+    said = generation(run, catalog_only, "suspend").ok().err
+    assert "last decrypt 20 days ago, last refusal never" in said
+    assert "asked to decrypt in the last 7, 30 and 90 days: 0, 5, 6 times" in said
+    assert f"asked for by {ARN}" in said
+    assert "recorded since 2026-11-25 11:00 UTC; what nobody has read since is not seen" in said
+
+
+@pytest.mark.parametrize("kind", ["decrypt", "refusal"])
+def test_a_generation_that_is_still_asked_for_is_destroyed_only_despite_its_use(
+    run: Run, catalog_only: Path, rotated: Catalog, kind: str
+) -> None:
+    generation(run, catalog_only, "suspend").ok()
+    use(rotated, kind, ago=timedelta(days=29))
+    refused = generation(run, catalog_only, "destroy")
+    assert (refused.code, "was asked for 29 days ago, within the last 30 days" in refused.err) == (
+        ExitCode.CONFLICT,
+        True,
+    )
+    assert "last decrypt" in generation(run, catalog_only, "destroy", "--despite-use").ok().err
+
+
+def test_a_generation_that_nobody_has_asked_for_in_30_days_is_destroyed(
+    run: Run, catalog_only: Path, rotated: Catalog
+) -> None:
+    use(rotated, "decrypt", ago=timedelta(days=31))
+    generation(run, catalog_only, "suspend").ok()
+    generation(run, catalog_only, "destroy").ok()
+
+
+def test_an_unused_generation_of_a_used_key_is_listed(run: Run, catalog_only: Path, rotated: Catalog) -> None:
+    use(rotated, ago=timedelta(days=100))
+    use(rotated, generation=2)
+    found = run("key", "usage", "--unused", "90d", "--json", "--config", catalog_only).ok().json["unused"]
+    assert ("generation", f"{KEY.value} generation 1") in [(one["kind"], one["name"]) for one in found]
+    assert ("key", KEY.value) not in [(one["kind"], one["name"]) for one in found]
+
+
+def test_what_holds_on_an_older_generation_is_brought_over_by_commands(
+    run: Run, catalog_only: Path, rotated: Catalog
+) -> None:
+    use(rotated, requests=1_500)
+    rotated.reserve({1: 4_096})
+    command = ("key", "usage", "main", KEY.value, "--reencrypt", "--config", catalog_only)
+    done = run(*command).ok()
+    first, arn, seen, *commands = done.out.splitlines()
+    assert first == "generation 1, retired: at most 4,096 ReEncrypt calls"
+    assert (arn, seen) == (f"  {ARN}", "    1,500 encrypts and 1,500 decrypts were seen")
+    assert commands[0].startswith("    aws kms re-encrypt --region eu-central-1 ")
+    assert commands[-1].startswith("    aws s3 cp s3://BUCKET/OBJECT ")
+    assert "ReEncrypt does not reach" in done.err
+    (advice,) = run(*command, "--json").ok().json
+    assert (advice["generation"], advice["at_most"]) == (1, 4_096)

@@ -59,12 +59,15 @@ def destroy(
     number: NumberArgument,
     *,
     days: Annotated[int, typer.Option(help="The waiting period, 7 to 3650 days.")] = 30,
+    despite_use: Annotated[
+        bool, typer.Option("--despite-use", help="Also if somebody has asked for it within the last 30 days.")
+    ] = False,
     how: How,
     config: ConfigOption = None,
 ) -> None:
     """Begin the waiting period of a suspended generation. Nothing is deleted; `keep` undoes it."""
     with installation(config) as here:
-        action = PlanDestruction(keystore=keystore, key=key, generation=number, days=days)
+        action = PlanDestruction(keystore=keystore, key=key, generation=number, days=days, despite_use=despite_use)
         carry_out_and_say(here, action, how)
         with here.catalog.reading() as state:
             row = action.row(state)

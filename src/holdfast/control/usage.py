@@ -229,25 +229,38 @@ def limits(tracking: Tracking | None) -> list[str]:
     return [*lines, NO_PROOF]
 
 
-def evidence(state: Reading, row: KeyRow, now: datetime) -> tuple[str, ...]:
-    """Whether a generation that does not encrypt any more is still asked for, for a plan that takes it away."""
-    use = together(
-        [one for one in usage_of(state, row.keystore, row.external_key_id) if one.generation == row.generation]
-    )
-    tracking = tracking_of(state)
-    recent = [use.since(now.date() - timedelta(days=days)) for days in (7, 30, 90)]
-    lines = [f"last decrypt: {moment(use.last_decrypt, now)}; last refused: {moment(use.last_refusal, now)}"]
-    asked = [f"{counts.decrypts + counts.refusals:,}" for counts in recent]
-    lines.append(f"decrypts asked for in the last 7, 30 and 90 days: {', '.join(asked)}")
-    if use.kms_keys:
-        lines += [f"asked for by {arn}" for arn in use.kms_keys]
-    began = None if tracking is None else tracking.since
-    lines.append(
-        "since when that is recorded is not known"
-        if began is None
-        else f"recorded since {began:%Y-%m-%d %H:%M} UTC; data that nobody has read since then is not seen"
-    )
-    return tuple(lines)
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Whether a generation that does not encrypt any more is still asked for, as of `now`."""
+
+    use: Together
+    tracking: Tracking | None
+    now: datetime
+
+    @property
+    def last_asked(self) -> datetime | None:
+        """When a ciphertext of it was last decrypted, or refused."""
+        return _latest(self.use.last_decrypt, self.use.last_refusal)
+
+    def lines(self) -> tuple[str, ...]:
+        """For a plan that takes the generation away."""
+        use, now = self.use, self.now
+        recent = (use.since(now.date() - timedelta(days=days)) for days in (7, 30, 90))
+        asked = ", ".join(f"{counts.decrypts + counts.refusals:,}" for counts in recent)
+        since = "an unknown time" if self.tracking is None else f"{self.tracking.since:%Y-%m-%d %H:%M} UTC"
+        return (
+            f"last decrypt {moment(use.last_decrypt, now)}, last refusal {moment(use.last_refusal, now)}",
+            f"asked to decrypt in the last 7, 30 and 90 days: {asked} times",
+            *(f"asked for by {arn}" for arn in use.kms_keys),
+            f"recorded since {since}; what nobody has read since is not seen",
+        )
+
+
+def demand_for(state: Reading, row: KeyRow) -> Demand:
+    """Of the generation in this row."""
+    usages = usage_of(state, row.keystore, row.external_key_id)
+    own = together([one for one in usages if one.generation == row.generation])
+    return Demand(own, tracking_of(state), state.now)
 
 
 def account_of(arn: str) -> str | None:

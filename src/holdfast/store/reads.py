@@ -91,14 +91,15 @@ class KeyRow:
 
 
 class Reading:
-    """The catalog as of one moment: lists, and what is free. Raises CatalogError.
+    """The catalog as of the moment `now`: lists, and what is free. Raises CatalogError.
 
     Rows that are wrong (`Snapshot.bad_rows` names them) are left out, apart from keystores: a keystore is blocked by
     its name whatever else is wrong with its row.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, now: datetime) -> None:
         self.connection = connection
+        self.now = now
 
     def version(self) -> int | None:
         """The catalog's version; None where its row is missing or wrong."""
@@ -179,7 +180,7 @@ class Reads(Database):
     def reading(self) -> Iterator[Reading]:
         """A transaction that reads, and sees one moment of the catalog."""
         with self._reading() as connection:
-            yield Reading(connection)
+            yield Reading(connection, now=self._now())
 
     def keystores(self) -> list[KeystoreRow]:
         """As `Reading.keystores`."""

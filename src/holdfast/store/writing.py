@@ -22,9 +22,8 @@ class Writing(Reading):
     """
 
     def __init__(self, connection: Connection, secrets: SecretFiles, *, change_id: str, now: datetime) -> None:
-        super().__init__(connection)
+        super().__init__(connection, now=now)
         self.secrets = secrets
         self.change_id = change_id
-        self.now = now
         self.on_failure: list[Callable[[], None]] = []
         self.after_commit: list[Callable[[], None]] = []

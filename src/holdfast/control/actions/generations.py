@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from typing import Any, ClassVar, Final
 
 from holdfast.audit.records import Effect
@@ -9,13 +10,16 @@ from holdfast.control.action import Installation
 from holdfast.control.actions.rotation import OfKey
 from holdfast.control.drills import require_gone
 from holdfast.control.errors import Conflict, NotFound
-from holdfast.control.explanations import Explanation, Usage
+from holdfast.control.explanations import Explanation, Usage, moment
+from holdfast.control.usage import demand_for
 from holdfast.keys.states import NotAllowed, Standing, Step, after
 from holdfast.store import rotation
 from holdfast.store.drills import AttestedRow, attest, drilled
 from holdfast.store.reads import KeyRow, Reading
 from holdfast.store.transaction import Transaction
 
+QUIET: Final = 30
+"""Days in which nobody has asked for a generation that is to be destroyed (decision 0028)."""
 SHORTEST: Final = 7
 LONGEST: Final = 3650
 """Days of a waiting period before a destruction."""
@@ -26,6 +30,8 @@ class _OfGeneration(OfKey, frozen=True, kw_only=True):
     inverse: ClassVar[str | None] = None
     """The command that undoes it, after `key generation`."""
     means: ClassVar[tuple[str, ...]]
+    takes_away: ClassVar[bool] = False
+    """Ciphertexts that opened do not open afterwards, so the plan says who asked for them."""
     generation: int
 
     def row(self, state: Reading) -> KeyRow:
@@ -60,7 +66,10 @@ class _OfGeneration(OfKey, frozen=True, kw_only=True):
         what = f"{self.step.capitalize()} generation {row.generation} of the key {self.key}"
         return Explanation(
             f"{what} of the keystore {self.keystore!r} ({usage.last_use(self.keystore)}):",
-            (f"HSM key {row.label!r} in [hsm.{row.hsm}], {row.state} since {row.state_since:%Y-%m-%d %H:%M} UTC",),
+            (
+                f"HSM key {row.label!r} in [hsm.{row.hsm}], {row.state} since {row.state_since:%Y-%m-%d %H:%M} UTC",
+                *(demand_for(state, row).lines() if self.takes_away else ()),
+            ),
             self.means,
         )
 
@@ -81,6 +90,7 @@ class SuspendGeneration(_OfGeneration, frozen=True, kw_only=True, tag="key gener
     stops: ClassVar[bool] = True
     step: ClassVar[Step] = Step.SUSPEND
     inverse: ClassVar[str | None] = "resume"
+    takes_away: ClassVar[bool] = True
     means: ClassVar[tuple[str, ...]] = (
         "Within a second what it has encrypted is refused with InvalidStateException; the event log names who asked.",
         "Other generations are not affected, and nothing is deleted.",
@@ -107,21 +117,34 @@ class CompromiseGeneration(_OfGeneration, frozen=True, kw_only=True, tag="key ge
 
 
 class PlanDestruction(_OfGeneration, frozen=True, kw_only=True, tag="key generation destroy"):
-    """After `days` it may be destroyed; until then it can be kept."""
+    """After `days` it may be destroyed; until then it can be kept. `despite_use`: also if it is still asked for."""
 
     step: ClassVar[Step] = Step.PLAN_DESTRUCTION
     inverse: ClassVar[str | None] = "keep"
+    takes_away: ClassVar[bool] = True
     means: ClassVar[tuple[str, ...]] = (
         "What it has encrypted stays refused, and can be made readable again until the waiting period is over.",
         "Then delete the key in the HSM and its backups, and confirm it: `holdfast key generation destroyed`.",
     )
     days: int
+    despite_use: bool = False
 
     def effects(self, state: Reading) -> tuple[Effect, ...]:
-        """The state, and how long it waits. Raises Conflict for another waiting period than 7 to 3650 days."""
+        """The state, and how long it waits.
+
+        Raises Conflict for another waiting period than 7 to 3650 days, and for a generation that is asked for.
+        """
         if not SHORTEST <= self.days <= LONGEST:
             raise Conflict(f"a waiting period has {SHORTEST} to {LONGEST} days", hint="Choose --days in between.")
         (effect,) = super().effects(state)
+        asked = demand_for(state, self.row(state)).last_asked
+        if not self.despite_use and asked is not None and state.now - asked < timedelta(days=QUIET):
+            raise Conflict(
+                f"what generation {self.generation} has encrypted was asked for {moment(asked, state.now)},"
+                f" within the last {QUIET} days",
+                hint=f"`holdfast key usage {self.keystore} {self.key}` shows who asked. --despite-use goes on all the"
+                " same: their data can then never be read again.",
+            )
         return (Effect(subject=effect.subject, before=effect.before, after={**effect.after, "days": self.days}),)
 
     def apply(self, transaction: Transaction, prepared: Any) -> None:  # noqa: ARG002 (nothing is)
@@ -140,6 +163,7 @@ class ConfirmDestruction(_OfGeneration, frozen=True, kw_only=True, tag="key gene
     """No HSM has the key any more, which is looked at. `gone`: tokens that a person says do not exist any more."""
 
     step: ClassVar[Step] = Step.DESTROY
+    takes_away: ClassVar[bool] = True
     means: ClassVar[tuple[str, ...]] = (
         "What it has encrypted can never be read again. Its row stays, as evidence.",
         "Every HSM of the configuration is looked at, the standby ones too. Nobody can look into backups:",
