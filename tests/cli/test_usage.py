@@ -164,8 +164,9 @@ def test_nothing_to_re_encrypt_is_said(run: Run, catalog_only: Path, catalog: Ca
 
 
 @pytest.fixture
-def rotated(catalog: Catalog) -> Catalog:
-    """The first key has a second generation, which encrypts."""
+def rotated(catalog: Catalog, catalog_only: Path) -> Catalog:
+    """The first key has a second generation, which encrypts. The HSM's PIN can be read, as `destroy` wants."""
+    catalog_only.with_name("no-such-pin").write_text("1234")
     with catalog.change() as transaction:
         rotation.plan_generation(transaction, "main", KEY.value, hsm="main", label="key-1.g2")
         (new,) = [row.generation_id for row in transaction.keys("main") if row.label == "key-1.g2"]
