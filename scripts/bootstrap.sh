@@ -69,6 +69,7 @@ jq jq
 openssl openssl
 pkcs11-tool opensc
 softhsm2-util softhsm2
+ssh-keygen openssh-client
 wrk wrk
 h2load nghttp2-client
 /usr/lib/*/libsoftokn3.so libnss3

@@ -30,7 +30,7 @@ port=$("$work/venv/bin/python" -c 'import socket; s = socket.create_server(("127
 "${holdfast[@]}" init --directory demo --port "$port" > init.log || { cat init.log; exit 1; }
 "${holdfast[@]}" serve --config demo/holdfast.toml 2> serve.log &
 server=$!
-"${holdfast[@]}" prove demo demo-key --config demo/holdfast.toml --ca demo/tls/ca.pem --wait 60 ||
+"${holdfast[@]}" prove demo demo-key --config demo/holdfast.toml --ca demo/tls/ca.pem --wait 120 ||
   { cat serve.log; exit 1; }
 "${holdfast[@]}" docs production > /dev/null || { echo "wheel: it lacks the documentation" >&2; exit 1; }
 echo "wheel: $(basename dist/*.whl) installs, initialises, serves and decrypts what it encrypted"

@@ -1,5 +1,6 @@
 """What holds for every test."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from tests.store.postgresql import POSTGRESQL, Cluster, NoPostgresql, cluster
 # How long an example takes depends on what else the machine does; pytest's own timeout ends one that hangs.
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
+# Where it is set, a program that forgets to flush what others wait for would pass.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 
 @pytest.fixture(scope="session")

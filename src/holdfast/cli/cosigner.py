@@ -1,5 +1,6 @@
 """`holdfast audit witness`: cosign the checkpoints of others."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -46,6 +47,7 @@ def witness(
         raise Invalid(f"--listen {refused}", hint="For example 127.0.0.1:8009.") from None
     with CosignerServer((address.host, address.port), cosigner, say=output.say) as server:
         output.data(str(key))
+        sys.stdout.flush()  # whoever has started it may wait for this line, in a pipe
         output.say(f"This witness of {len(logs)} logs listens on {listen}. Its verifier key is above.")
         server.serve_forever()
 
