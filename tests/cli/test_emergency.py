@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING
 
 from holdfast.cli.exit_codes import ExitCode
+from holdfast.config.load import parse
+from holdfast.store.local_stop import StopFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -12,9 +14,8 @@ if TYPE_CHECKING:
 
 def test_a_stop_needs_no_catalog_and_is_shown_and_lifted(run: "Run", catalog_only: "Path") -> None:
     (catalog_only.parent / "catalog.db").unlink()
-    refused = run("emergency", "stop", "--all", "--config", catalog_only)
-    assert refused.code == ExitCode.UNCONFIRMED
-    run("emergency", "stop", "--keystore", "alpha", "--reason", "drill", "--yes", "--config", catalog_only).ok()
+    stopped = run("emergency", "stop", "--keystore", "alpha", "--reason", "drill", "--config", catalog_only).ok()
+    assert "No worker of this node runs" in stopped.err
     shown = run("emergency", "show", "--json", "--config", catalog_only).ok().json
     assert (shown["stopped"], shown["keystores"], shown["reason"]) == (True, ["alpha"], "drill")
     run("emergency", "stop", "--keystore", "beta", "--yes", "--config", catalog_only).ok()
@@ -40,6 +41,22 @@ def test_a_stop_that_cannot_be_written_says_so_and_what_to_do(run: "Run", catalo
     assert done.code == ExitCode.PREREQUISITE
     assert "NOTHING WAS CHANGED" in done.err
     assert "systemctl stop holdfast" in done.err
+
+
+def test_a_stop_makes_nothing_in_its_directory_and_needs_no_postgresql(run: "Run", catalog_only: "Path") -> None:
+    text = catalog_only.read_text()
+    catalog_only.write_text(f'{text}\n[catalog]\nurl = "postgresql://nobody@127.0.0.1:1/none"\n')
+    StopFile(parse(catalog_only.read_text(), catalog_only).catalog.stop_file).prepare()
+    before = sorted((path, path.stat().st_ino) for path in catalog_only.parent.rglob("*"))
+    run("emergency", "stop", "--all", "--yes", "--config", catalog_only).ok()
+    assert run("emergency", "show", "--json", "--config", catalog_only).ok().json["stopped"]
+    assert sorted((path, path.stat().st_ino) for path in catalog_only.parent.rglob("*")) == before
+
+
+def test_a_stop_with_a_configuration_that_is_broken_says_what_still_stops(run: "Run", catalog_only: "Path") -> None:
+    catalog_only.write_text("[server")
+    refused = run("emergency", "stop", "--all", "--config", catalog_only)
+    assert (refused.code, "systemctl stop holdfast" in refused.err) == (ExitCode.CONFIGURATION, True)
 
 
 def test_what_to_stop_must_be_said(run: "Run", catalog_only: "Path") -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import pytest
+from tests.waiting import eventually
 
 from holdfast.gateway.worker.local_stop import LocalStop
 from holdfast.keys.model import Keystore, Snapshot
 from holdfast.store.errors import Unavailable
-from holdfast.store.local_stop import Stop, StopFile
+from holdfast.store.local_stop import Stop, StopFile, digest_of
 from holdfast.xks.types import UriPathPrefix
 
 if TYPE_CHECKING:
@@ -34,6 +36,18 @@ def keystore(name: str, *, blocked: bool, until: datetime | None = None) -> Keys
     )
 
 
+def worker(file: StopFile, snapshot: Snapshot, *, place: int = 0) -> LocalStop:
+    return LocalStop(
+        file,
+        cast("Catalog", _SilentCatalog()),
+        node="n",
+        place=place,
+        snapshot=lambda: snapshot,
+        on_alarm=print,
+        on_notice=print,
+    )
+
+
 @pytest.mark.parametrize("until", [None, UNTIL])
 @pytest.mark.parametrize("blocked", [False, True])
 def test_what_is_stopped_here_outlasts_the_end_of_a_block_in_a_silent_catalog(
@@ -42,7 +56,7 @@ def test_what_is_stopped_here_outlasts_the_end_of_a_block_in_a_silent_catalog(
     file = StopFile(tmp_path / "stop")
     file.prepare()
     file.write(Stop(id="00112233", time=NOW, actor="alice", keystores=("alpha",)))
-    stop = LocalStop(file, cast("Catalog", _SilentCatalog()), node="n", on_alarm=print, on_notice=print)
+    stop = worker(file, Snapshot(1, {}))
     stop.start()
     try:
         both = {
@@ -54,3 +68,32 @@ def test_what_is_stopped_here_outlasts_the_end_of_a_block_in_a_silent_catalog(
         stop.stop()
     assert served["/alpha"].at(LATER).blocked
     assert not served["/beta"].at(LATER).blocked
+
+
+def test_each_worker_says_what_it_has_taken_over_until_it_ends(tmp_path: Path) -> None:
+    file = StopFile(tmp_path / "stop")
+    served = Snapshot(1, {"/alpha": keystore("alpha", blocked=False)})
+    workers = [worker(file, served, place=place) for place in (0, 1)]
+    for each in workers:
+        each.start()
+    try:
+        assert sorted(one.place for one in file.workers()) == [0, 1]
+        assert {one.digest for one in file.workers()} == {digest_of(None)}
+        for name, unknown in (("alpha", False), ("alpah", True)):
+            stop = Stop(id="00112233", time=NOW, actor="alice", keystores=(name,))
+            file.write(stop)
+            eventually(partial(everybody_says, file, digest_of(stop)), what="both workers have taken it over")
+            assert {one.unknown for one in file.workers()} == {unknown}
+        file.path.unlink()
+        file.prepare()
+        eventually(lambda: len(file.workers()) == len(workers), what="they say it of another file by this name")
+        workers.pop().stop()
+        assert [one.place for one in file.workers()] == [0]
+    finally:
+        for each in workers:
+            each.stop()
+    assert file.workers() == []
+
+
+def everybody_says(file: StopFile, digest: int) -> bool:
+    return {one.digest for one in file.workers()} == {digest}

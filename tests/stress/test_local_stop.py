@@ -70,14 +70,11 @@ def test_a_stop_holds_without_catalog_and_disk_space_after_a_restart_until_a_per
             assert sealed.status == 200
             catalog_file.rename(away)
             fill(small_disk)
-            assert "Stopped every keystore on this node." in emergency(
-                server, "stop", "--all", "--reason", "drill", "--yes"
-            )
-            server.eventually(
-                lambda: {caller.decrypt(sealed).error, caller.encrypt(b"").error} == {STOPPED},
-                within=2,
-                what="the node refuses",
-            )
+            said = emergency(server, "stop", "--all", "--reason", "drill")
+            assert "In force in " in said
+            assert "Stopped every keystore on this node." in said
+            # It was said of the effect: from here on nothing is served.
+            assert {caller.decrypt(sealed).error, caller.encrypt(b"").error} == {STOPPED}
         server.eventually(lambda: not server.is_ready(), within=2, what="/ready is 503")
         server.eventually(lambda: server.metric("holdfast_emergency_stop") == 1, within=5, what="the metric says it")
         server.eventually(lambda: "ALARM: EMERGENCY STOP" in server.stderr(), within=2, what="it is said")

@@ -1,5 +1,6 @@
 """`holdfast emergency`: stop keys on this node without database, network or free disk space."""
 
+import time
 from typing import Annotated
 
 import typer
@@ -8,11 +9,12 @@ from holdfast.cli import output
 from holdfast.cli.confirm import confirm
 from holdfast.cli.options import ConfigOption, JsonOption, ReasonOption, YesOption, read_configuration
 from holdfast.cli.tables import fields
+from holdfast.config.errors import ConfigurationError
 from holdfast.control.actor import current_actor
-from holdfast.control.errors import Invalid, Prerequisite
+from holdfast.control.errors import Invalid, NotInForce, Prerequisite
 from holdfast.control.explanations import Explanation
 from holdfast.control.plan import require_line
-from holdfast.store.local_stop import Stop, StopFile, TooLong
+from holdfast.store.local_stop import Stop, StopFile, TooLong, digest_of
 from holdfast.store.records import new_change_id
 
 app = typer.Typer(help="Stop keys on this node, whatever else fails: stop, lift, show.", no_args_is_help=True)
@@ -29,14 +31,15 @@ def stop(
     keystore: KeystoresOption = None,
     all_: AllOption = False,
     reason: ReasonOption = "",
-    yes: YesOption = False,
+    yes: Annotated[bool, typer.Option("--yes", hidden=True)] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Refuse keys on this node within 0.3 s, also after a restart, until `holdfast emergency lift`.
+    """Refuse keys on this node within 0.3 s, also after a restart, until `holdfast emergency lift`. It never asks.
 
     It needs no database, no network and no free disk space. Once the catalog answers, the keystores are blocked there
     as well, and so on every node.
     """
+    del yes  # what everybody types after a change is no reason to refuse a stop
     chosen = _chosen(keystore, all_=all_)
     require_line("reason", reason)
     file, before = _file(config)
@@ -45,19 +48,12 @@ def stop(
     elif before is not None and before.keystores is not None and chosen is not None:
         chosen = tuple(dict.fromkeys((*before.keystores, *chosen)))
     new = Stop(id=new_change_id(), time=output.utc_now(), actor=current_actor().name, reason=reason, keystores=chosen)
-    confirm(
-        Explanation(
-            f"Stop {new.what()} on this node:",
-            ("Encrypt and Decrypt are refused within 0.3 s, also after a restart",),
-            (
-                "The keystores are blocked in the catalog once it answers, and so on every node.",
-                "To start again: `holdfast emergency lift` on this node, then `holdfast keystore unblock`.",
-            ),
-        ),
-        yes=yes,
-    )
     _write(file, new)
-    output.say(f"Stopped {new.what()} on this node. Its workers look ten times a second ({file.path}).")
+    _require_taken_over(file, new)
+    output.say(
+        f"Stopped {new.what()} on this node. It is blocked on every node once the catalog answers.\n"
+        "To start again: `holdfast emergency lift` on this node, then `holdfast keystore unblock`."
+    )
 
 
 @app.command()
@@ -87,6 +83,7 @@ def lift(
         yes=yes,
     )
     _write(file, after)
+    _require_taken_over(file, after)
     output.say("Lifted. `holdfast keystore list` shows what the catalog still blocks.")
 
 
@@ -109,6 +106,12 @@ def show(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
         fields(row | {"keystores": found.what()})
 
 
+_PATIENCE = 10.0
+"""Seconds for workers that run: they look ten times a second."""
+_LOOK = 0.02
+_OTHERWISE = "To stop every key on this node without it: `systemctl stop holdfast`."
+
+
 def _chosen(keystores: list[str] | None, *, all_: bool) -> tuple[str, ...] | None:
     if bool(keystores) is all_:
         raise typer.BadParameter("say --keystore NAME, or --all")
@@ -116,13 +119,43 @@ def _chosen(keystores: list[str] | None, *, all_: bool) -> tuple[str, ...] | Non
 
 
 def _file(config: ConfigOption) -> tuple[StopFile, Stop | None]:
-    file = StopFile(read_configuration(config).catalog.stop_file)
+    try:
+        file = StopFile(read_configuration(config).catalog.stop_file)
+    except ConfigurationError as error:
+        raise Invalid(f"NOTHING WAS CHANGED: {error}", hint=_OTHERWISE) from None
     try:
         return file, file.read()
     except FileNotFoundError:
         return file, None
     except OSError as error:
         raise _useless(file, error) from None
+
+
+def _require_taken_over(file: StopFile, stop: Stop | None) -> None:
+    """Says how many workers have taken over what the file says, once all have. Raises NotInForce when time is up."""
+    wanted, began = digest_of(stop), time.monotonic()
+    while True:
+        workers = file.workers()
+        silent = sum(worker.digest != wanted for worker in workers)
+        seconds = time.monotonic() - began
+        if not silent:
+            break
+        if seconds >= _PATIENCE:
+            raise NotInForce(
+                f"{file.path} is written, and not confirmed by {silent} of {len(workers)} workers of this node within"
+                f" {seconds:.0f} s",
+                hint="To stop every key on this node now: `systemctl stop holdfast`.",
+            )
+        time.sleep(_LOOK)
+    if not workers:
+        output.say("No worker of this node runs: it is in force when the node starts.")
+        return
+    output.say(f"In force in {len(workers)} of {len(workers)} workers after {seconds:.2f} s.")
+    if any(worker.unknown for worker in workers):
+        output.warning(
+            "this node does not know each of these keystores, and a name that it does not know stops nothing."
+            " `holdfast keystore list` shows the names; --all stops every keystore."
+        )
 
 
 def _write(file: StopFile, stop: Stop | None) -> None:
@@ -137,5 +170,5 @@ def _write(file: StopFile, stop: Stop | None) -> None:
 def _useless(file: StopFile, error: OSError) -> Prerequisite:
     return Prerequisite(
         f"NOTHING WAS CHANGED: {file.path} cannot be used: {error.strerror}",
-        hint="To stop every key on this node without it: `systemctl stop holdfast`.",
+        hint=_OTHERWISE,
     )

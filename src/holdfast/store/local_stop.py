@@ -5,11 +5,18 @@ written over what is there: no block is allocated, and the directory may be read
 second. Blank is no stop; what cannot be read as one is a stop of everything. What was stopped is stopped until a
 blank file says otherwise: a file that vanishes lifts nothing.
 
+Each worker says what it has taken over by a lock on a byte of the file, which needs neither disk space nor network
+and ends with the process; so `holdfast emergency stop` knows that it is obeyed.
+
 When the catalog answers, the stop is recorded there as a block, once: its id is that of the change.
 """
 
+import fcntl
 import os
+import struct
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -110,5 +117,88 @@ class StopFile:
         finally:
             os.close(descriptor)
 
+    def workers(self) -> list["Standing"]:
+        """What each worker that runs has taken over. Raises OSError."""
+        found: list[Standing] = []
+        start = _FIRST
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            while True:
+                asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, 0, 0)
+                kind, _, start, length, _ = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))
+                if kind == fcntl.F_UNLCK:
+                    return found
+                found.append(Standing.at(start))
+                start += length
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the worker in this place has taken over: `digest` of the stop.
+
+    `unknown`: it names a keystore that the worker does not know.
+    """
+
+    digest: int
+    place: int
+    unknown: bool
+
+    @classmethod
+    def at(cls, offset: int) -> "Standing":
+        """What a lock on this byte says."""
+        digest, rest = divmod(offset - _FIRST, 2 * _PLACES)
+        return cls(digest, rest // 2, bool(rest % 2))
+
+    @property
+    def offset(self) -> int:
+        """The byte whose lock says this."""
+        return _FIRST + (self.digest * _PLACES + self.place) * 2 + self.unknown
+
+
+def digest_of(stop: Stop | None) -> int:
+    """24 bits that stand for a stop; 0: none."""
+    return 0 if stop is None else int.from_bytes(sha256(msgspec.json.encode(stop)).digest()[:3]) or 1
+
+
+class Presence:
+    """Says what one worker has taken over, from one thread."""
+
+    def __init__(self, path: Path, place: int) -> None:
+        self._path = path
+        self._place = place
+        self._file: tuple[int, tuple[int, int]] | None = None
+        self._said: Standing | None = None
+
+    def say(self, stop: Stop | None, *, unknown: bool) -> None:
+        """Replace what was said, or say it again where the file was replaced. Raises OSError."""
+        standing, found = Standing(digest_of(stop), self._place, unknown), self._path.stat()
+        identity = found.st_dev, found.st_ino
+        if self._file is None or self._file[1] != identity:
+            self.close()
+            self._file = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), identity
+        if standing != self._said:
+            self._lock(fcntl.F_RDLCK, standing)
+            before, self._said = self._said, standing
+            if before is not None:
+                self._lock(fcntl.F_UNLCK, before)
+
+    def close(self) -> None:
+        """Say nothing any more: the worker serves nothing."""
+        if self._file is not None:
+            os.close(self._file[0])
+        self._file = self._said = None
+
+    def _lock(self, kind: int, standing: Standing) -> None:
+        if self._file is not None:
+            # Shared: a worker that drains, and the one in its place, may say the same.
+            fcntl.fcntl(self._file[0], fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, standing.offset, 1, 0))
+
 
 _DECODER = msgspec.json.Decoder(Stop)
+_FLOCK = struct.Struct("@hhqqi4x")
+"""struct flock of Linux on 64 bits: type, whence, start, length, process."""
+_FIRST = 1 << 32
+"""The byte that the first worker locks where nothing is stopped. It is far beyond the end of the file."""
+_PLACES = 1024

@@ -1,12 +1,13 @@
 """The local stop as a worker sees it: looks at the file, blocks what it says, records it in the catalog."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from threading import Event
 
 from holdfast.keys.model import Snapshot
 from holdfast.store.errors import CatalogError
-from holdfast.store.local_stop import Stop, StopFile
+from holdfast.store.local_stop import Presence, Stop, StopFile
 from holdfast.store.store import Catalog
 from holdfast.threads import LivingThread
 
@@ -22,18 +23,22 @@ class LocalStop:
     `applied` and `words` are for the event loop. What is stopped stays so until the file says otherwise.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what one worker gives it)
         self,
         file: StopFile,
         catalog: Catalog,
         *,
         node: str,
+        place: int,
+        snapshot: Callable[[], Snapshot],
         on_alarm: Callable[[str], None],
         on_notice: Callable[[str], None],
     ) -> None:
         self._file = file
         self._catalog = catalog
         self._node = node
+        self._snapshot = snapshot
+        self._presence = Presence(file.path, place)
         self._on_alarm = on_alarm
         self._on_notice = on_notice
         self._stop: Stop | None = None
@@ -54,6 +59,8 @@ class LocalStop:
             self._on_alarm(
                 f"`holdfast emergency stop` cannot work: {self._file.path} cannot be made ({error.strerror})"
             )
+        # Said before the first look: who writes a stop after that look sees a worker that has not taken it over.
+        self._say()
         self._look()
         for thread in self.threads:
             thread.start()
@@ -64,6 +71,7 @@ class LocalStop:
         self._wake.set()
         for thread in self.threads:
             thread.join(1.0)
+        self._presence.close()
 
     def applied(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot with what is stopped here blocked."""
@@ -93,14 +101,23 @@ class LocalStop:
             found = self._file.read()
         except OSError:
             return  # what is not read lifts nothing
-        if found == self._stop:
+        changed, self._stop = found != self._stop, found
+        self._say()
+        if not changed:
             return
-        self._stop = found
         if found is None:
             self._on_notice("the emergency stop is lifted: this node serves what the catalog allows")
         else:
             self._on_alarm(f"ALARM: EMERGENCY STOP: {found.words()}. `holdfast emergency lift` ends it")
             self._wake.set()
+
+    def _say(self) -> None:
+        """Tell `holdfast emergency` what is refused here by now."""
+        stop = self._stop
+        names = () if stop is None else stop.keystores or ()
+        known = {keystore.name for keystore in self._snapshot().keystores.values()} if names else set()
+        with suppress(OSError):  # the command then says that nothing is confirmed
+            self._presence.say(stop, unknown=not known.issuperset(names))
 
     def _record(self) -> None:
         while not self._stopping.is_set():

@@ -118,6 +118,8 @@ class Parts:
                 StopFile(configuration.catalog.stop_file),
                 catalog,
                 node=configuration.node_name,
+                place=place,
+                snapshot=lambda: feed.snapshot,
                 on_alarm=partial(say, "error"),
                 on_notice=partial(say, "notice"),
             )
