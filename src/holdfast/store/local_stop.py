@@ -120,18 +120,20 @@ class StopFile:
     def workers(self) -> list["Standing"]:
         """What each worker that runs has taken over. Raises OSError."""
         found: list[Standing] = []
-        start = _FIRST
+        # The kernel names any lock of a range, not the first: so look on both sides of it.
+        ranges = [(_FIRST, _BEYOND)]
         descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            while True:
-                asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, 0, 0)
-                kind, _, start, length, _ = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))
-                if kind == fcntl.F_UNLCK:
-                    return found
-                found.append(Standing.at(start))
-                start += length
+            while ranges:
+                start, end = ranges.pop()
+                asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, end - start, 0)
+                kind, _, at, _, _ = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))
+                if kind != fcntl.F_UNLCK:
+                    found.append(Standing.at(at))
+                    ranges += [(one, other) for one, other in ((start, at), (at + 1, end)) if one < other]
         finally:
             os.close(descriptor)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +150,14 @@ class Standing:
     @classmethod
     def at(cls, offset: int) -> "Standing":
         """What a lock on this byte says."""
-        digest, rest = divmod(offset - _FIRST, 2 * _PLACES)
-        return cls(digest, rest // 2, bool(rest % 2))
+        number, unknown = divmod((offset - _FIRST) // 2, 2)
+        return cls(*divmod(number, _PLACES), bool(unknown))
 
     @property
     def offset(self) -> int:
         """The byte whose lock says this."""
-        return _FIRST + (self.digest * _PLACES + self.place) * 2 + self.unknown
+        # Every second byte: the kernel makes one lock of two that touch.
+        return _FIRST + ((self.digest * _PLACES + self.place) * 2 + self.unknown) * 2
 
 
 def digest_of(stop: Stop | None) -> int:
@@ -202,3 +205,4 @@ _FLOCK = struct.Struct("@hhqqi4x")
 _FIRST = 1 << 32
 """The byte that the first worker locks where nothing is stopped. It is far beyond the end of the file."""
 _PLACES = 1024
+_BEYOND = _FIRST + (_PLACES << 26)
