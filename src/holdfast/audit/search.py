@@ -48,6 +48,13 @@ class SignedLog:
                     case Segment() as segment:
                         yield from ((index, line) for line in self._events(segment, name))
 
+    def changes(self) -> Iterator[tuple[int, Change]]:
+        """Every change, with the index of its entry. Raises LogDamaged and Malformed."""
+        for bundle in range(-(-self.size // WIDTH)):
+            for index, entry in enumerate(self._tiles.bundle(bundle), bundle * WIDTH):
+                if isinstance(record := decode(entry), Change):
+                    yield index, record
+
     def events(self) -> Iterator[bytes]:
         """Every event of the segments that are there. Raises LogDamaged and Malformed."""
         for bundle in range(-(-self.size // WIDTH)):

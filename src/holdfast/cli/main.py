@@ -31,6 +31,7 @@ _MODULES = {
     "catalog": ("holdfast.cli.catalog", "The catalog as a whole: show, accept, export, import."),
     "authorization": ("holdfast.cli.authorization", "Cedar policies: test, replay what they decide."),
     "audit": ("holdfast.cli.audit", "The audit log: verify it, prove what it says."),
+    "report": ("holdfast.cli.report", "Reports: keys, people, what was done, how to leave."),
     "migrate": ("holdfast.cli.migrate", "Take over the setup of another XKS proxy."),
     "prove": ("holdfast.cli.prove", "Encrypt and decrypt once over the wire, as KMS does."),
     "check": ("holdfast.cli.check", "Check an XKS endpoint, as KMS would see it."),

@@ -42,6 +42,12 @@ def reconcile(
     Takes the files of a trail's S3 bucket, the output of `aws cloudtrail lookup-events`, and events of EventBridge.
     The exit code is 0 where both sides agree, else 15. The alarm is an AWS success that the HSM never did.
     """
+    result, lost = compared(logs, cloudtrail, key)
+    _tell(result, lost=lost, as_json=as_json)
+
+
+def compared(logs: list[Path], cloudtrail: list[Path], key: list[str]) -> tuple[Reconciled, int]:
+    """What the logs and the trail say of each other, and how many events the logs have lost. Raises Invalid."""
     keys = verifier_keys(key)
     reconciliation = Reconciliation()
     for path in _files(cloudtrail):
@@ -59,7 +65,7 @@ def reconcile(
         lost += verified.lost + verified.cut
         for line in SignedLog(read).events():
             reconciliation.take_event(line)
-    _tell(reconciliation.result(), lost=lost, as_json=as_json)
+    return reconciliation.result(), lost
 
 
 def _tell(result: Reconciled, *, lost: int, as_json: bool) -> None:

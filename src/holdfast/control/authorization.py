@@ -134,6 +134,23 @@ def roles_of(actor: Actor, enrolled: list[OperatorRow]) -> tuple[str, ...]:
     return next((one.roles for one in enrolled if one.name == actor.name), (Role.STOPPER.value,))
 
 
+def permitted_kinds(state: Reading, operator: OperatorRow) -> dict[str, list[str]]:
+    """By group of actions, what the policies permit this operator somewhere. Raises Invalid."""
+    policies = parse_policies(rules_of(state, AUTHORIZATION) or shipped_policies(bank=False))
+    places = [None, *(row.name for row in state.keystores())]
+    return {
+        group: [
+            action
+            for action in actions
+            if any(
+                policies.decide(_Question(operator.name, operator.roles, action, place)).denial is None
+                for place in places
+            )
+        ]
+        for group, actions in _GROUPS.items()
+    }
+
+
 def require_permitted(state: Reading, actor: Actor, action: Action) -> None:
     """Raises Denied unless the policies permit each kind of the action in each keystore that it concerns."""
     names = action.keystores()
