@@ -1,16 +1,19 @@
 """`holdfast key rotate` on real SoftHSM, without nodes; with nodes and load: tests/stress/test_rotation.py."""
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cli.conftest import Result, Run
 from tests.cli.test_key_commands import config, hsm_operator, shown, template, tool
 
 from holdfast.cli.exit_codes import ExitCode
-from holdfast.control.keys import how_to_make
+from holdfast.control.keys import find_or_make, how_to_make
 from holdfast.hsm.settings import HsmSettings, TokenSelector
+from holdfast.keys.proof import Proof
 from holdfast.store import rotation
 from holdfast.store.errors import Unavailable
 
@@ -86,6 +89,26 @@ def test_a_rotation_whose_key_was_made_and_not_recorded_leaves_no_key_behind(
     assert states(run, config) == {"demo-key": "active", "demo-key.g2": "planned"}
     run("key", "rotate", "now", "demo", "demo-key", "--yes", "--config", config).ok()
     assert states(run, config) == {"demo-key": "retired", "demo-key.g2": "active"}
+
+
+def test_of_two_rotations_at_once_the_slower_ones_key_goes_again(
+    run: Run, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both make an HSM key of the same label; the catalog has that of the faster one, by its CKA_ID."""
+
+    @contextmanager
+    def slower(*arguments: Any, **options: Any) -> Iterator[Proof]:
+        with find_or_make(*arguments, **options) as proof:
+            with closing(sqlite3.connect(config.parent / "catalog.db")) as connection, connection:
+                connection.execute(
+                    "UPDATE key_generations SET state = 'ready', cka_id = x'02' WHERE label = 'demo-key.g2'"
+                )
+            yield proof
+
+    monkeypatch.setattr("holdfast.control.actions.rotation.find_or_make", slower)
+    lost = run("key", "rotate", "demo", "demo-key", "--yes", "--config", config)
+    assert (lost.code, "the catalog has changed" in lost.err) == (ExitCode.CONFLICT, True)
+    assert "demo-key.g2" not in labels(config)
 
 
 def test_a_key_does_not_rotate_while_a_node_has_not_found_it(run: Run, config: Path) -> None:

@@ -208,6 +208,7 @@ sesions = 8
         ({"hsm": {"token": {}}}, "must have exactly one of label, serial, slot"),
         ({"hsm": {"token": {"slot": -1}}}, "it must be an integer from 0"),
         ({"hsm": {"token": "holdfast"}}, 'must be a table: token = { label = "holdfast" }'),
+        ({"rotation": {"encryptions": 2**32}}, "at 4294967296 a key is stopped already"),
         ({"hsm": {"standby": True}}, "no HSM is left that serves"),
         ({"hsm": {"login": "user"}}, 'is "user", which needs a `pin`'),
         ({"hsm": {"login": "none", "pin": {"env": "P"}}}, 'is never used, because `login` is "none"'),

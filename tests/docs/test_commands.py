@@ -28,6 +28,8 @@ def test_holdfast_lines_are_real(command: Command) -> None:
         if not rest:
             assert not command.whole, f"`holdfast {path}` needs a subcommand"
             return
+        if rest[0] not in found.commands and hasattr(found, "default"):
+            rest = [found.default, *rest]
         assert rest[0] in found.commands, f"`holdfast {path}` has no {rest[0]!r}"
         found, path, rest = found.commands[rest[0]], f"{path} {rest[0]}", rest[1:]
     if command.whole and "--help" not in rest:

@@ -5,12 +5,15 @@ import shutil
 import subprocess
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hatchling.builders.sdist import SdistBuilder
 from tests.docs.pages import ROOT
 from tests.waiting import PATIENCE
 
+from holdfast.cli.exit_codes import ExitCode
+from holdfast.cli.main import load
 from holdfast.config.listeners import Server
 
 _UNIT = (ROOT / "packaging/holdfast.service").read_text()
@@ -39,6 +42,17 @@ def test_the_credential_that_the_unit_loads_is_the_one_that_the_examples_name() 
     for example in (ROOT / "examples").glob("*.toml"):
         named = set(re.findall(r'pin = \{ credential = "([^"]+)"', example.read_text()))
         assert named <= loaded, example.name
+
+
+def test_a_rotation_that_waits_for_approval_is_no_failure_of_its_unit() -> None:
+    unit = (ROOT / "packaging/holdfast-rotate.service").read_text()
+    assert re.findall(r"^SuccessExitStatus=(.*)$", unit, re.MULTILINE) == [str(ExitCode.PENDING.value)]
+    (line,) = re.findall(r"^ExecStart=/opt/holdfast/bin/holdfast (.*)$", unit, re.MULTILINE)
+    group, *words = line.split()
+    command: Any = load(group)
+    while hasattr(command, "commands"):
+        command, words = command.commands[words[0]], words[1:]
+    command.make_context("holdfast", words).close()
 
 
 def test_journald_drops_no_line_of_the_event_log() -> None:

@@ -29,6 +29,7 @@ from holdfast.control.actions.keys import (
 from holdfast.control.errors import Invalid
 from holdfast.control.keys import CKA_ID_BYTES, NewKey, find_binding, hsm_settings, prove_key, serving_settings
 from holdfast.control.lookup import find_generations, find_key, find_keystore
+from holdfast.control.schedule import DueKey, due_keys
 from holdfast.keys.model import Takeover
 from holdfast.keys.states import GenerationState
 from holdfast.store.reads import KeyRow
@@ -154,6 +155,7 @@ def list_(
         list[str] | None,
         typer.Option("--tag", help="Only with this tag, NAME or NAME=VALUE. May be repeated.", show_default=False),
     ] = None,
+    due: Annotated[bool, typer.Option("--due", help="Only those that should rotate, and why.")] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -161,8 +163,17 @@ def list_(
     with installation(config, changes=False) as here:
         rows = [row for row in here.catalog.keys(keystore) if _is_wanted(row, owner, tags or [])]
         totals = here.catalog.encryption_totals()
+        with here.catalog.reading() as state:
+            why = due_keys(state, here.configuration, output.utc_now()) if due else []
+    if due:
+        late = {one.row.generation_id for one in why}
+        rows = [row for row in rows if row.generation_id in late]
     if as_json:
         output.json([key_row(row, totals) for row in rows])
+        return
+    if due:
+        shown = {row.generation_id for row in rows}
+        _list_due([one for one in why if one.row.generation_id in shown])
         return
     table(
         ("KEYSTORE", "KEY", "STATUS", "GENERATION", "HSM", "LABEL", "ENCRYPTIONS"),
@@ -378,6 +389,23 @@ def _say_added(here: Installation, new: CreateKey | RegisterKey, word: str, *, a
         f"{word} the key {row.external_key_id} of the keystore {row.keystore!r}: {row.label!r} in [hsm.{row.hsm}]."
     )
     output.say("Running proxies serve it within a second. On nShield, run `systemctl reload holdfast` first.")
+
+
+def _list_due(found: Sequence[DueKey]) -> None:
+    table(
+        ("KEYSTORE", "KEY", "GENERATION", "WHY", "ROTATED BY"),
+        [
+            (
+                one.row.keystore,
+                one.row.external_key_id,
+                str(one.row.generation),
+                one.why,
+                "key rotate due" if one.by_hand is None else f"hand: {one.by_hand}",
+            )
+            for one in found
+        ],
+        empty="No key is due.",
+    )
 
 
 def _is_wanted(row: KeyRow, owner: str | None, tags: Sequence[str]) -> bool:

@@ -1,22 +1,50 @@
 """`holdfast key rotate`: a new HSM key behind an external key, in steps or at once."""
 
 import time
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from holdfast.cli import output
 from holdfast.cli.changing import How, carry_out_and_say, changing
+from holdfast.cli.exit_codes import ExitCode, exit_code_of
 from holdfast.cli.options import ConfigOption, Installation, KeyArgument, KeystoreArgument, installation
+from holdfast.cli.tables import table
+from holdfast.config.errors import ConfigurationError
 from holdfast.control.actions.rotation import ActivateGeneration, CheckRotation, PrepareRotation, RollBack, coming
-from holdfast.control.errors import Conflict
+from holdfast.control.errors import AdminError, Conflict, Unconfirmed
 from holdfast.control.keys import generates_keys, how_to_make, serving_settings
 from holdfast.control.lookup import find_generations, find_key
+from holdfast.control.schedule import DueKey, due_keys, waiting_rotation
+from holdfast.hsm.faults import HsmFault
 from holdfast.keys.readiness import Readiness
 from holdfast.keys.states import GenerationState
 from holdfast.store import rotation
+from holdfast.store.errors import CatalogError
 
-app = typer.Typer(help="Put a new HSM key behind an external key.", no_args_is_help=True)
+
+class RotateGroup(TyperGroup):
+    """`key rotate KEYSTORE KEY` is `key rotate now KEYSTORE KEY`.
+
+    A step has one argument more, so a keystore that is called like one is refused, and never taken for another.
+    """
+
+    default = "now"
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments, with the default command where they name none."""
+        known = not args or args[0] in (*self.commands, "--help")
+        return super().parse_args(ctx, args if known else [self.default, *args])
+
+
+app = typer.Typer(
+    cls=RotateGroup,
+    help="Put a new HSM key behind an external key: `key rotate KEYSTORE KEY` takes all steps, as `now` does.",
+    no_args_is_help=True,
+    subcommand_metavar="KEYSTORE KEY | COMMAND [ARGS]...",
+)
 
 HsmOption = Annotated[
     str | None,
@@ -29,6 +57,7 @@ LabelOption = Annotated[
 WaitOption = Annotated[float, typer.Option(help="Seconds to wait until every node has found the key.", min=0)]
 _WAIT = 60.0
 _LOOK = 0.1
+_WAITING = (ExitCode.PENDING, ExitCode.INCOMPLETE)
 
 
 @app.command()
@@ -51,6 +80,51 @@ def now(
         if _prepare(here, keystore, key, hsm=hsm, label=label, how=how):
             _wait_for_nodes(here, keystore, key, wait)
             _activate(here, keystore, key, how)
+
+
+@app.command()
+@changing
+def due(*, wait: WaitOption = _WAIT, how: How, config: ConfigOption = None) -> None:
+    """Rotate every key that is due, as a timer does; one that failed does not keep the others.
+
+    Run again it goes on where it was: with steps that were approved meanwhile, or with nodes that were away. Keys
+    that the HSM's own tool makes are named.
+    """
+    with installation(config) as here:
+        with here.catalog.reading() as state:
+            found = due_keys(state, here.configuration, output.utc_now())
+        outcomes = [(one, *_rotate_due(here, one, wait, how)) for one in found]
+    table(
+        ("KEYSTORE", "KEY", "WHY", "RESULT"),
+        [(one.row.keystore, one.row.external_key_id, one.why, said) for one, _, said in outcomes],
+        empty="No key is due.",
+    )
+    # What failed is worse than what waits for others.
+    codes = sorted((code for _, code, _ in outcomes if code), key=lambda code: code in _WAITING)
+    if codes:
+        raise typer.Exit(codes[0])
+
+
+def _rotate_due(here: Installation, one: DueKey, wait: float, how: How) -> tuple[ExitCode, str]:
+    """What became of one key. Raises Unconfirmed."""
+    keystore, key = one.row.keystore, one.row.external_key_id
+    if one.by_hand is not None:
+        return ExitCode.INCOMPLETE, f"by hand: {one.by_hand}"
+    asked = waiting_rotation(here.control, keystore, key)
+    if asked is not None:
+        return ExitCode.PENDING, f"change {asked} waits for approval"
+    said = replace(how, reason=how.reason or f"rotation is due: {one.why}")
+    try:
+        _prepare(here, keystore, key, hsm=None, label=None, how=said)
+        _wait_for_nodes(here, keystore, key, wait)
+        _activate(here, keystore, key, said)
+    except Unconfirmed:
+        raise
+    except typer.Exit:
+        return ExitCode.PENDING, "waits for approval"
+    except (AdminError, CatalogError, ConfigurationError, HsmFault) as failure:
+        return exit_code_of(failure), f"not rotated: {failure}"
+    return ExitCode.OK, "rotated"
 
 
 @app.command()

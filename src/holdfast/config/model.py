@@ -9,7 +9,16 @@ from typing import Any
 from holdfast.config.hsm import HsmTable
 from holdfast.config.listeners import Server, Tls
 from holdfast.config.outlets import Outlet
-from holdfast.config.storage import Audit, Authorization, CatalogSettings, Drill, EncryptionLimits, Log, Node
+from holdfast.config.storage import (
+    Audit,
+    Authorization,
+    CatalogSettings,
+    Drill,
+    EncryptionLimits,
+    Log,
+    Node,
+    Rotation,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +44,8 @@ class Configuration:
     """This node's name and site, as `holdfast node list` shows them. May be left out."""
     encryption_limit: EncryptionLimits
     """Encryptions per key generation over all proxies. NIST SP 800-38D, 8.3 allows 2^32. May be left out."""
+    rotation: Rotation
+    """When a key is due to rotate: `holdfast key rotate due`. May be left out."""
     drill: Drill
     """How often a standby HSM or a restored backup is to be tried. May be left out."""
     authorization: Authorization | None

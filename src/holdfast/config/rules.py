@@ -33,6 +33,7 @@ def conflicts(document: Mapping[str, Any]) -> Iterator[Conflict]:
         if name != "tls" and name in document and "server" in document and listener not in server:
             yield ((name,), ("server",)), f"[{name}] is for `{listener}` in [server], which is missing"
     yield from _limits_out_of_order(_table(document, "encryption_limit"))
+    yield from _rotation_after_the_stop(_table(document, "rotation"), _table(document, "encryption_limit"))
     hsms = {name: hsm for name, hsm in _table(document, "hsm").items() if isinstance(hsm, dict)}
     for name, hsm in hsms.items():
         yield from _login_against_pin(name, hsm)
@@ -83,6 +84,13 @@ def _limits_out_of_order(limits: Mapping[str, Any]) -> Iterator[Conflict]:
         if low_count > high_count:
             text = f"`{high}` in [encryption_limit] is {high_count}, below `{low}`, which is {low_count}"
             yield (("encryption_limit", high), ("encryption_limit", low)), text
+
+
+def _rotation_after_the_stop(rotation: Mapping[str, Any], limits: Mapping[str, Any]) -> Iterator[Conflict]:
+    due, stop = rotation.get("encryptions"), limits.get("stop", EncryptionLimits().stop)
+    if type(due) is int and type(stop) is int and due >= stop:
+        text = f"`encryptions` in [rotation] is {due}, and at {stop} a key is stopped already (`stop` in"
+        yield (("rotation", "encryptions"), ("encryption_limit", "stop")), f"{text} [encryption_limit])"
 
 
 def _login_against_pin(name: str, hsm: Mapping[str, Any]) -> Iterator[Conflict]:

@@ -62,12 +62,12 @@ def seen(proof: Proof) -> dict[str, Any]:
 
 @contextmanager
 def find_or_make(
-    settings: HsmSettings, label: str, *, make: bool, is_recorded: Callable[[], bool]
+    settings: HsmSettings, label: str, *, make: bool, is_recorded: Callable[[bytes | None], bool]
 ) -> Iterator[Proof]:
     """The proof of the token's one key with this label. One that is not there is made, if `make` is set.
 
-    If the block fails, a key that was made here is destroyed again, unless the catalog has it (`is_recorded`) or does
-    not say. Raises HsmRefused, HsmFault.
+    If the block fails, a key that was made here is destroyed again, unless the catalog has it (`is_recorded`, by its
+    CKA_ID) or does not say. Raises HsmRefused, HsmFault.
     """
     if label == settings.health_key:
         raise HsmRefused(f"{label!r} is the health key of the HSM {settings.name!r}", hint="Choose another label.")
@@ -82,7 +82,7 @@ def find_or_make(
             yield take_proof(inspector, found[0])
         except BaseException:
             with suppress(CatalogError):
-                if made is not None and not is_recorded():
+                if made is not None and not is_recorded(made.id or None):
                     inspector.destroy_key(made)
             raise
 

@@ -11,4 +11,5 @@ class Role(StrEnum):
     STOPPER = "stopper"
     CUSTODIAN = "custodian"
     APPROVER = "approver"
+    SCHEDULER = "scheduler"
     ADMINISTRATOR = "administrator"

@@ -7,11 +7,13 @@ from datetime import datetime
 from holdfast.config.model import Configuration
 from holdfast.control.catalogs import open_catalog
 from holdfast.control.drills import WITHOUT_KEY
+from holdfast.control.schedule import due_keys
 from holdfast.doctor.audit import examine_audit
 from holdfast.doctor.certificate import examine_certificate
 from holdfast.doctor.clock import examine_clock
 from holdfast.doctor.files import examine_files
 from holdfast.doctor.hsm import examine_hsm
+from holdfast.doctor.lifetimes import examine_lifetimes
 from holdfast.doctor.policies import examine_policies, examine_policy_names
 from holdfast.doctor.recovery import examine_recovery
 from holdfast.doctor.references import examine_hsm_files
@@ -40,7 +42,7 @@ def examine(configuration: Configuration, *, now: Callable[[], datetime]) -> Ite
         with closing(catalog):
             yield from _whole("HSMs and keys", _keys(configuration, catalog, now))
             yield from _whole("catalog", _catalog(catalog, MemoryFile(configuration.catalog.state_file), now()))
-            yield from _whole("recovery", _recovery(configuration, catalog, now()))
+            yield from _whole("life of keys", _life_of_keys(configuration, catalog, now()))
             yield from _whole("policies", _policy_names(configuration, catalog))
     yield from _whole("policies", examine_policies(configuration.authorization))
     yield from _whole("certificate", examine_certificate(configuration.tls, now=now()))
@@ -101,10 +103,11 @@ def _unusable(failure: CatalogError) -> Finding:
     )
 
 
-def _recovery(configuration: Configuration, catalog: Catalog, now: datetime) -> Iterator[Finding]:
+def _life_of_keys(configuration: Configuration, catalog: Catalog, now: datetime) -> Iterator[Finding]:
     with catalog.reading() as state:
-        keys, found = state.keys(None), drilled(state)
+        keys, found, due = state.keys(None), drilled(state), due_keys(state, configuration, now)
     yield from examine_recovery(configuration, keys, found, now)
+    yield from examine_lifetimes(keys, due, now)
 
 
 def _policy_names(configuration: Configuration, catalog: Catalog) -> Iterator[Finding]:

@@ -122,9 +122,10 @@ class CheckRotation(OfKey, frozen=True, kw_only=True, tag="key rotate check"):
             yield None
             return
 
-        def is_recorded() -> bool:
+        def is_recorded(cka_id: bytes | None) -> bool:
             with installation.catalog.reading() as state:
-                return any(one.state is _S.READY and one.label == row.label for one in self.generations(state))
+                ready = [one for one in self.generations(state) if one.state is _S.READY]
+            return any((one.label, one.cka_id) == (row.label, cka_id) for one in ready)
 
         settings = hsm_settings(installation.configuration, row.hsm)
         with find_or_make(settings, row.label, make=self.make, is_recorded=is_recorded) as proof:
