@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.audit.logs import LOG, NOW, ecdsa, ed25519, entries
 from tests.audit.test_records import CHANGE
@@ -122,6 +123,15 @@ def test_a_change_is_proven_to_a_stranger(run: Run, log: Path, tmp_path: Path) -
     assert done.json["actor"] == {"name": "alice", "known_by": "os-user", "where": "node-1"}
     assert "Proven: entry 0 (of 0 to 301) of the log holdfast/madrid/node-1." in done.err
     assert run("audit", "check-proof", proof, "--key", ecdsa(number=2).key).code == ExitCode.EVIDENCE
+
+
+def test_of_a_change_with_several_records_the_one_is_proven_that_says_what_became_of_it(run: Run, log: Path) -> None:
+    with LogDirectory(log, [(LOG.key, LOG.sign)]) as writer:
+        writer.append([encode(msgspec.structs.replace(CHANGE, outcome="approved"))])
+        writer.checkpoint()
+    done = run("audit", "prove", log, "c-17", "--output", log / "proof").ok()
+    assert "The change has 2 records: entry:0, entry:302." in done.err
+    assert run("audit", "check-proof", log / "proof", *KEY).ok().json["outcome"] == "approved"
 
 
 def test_an_event_is_proven_without_the_others(run: Run, log: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from holdfast.setup.init import Setup, Wanted
 from holdfast.xks.types import ExternalKeyId, UriPathPrefix
 
 WANTED = Wanted("demo", UriPathPrefix("/demo"), ExternalKeyId("demo-key"), 8443)
-STEPS = 9
+STEPS = 10
 _SOFTHSMS = ("token.object", "generation")
 
 

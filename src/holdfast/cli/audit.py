@@ -95,7 +95,7 @@ def prove(
     *,
     to: Annotated[Path | None, typer.Option("--output", help="The file to write. Default: standard output.")] = None,
 ) -> None:
-    """Make a proof of one record.
+    """Make a proof of one record; of a change, the one that says what became of it.
 
     It can be checked without the log: it is a C2SP .tlog-proof file, and quotes the record.
     """
@@ -110,8 +110,11 @@ def prove(
             f"no change and no event of the {signed.size} signed entries is named {printable(what)}",
             hint="What was written after the last checkpoint is found after the next. Is this the right node's log?",
         )
+    several = ", ".join(f"entry:{index}" + ("" if line is None else f":{line}") for index, line in places)
+    if len(places) > 1 and all(line is None for _, line in places):
+        output.say(f"The change has {len(places)} records: {several}. The last one, which says what became of it:")
+        places = places[-1:]
     if len(places) > 1:
-        several = ", ".join(f"entry:{index}" + ("" if line is None else f":{line}") for index, line in places)
         raise Conflict(f"{len(places)} records are named so", hint=f"Name one of them by its place: {several}.")
     try:
         raw = signed.prove(*places[0]).encode()

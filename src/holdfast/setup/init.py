@@ -13,10 +13,12 @@ from datetime import datetime
 from pathlib import Path
 
 from holdfast.config.load import load
+from holdfast.config.model import Configuration
 from holdfast.control.actions.credentials import IssueCredential
 from holdfast.control.actions.keys import RegisterKey
 from holdfast.control.actions.keystores import CreateKeystore
 from holdfast.control.actor import current_actor
+from holdfast.control.audit_key import create_audit_key, verifier_keys
 from holdfast.control.catalogs import create_catalog, open_catalog
 from holdfast.control.files import PUBLIC_MODE, create_file, private_directory
 from holdfast.control.issue import new_access_key_id
@@ -30,6 +32,7 @@ from holdfast.control.kms_connection import (
 )
 from holdfast.control.lookup import find_keystore
 from holdfast.control.runner import Control
+from holdfast.hsm.faults import KeyNotFound
 from holdfast.hsm.pkcs11.inspect import Inspector
 from holdfast.setup.local_tls import LocalTls, ensure_local_tls
 from holdfast.setup.softhsm import HEALTH_KEY, TOKEN_LABEL, SoftHsm, find_library
@@ -80,6 +83,11 @@ class Setup:
         """The credential, for curl."""
         return self.directory / "kms" / f"{self.wanted.keystore}.curl"
 
+    @property
+    def auditor(self) -> Path:
+        """The verifier keys of the audit logs."""
+        return self.directory / "auditor"
+
     def run(self) -> Iterator[str]:
         """Does step after step, and says for each what was made or kept."""
         softhsm = SoftHsm(self.directory / "softhsm", find_library())
@@ -90,6 +98,8 @@ class Setup:
         yield self._certificate()
         yield self._configuration(softhsm)
         configuration = load(self.configuration_path)
+        if configuration.audit is not None:
+            yield self._audit_key(configuration)
         with closing(create_catalog(configuration, now=self.now)) as catalog:
             control = Control(configuration, catalog, actor=current_actor(), now=self.now)
             yield from self._catalog(control, softhsm)
@@ -142,9 +152,19 @@ class Setup:
             hsm=HSM_NAME,
             token=TOKEN_LABEL,
             health_key=HEALTH_KEY,
+            keystore=self.wanted.keystore,
         )
         create_file(self.configuration_path, text.encode(), mode=PUBLIC_MODE)
         return f"Configuration: made {self.configuration_path}"
+
+    def _audit_key(self, configuration: Configuration) -> str:
+        try:
+            keys, made = verifier_keys(configuration), False
+        except KeyNotFound:
+            keys, made = create_audit_key(configuration), True
+        private_directory(self.auditor)
+        refresh_files((self.auditor / f"{key.name.rpartition('/')[2]}.vkey", f"{key}\n".encode()) for key in keys)
+        return f"Audit log: {'made' if made else 'kept'} the key that signs; {self.auditor} is for who verifies"
 
     def _catalog(self, control: Control, softhsm: SoftHsm) -> Iterator[str]:
         name, catalog = self.wanted.keystore, control.catalog
@@ -193,6 +213,13 @@ private_key = "tls/server.key"
 
 [log]
 events = "events.jsonl"
+
+[audit]
+directory = "audit"
+name = "localhost/{keystore}/node"
+control_directory = "control-log"
+control_name = "localhost/{keystore}/control"
+interval_s = 2
 
 [hsm.{hsm}]
 profile = "softhsm2"
