@@ -160,6 +160,15 @@ def test_nothing_to_re_encrypt_is_said(run: Run, catalog_only: Path, catalog: Ca
     assert (done.code, "has one generation in use" in done.err) == (ExitCode.CONFLICT, True)
 
 
+def test_doctor_names_a_key_of_several_kms_keys(run: Run, catalog_only: Path, catalog: Catalog) -> None:
+    use(catalog)
+    use(catalog, arn=OTHER_ARN)
+    found = run("doctor", "--json", "--config", catalog_only).json["findings"]
+    (finding,) = [one for one in found if one["code"] == "key-several-kms-keys"]
+    assert (finding["severity"], finding["subject"]) == ("warning", f"key main/{KEY.value}")
+    assert f"{ARN}, {OTHER_ARN}" in finding["what"]
+
+
 # ---- generations that do not encrypt any more
 
 

@@ -7,13 +7,14 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.administered import Catalog as Administered
 from tests.server.client import METADATA
 from tests.store.conftest import now
 
 from holdfast.store.store import Catalog
 from holdfast.store.usage import Counts, KmsKeyUsage, usage_of
 from holdfast.xks.encoding import encode_base64
-from holdfast.xks.types import Operation
+from holdfast.xks.types import ExternalKeyId, Operation
 
 if TYPE_CHECKING:
     from tests.server.conftest import Serve
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.server
 
-OTHER_ARN = METADATA["kmsKeyArn"].replace("123456789012", "111122223333")
+OTHER_ARN = "arn:aws:kms:us-east-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 
 
 def usage(server: ProxyServer) -> dict[str, KmsKeyUsage]:
@@ -67,3 +68,19 @@ def test_a_catalog_that_takes_no_writes_delays_no_request_and_gets_the_counts_la
         locked.execute("ROLLBACK")
     server.stop()
     assert usage(server)[METADATA["kmsKeyArn"]].total.encrypts == 21
+
+
+def test_a_pin_is_in_force_within_a_second(serve: Serve) -> None:
+    server = serve()
+    file = server.directory / "catalog.db"
+    with (
+        closing(Administered.open(f"sqlite:///{file}", server.directory, now=now)) as catalog,
+        catalog.change() as transaction,
+    ):
+        transaction.pin_key("test", ExternalKeyId.parse("key-1"), [OTHER_ARN])
+    server.eventually(lambda: encrypt(server) == 403, within=10, what="the pin")
+    assert encrypt(server, OTHER_ARN) == 200
+    server.eventually(lambda: any(line.get("status") == 403 for line in server.events()), within=10, what="the event")
+    refused = next(line for line in server.events() if line["status"] == 403)
+    assert (refused["errorName"], refused["decision"]) == ("AccessDeniedException", "deny")
+    assert refused["detail"] == "the external key is pinned to another KMS key"

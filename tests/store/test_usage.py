@@ -11,7 +11,17 @@ from sqlalchemy import text, update
 from tests.store.samples import KEY, OTHER_KEY, PREFIX
 
 from holdfast.store import schema
-from holdfast.store.usage import MOST_CALLERS, MOST_KMS_KEYS, OTHERS, Counts, Used, tracking_of, usage_of
+from holdfast.store.gauges import look
+from holdfast.store.usage import (
+    MOST_CALLERS,
+    MOST_KMS_KEYS,
+    OTHERS,
+    Counts,
+    Used,
+    several_kms_keys,
+    tracking_of,
+    usage_of,
+)
 from holdfast.xks.types import KeyStatus
 
 if TYPE_CHECKING:
@@ -182,3 +192,22 @@ def test_a_row_that_is_wrong_is_left_out(used_catalog: Catalog, column: str) -> 
             update(schema.key_usage).where(schema.key_usage.c.id == 1).values({column: text("'many'")})
         )
     assert [usage.external_key_id for usage in read(used_catalog)] == [OTHER_KEY.value]
+
+
+def test_a_key_of_several_kms_keys_is_named_until_it_is_pinned(used_catalog: Catalog) -> None:
+    used_catalog.record_usage([used(), used("decrypt"), used(key=OTHER_KEY.value), used(arn="no ARN")])
+    with used_catalog.reading() as state:
+        assert several_kms_keys(state) == {("main", KEY.value): (ARN, "no ARN")}
+    with used_catalog.change() as transaction:
+        transaction.pin_key("main", KEY, [ARN])
+    with used_catalog.reading() as state:
+        assert several_kms_keys(state) == {}
+
+
+def test_the_metrics_count_unused_keys_and_keys_of_several_kms_keys(used_catalog: Catalog) -> None:
+    later = datetime.now(UTC) + timedelta(days=100)
+    assert look(used_catalog, now=datetime.now(UTC)).keystores["main"].unused == 0
+    assert look(used_catalog, now=later).keystores["main"].unused == 2
+    used_catalog.record_usage([used(at=later - timedelta(days=1)), used(arn=OTHER_ARN)])
+    gauges = look(used_catalog, now=later).keystores["main"]
+    assert (gauges.unused, gauges.several_kms_keys) == (1, 1)

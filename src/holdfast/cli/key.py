@@ -13,6 +13,7 @@ from holdfast.cli.drill import drill
 from holdfast.cli.key_rows import generation_row, in_words, key_row
 from holdfast.cli.moments import parse_length
 from holdfast.cli.options import ConfigOption, Installation, JsonOption, KeyArgument, KeystoreArgument, installation
+from holdfast.cli.pin import pin, unpin
 from holdfast.cli.tables import fields, table
 from holdfast.cli.usage import RehearseOption, say_rehearsal, usage
 from holdfast.control.actions.keys import (
@@ -41,6 +42,8 @@ app.add_typer(rotate.app, name="rotate")
 app.add_typer(generation.app, name="generation")
 app.command()(describe)
 app.command()(usage)
+app.command()(pin)
+app.command()(unpin)
 app.command()(drill)
 
 HsmOption = Annotated[

@@ -14,6 +14,7 @@ def key_row(row: KeyRow, totals: Mapping[int, int]) -> dict[str, Any]:
         "external_key_id": row.external_key_id,
         "status": row.status,
         "enabled_until": row.enabled_until,
+        "pinned_to": list(row.pinned_to) or None,
         "generation": row.generation,
         "state": row.state,
         "hsm": row.hsm,

@@ -37,9 +37,11 @@ def prove(
         connection = connection_of(
             here.catalog, keystore, url, access_key_id=credential_in_use(here.catalog, keystore)
         )
+        # A key that is not registered is for the proxy to refuse.
+        pins = {row.external_key_id: row.pinned_to for row in here.catalog.keys(keystore)}
     if wait:
         wait_until_ready(url, authority=ca, seconds=wait, now=output.utc_now)
-    proof = run(connection, ExternalKeyId.parse(key), authority=ca, now=output.utc_now)
+    proof = run(connection, ExternalKeyId.parse(key), pinned_to=pins.get(key, ()), authority=ca, now=output.utc_now)
     if as_json:
         output.json({"endpoint": url, "encrypt_ms": proof.encrypt_ms, "decrypt_ms": proof.decrypt_ms})
         return

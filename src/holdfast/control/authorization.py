@@ -37,6 +37,8 @@ _GROUPS = {
         "key rotate check",
         "key rotate activate",
         "key rotate rollback",
+        "key pin",
+        "key unpin",
         "key generation resume",
         "key generation destroy",
         "key generation keep",

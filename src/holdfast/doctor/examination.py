@@ -26,6 +26,7 @@ from holdfast.store.local_stop import StopFile
 from holdfast.store.memory import MemoryFile
 from holdfast.store.reads import KeyRow
 from holdfast.store.store import Catalog
+from holdfast.store.usage import several_kms_keys
 
 FULL_CREDENTIALS = 2
 """Spec, Appendix A: at least two simultaneous credentials, so that one can be replaced without an outage."""
@@ -178,6 +179,7 @@ def _catalog(catalog: Catalog, state: MemoryFile, now: datetime) -> Iterator[Fin
         yield note(
             "catalog-empty", "catalog", "there is no keystore", remedy="`holdfast keystore create NAME` makes one."
         )
+    yield from _shared(catalog)
     for keystore in snapshot.keystores.values():
         subject = f"keystore {keystore.name}"
         if keystore.at(now).blocked:
@@ -203,6 +205,20 @@ def _catalog(catalog: Catalog, state: MemoryFile, now: datetime) -> Iterator[Fin
                 "the keystore has one credential",
                 remedy="Issue a second one before you replace it, so that KMS changes over without an outage.",
             )
+
+
+def _shared(catalog: Catalog) -> Iterator[Finding]:
+    with catalog.reading() as state:
+        found = several_kms_keys(state)
+    for (keystore, key), arns in found.items():
+        yield warning(
+            "key-several-kms-keys",
+            f"key {keystore}/{key}",
+            f"several KMS keys have used it: {', '.join(arns)}",
+            why="One external key is meant for one KMS key: a second one may be of an account that you do not know.",
+            remedy=f"`holdfast key usage {keystore} {key}` shows who asked. `holdfast key pin` lets it serve"
+            " those only that you name.",
+        )
 
 
 def _homeless(configuration: Configuration, keys: list[KeyRow]) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
 """One signed Encrypt and Decrypt over the wire: proof that credential, path, key and HSM fit together."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,12 +23,7 @@ from holdfast.xks.types import ExternalKeyId, Operation
 _POLL = 0.1
 """Seconds between two looks at a proxy that is starting."""
 _PRINCIPAL = "arn:aws:iam::123456789012:user/holdfast-prove"
-_METADATA = RequestMetadata(
-    kms_operation="Encrypt",
-    kms_request_id="holdfast-prove",
-    aws_principal_arn=_PRINCIPAL,
-    kms_key_arn="arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000",
-)
+_KMS_KEY_ARN = "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000"
 _HINTS = {
     ErrorName.INVALID_STATE: "`holdfast keystore list` shows what is blocked, `holdfast key list` what is disabled.",
     ErrorName.KEY_NOT_FOUND: "`holdfast key list` shows what is registered; `holdfast doctor` looks in the HSM.",
@@ -44,19 +39,31 @@ class Proof:
 
 
 def prove(
-    connection: KmsConnection, key: ExternalKeyId, *, authority: Path | None, now: Callable[[], datetime]
+    connection: KmsConnection,
+    key: ExternalKeyId,
+    *,
+    pinned_to: Sequence[str] = (),
+    authority: Path | None,
+    now: Callable[[], datetime],
 ) -> Proof:
     """Encrypts 32 random bytes and decrypts them again. Raises AdminError if what comes back differs.
 
-    `authority` is the PEM file of the certificate authority to trust; None trusts the system's.
+    `authority` is the PEM file of the certificate authority to trust; None trusts the system's. `pinned_to`: the only
+    KMS keys that the key serves, if it does not serve all: the first of them is named.
     """
+    metadata = RequestMetadata(
+        kms_operation="Encrypt",
+        kms_request_id="holdfast-prove",
+        aws_principal_arn=_PRINCIPAL,
+        kms_key_arn=pinned_to[0] if pinned_to else _KMS_KEY_ARN,
+    )
     plaintext, aad = secrets.token_bytes(32), secrets.token_bytes(32)
     with Wire(connection.endpoint, tls=trusting(authority), now=now) as wire:
-        encrypt = EncryptRequest(_METADATA, plaintext, aad, wants_cdiv=True)
+        encrypt = EncryptRequest(metadata, plaintext, aad, wants_cdiv=True)
         encrypted = _granted(wire.call(connection, key, Operation.ENCRYPT, encrypt.to_json()), Operation.ENCRYPT)
         sealed = EncryptResponse.parse(encrypted.body)
         decrypt = DecryptRequest(
-            _METADATA,
+            metadata,
             sealed.ciphertext,
             sealed.initialization_vector,
             sealed.authentication_tag,

@@ -45,7 +45,8 @@ class Takeover:
 class ExternalKey:
     """An external key. `active` encrypts; its generations decrypt as their states allow, found by their numbers.
 
-    `tag` is what its ciphertexts are known by, where they are of `metadata_format` 2.
+    `tag` is what its ciphertexts are known by, where they are of `metadata_format` 2. `pinned_to`: the
+    ARNs of the KMS keys that it serves; empty: every one.
     """
 
     external_key_id: str
@@ -56,6 +57,7 @@ class ExternalKey:
     tag: bytes | None = None
     metadata_format: int = 1
     enabled_until: datetime | None = None
+    pinned_to: tuple[str, ...] = ()
 
     def status_at(self, now: datetime) -> KeyStatus:
         """Its status by the clock: one that was enabled for a time is disabled afterwards."""

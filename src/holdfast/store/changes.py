@@ -1,6 +1,6 @@
 """What an operator changes: keystores, keys, blocks. Parts of a transaction (`transaction.py`)."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from secrets import token_bytes
@@ -234,6 +234,18 @@ class KeyChanges(Writing):
         connection.execute(delete(schema.key_tags).where(schema.key_tags.c.key_id == identity))
         connection.execute(delete(generations).where(generations.c.key_id == identity))
         connection.execute(delete(table).where(table.c.id == identity))
+
+    def pin_key(self, keystore: str, external_key_id: ExternalKeyId, kms_key_arns: Sequence[str]) -> None:
+        """Have an external key serve these KMS keys only; none: every one. Raises NotFound."""
+        table = schema.external_keys
+        pinned = self.connection.execute(
+            update(table)
+            .where(table.c.keystore_id == keystore_id(self.connection, keystore))
+            .where(table.c.external_key_id == external_key_id.value)
+            .values(pinned_to=" ".join(kms_key_arns) or None, changed=THIS_VERSION)
+        )
+        if not pinned.rowcount:
+            raise _no_key(keystore, external_key_id)
 
     def set_key_status(
         self, keystore: str, external_key_id: ExternalKeyId, status: KeyStatus, *, until: datetime | None = None

@@ -64,6 +64,8 @@ def _key(old: ExternalKey, new: ExternalKey) -> Iterator[str]:
     if (old.status, old.enabled_until) != (new.status, new.enabled_until):
         until = "" if new.enabled_until is None else f" until {new.enabled_until:%Y-%m-%d %H:%M:%S} UTC"
         yield f"{old.status} -> {new.status}{until}"
+    if old.pinned_to != new.pinned_to:
+        yield f"serves {' and '.join(new.pinned_to)} only" if new.pinned_to else "serves every KMS key"
     if old.takeover != new.takeover:
         yield f"{'opens' if new.takeover else 'does not open'} ciphertexts of AWS's sample proxy"
     if old.tag != new.tag:

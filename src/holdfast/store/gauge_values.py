@@ -19,7 +19,8 @@ class NodeGauges:
 class KeystoreGauges:
     """Of one keystore. `oldest_active`: when the generation that encrypts for longest became active; 0: none did.
 
-    `overdue`: keys whose active generation is past its originator-usage period.
+    `overdue`: keys whose active generation is past its originator-usage period. `unused`: enabled keys that nobody
+    has asked for in 90 days. `several_kms_keys`: keys that are not pinned and that more than one KMS key has used.
     """
 
     blocked: bool = False
@@ -27,6 +28,8 @@ class KeystoreGauges:
     generations: Counter[str] = field(default_factory=Counter)
     oldest_active: float = 0.0
     overdue: int = 0
+    unused: int = 0
+    several_kms_keys: int = 0
 
 
 @dataclass(frozen=True, slots=True)

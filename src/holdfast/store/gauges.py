@@ -1,7 +1,7 @@
 """How many of what the catalog has, and since when: for metrics."""
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -16,6 +16,10 @@ from holdfast.store.governance import requests
 from holdfast.store.reads import Reading
 from holdfast.store.rows import raw
 from holdfast.store.store import Catalog
+from holdfast.store.usage import several_kms_keys, unused_keys
+
+UNUSED = timedelta(days=90)
+"""After so long without a request a key counts as unused."""
 
 
 class _Waiting(msgspec.Struct):
@@ -71,7 +75,17 @@ def _keystores(state: Reading, now: datetime) -> dict[str, KeystoreGauges]:
     for name in _overdue(state, now):
         if name in found:
             found[name].overdue += 1
+    _count_use(found, state, now)
     return found
+
+
+def _count_use(found: dict[str, KeystoreGauges], state: Reading, now: datetime) -> None:
+    for name, count in unused_keys(state, since=now - UNUSED).items():
+        if name in found:
+            found[name].unused = count
+    for name, _ in several_kms_keys(state):
+        if name in found:
+            found[name].several_kms_keys += 1
 
 
 def _overdue(state: Reading, now: datetime) -> Iterator[str]:

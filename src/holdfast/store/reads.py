@@ -84,6 +84,7 @@ class KeyRow:
     tag: bytes
     metadata_format: int
     enabled_until: datetime | None = None
+    pinned_to: tuple[str, ...] = ()
     description: Description = field(default_factory=Description)
     attributes: Mapping[str, bool] | None = None
     check_value: bytes | None = None
@@ -239,6 +240,7 @@ def _key(row: Row[Any], tags: Mapping[str, str]) -> KeyRow | None:
             tag=rows.tag(row),
             metadata_format=rows.metadata_format(row),
             enabled_until=rows.enabled_until(row),
+            pinned_to=rows.pinned_to(row),
             description=rows.description(row, tags),
             attributes=rows.attributes(row.attributes),
             check_value=rows.octets(row.check_value),

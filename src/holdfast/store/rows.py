@@ -24,6 +24,8 @@ KEYSTORE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _REGION = re.compile(r"[a-z0-9-]{1,32}")
 MAX_LABEL = 255
 """Characters of a CKA_LABEL here. PKCS#11 sets no limit; no vendor's tool makes longer ones."""
+KMS_KEY_ARN = re.compile(r"arn:[a-z0-9-]{1,32}:kms:[a-z0-9-]{1,32}:[0-9]{12}:key/[A-Za-z0-9-]{1,128}")
+"""As `kmsKeyArn` is in requests: of the key itself, never of an alias."""
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _STATUSES = {status.value: status for status in KeyStatus}
 _STATES = {state.value: state for state in GenerationState}
@@ -39,6 +41,7 @@ EXTERNAL_KEY = (
     "tag",
     "metadata_format",
     "enabled_until",
+    "pinned_to",
     "purpose",
 )
 """The columns that `external_key` looks at."""
@@ -150,6 +153,7 @@ def external_key(row: Row[Any], name: str, generations: Iterable[Row[Any]]) -> E
         tag=tag(row),
         metadata_format=metadata_format(row),
         enabled_until=enabled_until(row),
+        pinned_to=pinned_to(row),
     )
 
 
@@ -195,6 +199,16 @@ def enabled_until(row: Row[Any]) -> datetime | None:
     if found is None and row.enabled_until is not None:
         raise BadRow(f"enabled_until is {shown(row.enabled_until)}, not a time")
     return found
+
+
+def pinned_to(row: Row[Any]) -> tuple[str, ...]:
+    """The KMS keys that the key serves; empty: every one. Raises BadRow."""
+    if row.pinned_to is None:
+        return ()
+    arns = _string(row.pinned_to, "pinned_to").split(" ")
+    if not all(map(KMS_KEY_ARN.fullmatch, arns)):
+        raise BadRow(f"pinned_to is {shown(row.pinned_to)}, not the ARNs of KMS keys")
+    return tuple(arns)
 
 
 def tag(row: Row[Any]) -> bytes:

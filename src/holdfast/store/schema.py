@@ -115,6 +115,7 @@ external_keys = Table(
     Column("external_key_id", String(128), nullable=False),
     Column("status", String(8), CheckConstraint("status IN ('ENABLED', 'DISABLED')", name="status"), nullable=False),
     Column("enabled_until", Utc),
+    Column("pinned_to", Text),
     Column("takeover", Boolean, nullable=False),
     Column("takeover_metadata", LargeBinary),
     Column("created_at", Utc, nullable=False),
@@ -131,8 +132,9 @@ external_keys = Table(
 )
 """`tag` stands in ciphertexts of `metadata_format` 2 (`holdfast.xks.aad`). Every key has one.
 
-`enabled_until`: when an enabled key counts as disabled again; NULL: never. From `owner` on, what people say of the
-key (`holdfast.keys.description`): no snapshot has it.
+`enabled_until`: when an enabled key counts as disabled again; NULL: never. `pinned_to`: the ARNs of the KMS keys that
+it serves, with a space between each two; NULL: every one. From `owner` on, what people say of the key
+(`holdfast.keys.description`): no snapshot has it.
 """
 
 key_tags = Table(

@@ -102,6 +102,7 @@ class ExportedKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     tag: bytes | None = None
     metadata_format: int = 1
     enabled_until: datetime | None = None
+    pinned_to: str | None = None
     purpose: str = Purpose.XKS_GCM.value
     owner: str | None = None
     description: str | None = None

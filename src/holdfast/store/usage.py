@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, case, delete, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, case, delete, func, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from holdfast.store import rows, schema
@@ -19,6 +19,7 @@ from holdfast.store.database import Database
 from holdfast.store.reads import Reading
 from holdfast.store.rows import BadRow, raw
 from holdfast.store.use import batched
+from holdfast.xks.types import KeyStatus
 
 KEPT_DAYS = 400
 """Days for which counts per day are kept. Totals stay."""
@@ -186,6 +187,46 @@ def usage_of(state: Reading, keystore: str | None = None, external_key_id: str |
         for row in found
         if (made := _usage(row, days_of.get(row.id, ()), callers_of.get(row.id, ()))) is not None
     ]
+
+
+def several_kms_keys(state: Reading) -> dict[tuple[str, str], tuple[str, ...]]:
+    """The keys that are not pinned and that more than one KMS key has used, by keystore and name."""
+    owner, key, generation, table = schema.keystores, schema.external_keys, schema.key_generations, schema.key_usage
+    several = (
+        select(generation.c.key_id)
+        .join(table, table.c.generation_id == generation.c.id)
+        .where(table.c.kms_key_arn != OTHERS)
+        .group_by(generation.c.key_id)
+        .having(func.count(table.c.kms_key_arn.distinct()) > 1)
+    )
+    query: Select[Any] = (
+        select(*raw(owner, "name"), *raw(key, "external_key_id"), *raw(table, "kms_key_arn"))
+        .join_from(owner, key)
+        .join(generation)
+        .join(table)
+        .where(key.c.id.in_(several), key.c.pinned_to.is_(None), table.c.kms_key_arn != OTHERS)
+    )
+    found: dict[tuple[str, str], set[str]] = {}
+    for name, external_key_id, arn in state.connection.execute(query):
+        found.setdefault((rows.plain(name), rows.plain(external_key_id)), set()).add(_kept(arn))
+    return {place: tuple(sorted(arns)) for place, arns in sorted(found.items())}
+
+
+def unused_keys(state: Reading, *, since: datetime) -> dict[str, int]:
+    """How many enabled keys that existed at `since` nobody has asked for afterwards, by keystore."""
+    owner, key, generation, table = schema.keystores, schema.external_keys, schema.key_generations, schema.key_usage
+    asked = (
+        select(generation.c.key_id)
+        .join(table, table.c.generation_id == generation.c.id)
+        .where(or_(*(table.c[f"last_{what}"] >= since for what in schema.USES)))
+    )
+    query: Select[Any] = (
+        select(*raw(owner, "name"), func.count())
+        .join_from(owner, key)
+        .where(key.c.status == KeyStatus.ENABLED.value, key.c.created_at <= since, key.c.id.not_in(asked))
+        .group_by(owner.c.name)
+    )
+    return {rows.plain(name): count for name, count in state.connection.execute(query)}
 
 
 def tracking_of(state: Reading) -> Tracking | None:

@@ -31,6 +31,7 @@ from holdfast.control.actions.keystores import (
 )
 from holdfast.control.actions.nodes import ForgetNode
 from holdfast.control.actions.operators import EnrolOperator, RemoveOperator, SetRules
+from holdfast.control.actions.pins import PinKey, UnpinKey
 from holdfast.control.actions.rotation import ActivateGeneration, CheckRotation, PrepareRotation, RollBack
 
 AnyAction = (
@@ -57,6 +58,8 @@ AnyAction = (
     | BindKey
     | ReleaseKey
     | UpgradeKeys
+    | PinKey
+    | UnpinKey
     | DescribeKey
     | RecordDrill
     | IssueCredential

@@ -486,16 +486,26 @@ def _catalog(reports: list[Report]) -> Iterator[Metric]:
         "Keys whose active generation is past the originator-usage period of its cryptoperiod.",
         labels=["keystore"],
     )
+    unused = GaugeMetricFamily(
+        "holdfast_keys_unused", "Enabled keys that nobody was seen to ask for in 90 days.", labels=["keystore"]
+    )
+    several = GaugeMetricFamily(
+        "holdfast_keys_with_several_kms_keys",
+        "Keys that are not pinned and that more than one KMS key has used.",
+        labels=["keystore"],
+    )
     for name, gauges in found.keystores.items():
         blocked.add_metric([name], gauges.blocked)
         overdue.add_metric([name], gauges.overdue)
+        unused.add_metric([name], gauges.unused)
+        several.add_metric([name], gauges.several_kms_keys)
         if gauges.oldest_active:
             oldest.add_metric([name], gauges.oldest_active)
         for status in KeyStatus:
             keys.add_metric([name, status.value], gauges.keys[status.value])
         for state in GenerationState:
             generations.add_metric([name, state.value], gauges.generations[state.value])
-    yield from (blocked, keys, generations, oldest, overdue)
+    yield from (blocked, keys, generations, oldest, overdue, unused, several)
     lease = GaugeMetricFamily(
         "holdfast_node_lease_end_timestamp_seconds",
         "When a node blocks everything by itself if the catalog hears nothing more of it.",

@@ -47,9 +47,13 @@ class Request:
         return key
 
     def enabled_key(self) -> ExternalKey:
-        """The key, if it may be used. Raises XksError(KEY_NOT_FOUND or INVALID_STATE)."""
+        """The key, if it may be used. Raises XksError(KEY_NOT_FOUND, INVALID_STATE or ACCESS_DENIED)."""
         self.require_unblocked()
         key = self.key()
+        metadata = self.event.metadata
+        if key.pinned_to and (metadata is None or metadata.kms_key_arn not in key.pinned_to):
+            # Spec, "Error codes": AccessDeniedException for a caller that the proxy does not let use the key.
+            raise XksError(ErrorName.ACCESS_DENIED, "the external key is pinned to another KMS key")
         if key.status_at(self.now) is not KeyStatus.ENABLED:
             raise XksError(ErrorName.INVALID_STATE, "the external key is disabled")
         return key
