@@ -25,37 +25,23 @@ REVOKE ALL ON SCHEMA public FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA public TO holdfast_admin;
 GRANT USAGE ON SCHEMA public TO holdfast_run;
 
-ALTER TABLE catalog OWNER TO holdfast_admin;
-ALTER TABLE keystores OWNER TO holdfast_admin;
-ALTER TABLE credentials OWNER TO holdfast_admin;
-ALTER TABLE external_keys OWNER TO holdfast_admin;
-ALTER TABLE key_tags OWNER TO holdfast_admin;
-ALTER TABLE drills OWNER TO holdfast_admin;
-ALTER TABLE drill_results OWNER TO holdfast_admin;
-ALTER TABLE attestations OWNER TO holdfast_admin;
-ALTER TABLE key_generations OWNER TO holdfast_admin;
-ALTER TABLE proxies OWNER TO holdfast_admin;
-ALTER TABLE changes OWNER TO holdfast_admin;
-ALTER TABLE operators OWNER TO holdfast_admin;
-ALTER TABLE rules OWNER TO holdfast_admin;
-ALTER TABLE requests OWNER TO holdfast_admin;
-ALTER TABLE approvals OWNER TO holdfast_admin;
-ALTER TABLE generation_reports OWNER TO holdfast_admin;
-ALTER TABLE worker_reports OWNER TO holdfast_admin;
-ALTER TABLE usage_tracking OWNER TO holdfast_admin;
-ALTER TABLE key_usage OWNER TO holdfast_admin;
-ALTER TABLE key_usage_days OWNER TO holdfast_admin;
-ALTER TABLE key_usage_callers OWNER TO holdfast_admin;
-ALTER TABLE alembic_version OWNER TO holdfast_admin;
+DO $$
+DECLARE
+  name text;
+BEGIN
+  FOREACH name IN ARRAY ARRAY[
+    'catalog', 'keystores', 'credentials', 'external_keys', 'key_tags', 'drills', 'drill_results',
+    'attestations', 'key_generations', 'proxies', 'changes', 'operators', 'rules', 'requests', 'approvals',
+    'generation_reports', 'worker_reports', 'usage_tracking', 'key_usage', 'key_usage_days',
+    'key_usage_callers', 'alembic_version'
+  ] LOOP
+    EXECUTE format('ALTER TABLE %I OWNER TO holdfast_admin', name);
+    EXECUTE format('REVOKE ALL ON %I FROM holdfast_run, PUBLIC', name);
+    EXECUTE format('GRANT SELECT ON %I TO holdfast_run', name);
+  END LOOP;
+END
+$$;
 
-REVOKE ALL ON catalog, keystores, credentials, external_keys, key_generations, proxies, alembic_version, changes,
-  operators, rules, requests, approvals, generation_reports, worker_reports, usage_tracking, key_usage,
-  key_usage_days, key_usage_callers, key_tags,
-  drills, drill_results, attestations FROM holdfast_run, PUBLIC;
-GRANT SELECT ON catalog, keystores, credentials, external_keys, key_generations, proxies, alembic_version, changes,
-  operators, rules, requests, approvals, generation_reports, worker_reports, usage_tracking, key_usage,
-  key_usage_days, key_usage_callers, key_tags,
-  drills, drill_results, attestations TO holdfast_run;
 GRANT UPDATE (version) ON catalog TO holdfast_run;
 GRANT UPDATE (last_used_at) ON credentials TO holdfast_run;
 GRANT UPDATE (blocked, blocked_until, changed) ON keystores TO holdfast_run;

@@ -251,7 +251,7 @@ def test_without_its_own_row_the_catalog_is_as_one_that_is_down_and_shows_its_bl
 ) -> None:
     """The proxy goes on with what it last read, and blocks everything after `stale_limit_s`."""
     with without_version(two, statement) as catalog:
-        assert catalog.states() == States(0, 0, {1: False, 2: False})
+        assert catalog.states() == States(0, 0, {1: False, 2: False}, {})
         with pytest.raises(NoVersion, match="the catalog's own row is missing or wrong"):
             catalog.snapshot()
 

@@ -154,6 +154,23 @@ def test_a_block_is_seen_though_the_version_is_wrong(
         eventually(lambda: any("the catalog's own row is missing or wrong" in said for said in running.said))
 
 
+@pytest.mark.parametrize("later", [None, timedelta(hours=3)])
+def test_a_longer_block_than_the_one_before_is_seen_though_the_version_is_wrong(
+    operator: Catalog, workers: Callable[[], Catalog], later: timedelta | None
+) -> None:
+    end = now() + timedelta(hours=1)
+    operator.set_blocked("main", blocked=True, until=end)
+    with started(workers()) as running:
+        with operator._writing() as connection:
+            connection.execute(update(schema.catalog).values(version=0))
+            until = None if later is None else now() + later
+            connection.execute(update(schema.keystores).values(blocked=True, blocked_until=until))
+        eventually(lambda: running.feed.snapshot.keystores["/main"].at(end).blocked)
+        with operator._writing() as connection:
+            connection.execute(update(schema.keystores).values(blocked=True, blocked_until=end))
+        eventually(lambda: not running.feed.snapshot.keystores["/main"].at(end).blocked)
+
+
 def test_a_keystore_whose_row_was_deleted_by_hand_is_blocked(
     operator: Catalog, workers: Callable[[], Catalog]
 ) -> None:

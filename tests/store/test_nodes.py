@@ -45,6 +45,11 @@ def test_a_node_serves_the_lowest_version_of_its_workers(catalog: Catalog) -> No
     assert [node.serves(version) for version in (4, 5, 6)] == [True, True, False]
 
 
+def test_a_node_without_a_name_of_its_own_is_called_by_host_and_port(catalog: Catalog) -> None:
+    catalog.heartbeat("vm.example.com:8443", 1)
+    assert only(catalog).name == "vm.example.com:8443"
+
+
 def test_a_node_shows_the_worst_state_of_each_hsm(catalog: Catalog) -> None:
     report(catalog, 0, 1, hsms={"main": "ACTIVE", "standby": "UNAVAILABLE"})
     report(catalog, 1, 1, hsms={"main": "DEGRADED", "standby": "ACTIVE"})

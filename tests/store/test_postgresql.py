@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
@@ -17,6 +18,7 @@ from tests.waiting import eventually
 from holdfast.cli.failure import report
 from holdfast.store.database import engine_of
 from holdfast.store.errors import CatalogError, Refused, Unavailable
+from holdfast.store.local_stop import Stop
 from holdfast.store.usage import Used, usage_of
 from holdfast.xks.types import KeyStatus, UriPathPrefix
 
@@ -197,6 +199,10 @@ def test_the_service_cannot_administer(admin: Catalog, roles: Callable[[str], Ca
         "UPDATE catalog SET version = version - 1",
         "UPDATE catalog SET removed = 5",
         "UPDATE key_generations SET changed = 0",
+        "UPDATE keystores SET blocked = false",
+        "UPDATE keystores SET blocked = true, blocked_until = now()",
+        "UPDATE keystores SET blocked = true, changed = 0",
+        "UPDATE keystores SET name = 'another'",
         "UPDATE key_generations SET label = 'another'",
         "UPDATE key_generations SET encryptions_reserved = -1",
         "INSERT INTO key_generations SELECT * FROM key_generations",
@@ -218,6 +224,16 @@ def test_the_service_cannot_do_by_hand_what_ends_further_changes(
     assert admin.snapshot() == before
     admin.set_blocked("main", blocked=True)
     assert admin.snapshot().keystores["/main"].blocked
+
+
+@pytest.mark.programs
+def test_the_service_blocks_what_was_stopped_on_its_node_without_an_end(
+    admin: Catalog, roles: Callable[[str], Catalog]
+) -> None:
+    admin.set_blocked("main", blocked=True, until=now() + timedelta(hours=1))
+    stop = Stop(id="00112233", time=now(), actor="alice")
+    assert roles("holdfast_run").record_local_stop(stop, node="node") == ["main"]
+    assert [(row.blocked, row.blocked_until) for row in admin.keystores()] == [(True, None)]
 
 
 @pytest.mark.programs

@@ -210,7 +210,7 @@ def _prepare(here: Installation, keystore: str, key: str, *, hsm: str | None, la
 def _activate(here: Installation, keystore: str, key: str, how: How) -> None:
     carry_out_and_say(here, ActivateGeneration(keystore=keystore, key=key), how)
     row = find_key(here.catalog, keystore, key)
-    output.say(f"Generation {row.generation} of {key} encrypts, on each node within a second.")
+    output.say(f"Generation {row.generation} of {key} encrypts from now on.")
 
 
 def _wait_for_nodes(here: Installation, keystore: str, key: str, wait: float) -> None:

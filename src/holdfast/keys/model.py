@@ -93,11 +93,15 @@ class Keystore:
             return replace(self, blocked=False)
         return self
 
+    def blocked_at_least(self, until: datetime | None) -> "Keystore":
+        """Blocked until then, or longer where it is so already; None: without an end."""
+        if self.blocked and (self.blocked_until is None or (until is not None and until <= self.blocked_until)):
+            return self
+        return replace(self, blocked=True, blocked_until=until)
+
     def blocked_without_end(self) -> "Keystore":
         """Blocked, whatever end a block in the catalog has."""
-        if self.blocked and self.blocked_until is None:
-            return self
-        return replace(self, blocked=True, blocked_until=None)
+        return self.blocked_at_least(None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ class CatalogFeed:
         self._notices = Notices(on_notice)
         # The reader's.
         self._view = View()
-        self._states = States(0, 0, {})
+        self._states = States(0, 0, {}, {})
         self._memory: Memory | None = None
         self._confirmed_at = monotonic()
         self._retry_at = self._say_at = 0.0
@@ -272,7 +272,7 @@ class CatalogFeed:
         try:
             opened -= self._catalog.opened(since=memory.version)
         except CatalogError:
-            self._states = States(0, 0, {})  # compared again at the next look
+            self._states = States(0, 0, {}, {})  # compared again at the next look
             raise
         since = f"since version {memory.version}"
         return f"keystore {min(opened)}: blocked -> open, and no recorded change {since} did it" if opened else None
@@ -296,8 +296,8 @@ class CatalogFeed:
         if self._memory is not None and self._memory.doubt is not None:
             keystores = self._memory.applied_to(keystores)
         open_or_not = {
-            keystore.prefix.value: keystore.blocked_without_end()
-            if self._states.blocked.get(identity, True) and not keystore.blocked
+            keystore.prefix.value: keystore.blocked_at_least(self._states.ends.get(identity))
+            if self._states.blocked.get(identity, True)
             else keystore
             for identity, keystore in keystores.items()
         }

@@ -155,7 +155,7 @@ def _node(row: Any, reports: list[Row[Any]]) -> NodeRow:
             hsms[name] = min(status, hsms.get(name, status), key=_badness)
     said = [report.holds_back for report in reports if isinstance(report.holds_back, str)]
     return NodeRow(
-        name=rows.plain(row.id),
+        name=rows.said(row.id) or "?",
         site=row.site if isinstance(row.site, str) else None,
         holdfast=row.holdfast if isinstance(row.holdfast, str) else "unknown",
         workers=workers,

@@ -7,6 +7,7 @@ keys, and the dictionaries of all other keystores, are those of the snapshot bef
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, select, union
@@ -25,14 +26,15 @@ ReadSecret = Callable[[AccessKeyId, SecretReference], SecretAccessKey]
 
 
 class States(NamedTuple):
-    """What every look at the catalog reads: two small queries. `blocked` is by the keystore's row.
+    """What every look at the catalog reads: two small queries. `blocked` and `ends` are by the keystore's row.
 
-    `version` 0: the catalog's own row is missing or wrong.
+    `version` 0: the catalog's own row is missing or wrong. A block that is not in `ends` has none.
     """
 
     version: int
     removed: int
     blocked: dict[int, bool]
+    ends: dict[int, datetime]
 
 
 _Fetched = list[tuple[Row[Any], list[Row[Any]]]]
@@ -61,7 +63,7 @@ class View:
 
     def __init__(self) -> None:
         self.version = 0
-        self.states = States(0, 0, {})
+        self.states = States(0, 0, {}, {})
         self.keystores: dict[int, Keystore] = {}
         self.live: frozenset[str] = frozenset()
         """The access key ids of the live credentials, also of those whose secret cannot be read."""
@@ -316,12 +318,15 @@ def read_states(connection: Connection) -> States:
     """The version, and which keystores are blocked; these also where the catalog's own row is wrong."""
     row = connection.execute(select(*raw(schema.catalog, "version", "removed"))).first()
     right = row is not None and type(row.version) is type(row.removed) is int and 1 <= row.version <= MAX_VERSION
-    blocked = {
-        found.id: not rows.is_false(found.blocked)
-        for found in connection.execute(select(*raw(schema.keystores, "id", "blocked")))
-        if type(found.id) is int
-    }
-    return States(row.version, row.removed, blocked) if row is not None and right else States(0, 0, blocked)
+    blocked, ends = {}, {}
+    for found in connection.execute(select(*raw(schema.keystores, "id", "blocked", "blocked_until"))):
+        if type(found.id) is int:
+            blocked[found.id] = not rows.is_false(found.blocked)
+            end = rows.moment(found.blocked_until)
+            if end is not None:
+                ends[found.id] = end
+    version, removed = (row.version, row.removed) if row is not None and right else (0, 0)
+    return States(version, removed, blocked, ends)
 
 
 _EMPTY = _Shelf()
