@@ -1,6 +1,7 @@
 """`holdfast`: the table of commands, and how each of them ends."""
 
 import importlib.util
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -136,6 +137,10 @@ def _open_standard_streams() -> None:
             os.fstat(descriptor)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A program reads UTF-8, as JSON must be; a terminal shows what it can, and the rest escaped.
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
     sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 (open as long as the process)
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 (as above)
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 (as above)
@@ -152,6 +157,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         raise
+    except OSError as error:
+        if error.filename is not None:
+            return report(error)
+        return report(OSError(error.errno, error.strerror, "standard output"))
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (the outermost place, which reports it)
         return report(error)
     return int(result) if isinstance(result, int) else ExitCode.OK

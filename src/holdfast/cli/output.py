@@ -3,6 +3,7 @@
 import shutil
 import sys
 import textwrap
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,10 +21,14 @@ def json(value: Any) -> None:
 
 
 def say(text: str = "") -> None:
-    """Anything but what was asked for. On a terminal, long lines are wrapped between words."""
+    """Anything but what was asked for. On a terminal, long lines are wrapped between words.
+
+    It never fails: a stop is made also where nobody reads what is said of it, or a full disk does not take it.
+    """
     if sys.stderr.isatty():
         text = "\n".join(map(_wrapped, text.split("\n")))
-    print(text, file=sys.stderr)
+    with suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 def warning(text: str) -> None:

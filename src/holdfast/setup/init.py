@@ -20,6 +20,7 @@ from holdfast.control.actions.keystores import CreateKeystore
 from holdfast.control.actor import current_actor
 from holdfast.control.audit_key import create_audit_key, verifier_keys
 from holdfast.control.catalogs import create_catalog, open_catalog
+from holdfast.control.errors import Invalid
 from holdfast.control.files import PUBLIC_MODE, create_file, private_directory
 from holdfast.control.issue import new_access_key_id
 from holdfast.control.keys import CKA_ID_BYTES, take_proof
@@ -90,6 +91,7 @@ class Setup:
 
     def run(self) -> Iterator[str]:
         """Does step after step, and says for each what was made or kept."""
+        _require_usable(self.directory)
         softhsm = SoftHsm(self.directory / "softhsm", find_library())
         private_directory(self.directory)
         softhsm.write_files()
@@ -201,6 +203,18 @@ class Setup:
         )
 
 
+def _require_usable(directory: Path) -> None:
+    path = str(directory.absolute())
+    if not path.isprintable() or any(sign in path for sign in _UNUSABLE):
+        raise Invalid(
+            f"{path!a} cannot be the directory: SoftHSM's and our configuration take no path with"
+            f" {_UNUSABLE} or a control character",
+            hint="Choose another name for it.",
+        )
+
+
+_UNUSABLE = '#="\\'
+"""In softhsm2.conf the first begins a comment, and the second a value; in ours the others end a string."""
 _TEMPLATE = """\
 # Made by `holdfast init`; yours to change. `holdfast config explain` explains every key.
 
