@@ -55,6 +55,17 @@ def test_blocking_every_keystore_is_one_version_and_one_record(catalog: Catalog,
     assert blocked(catalog) == {"alpha": True, "beta": True}
 
 
+def test_a_plan_is_carried_out_once_also_when_its_effects_are_to_be_had_again(catalog: Catalog, as_: As) -> None:
+    control = as_("alice")
+    plan = control.plan(ChangeKeystore(keystore="alpha", prefix="/gamma"))
+    carried_out(control, plan)
+    control.do(ChangeKeystore(keystore="alpha", prefix="/alpha"))
+    before = catalog.version(), catalog.changes()
+    with pytest.raises(Outdated, match=f"the change {plan.id} was made already"):
+        control.carry_out(plan)
+    assert (catalog.version(), catalog.changes()) == before
+
+
 def test_a_plan_says_what_is_to_be_altered_and_alters_nothing(catalog: Catalog, as_: As) -> None:
     before = catalog.version(), catalog.changes()
     plan = as_("alice").plan(UnblockKeystores(names=("alpha",)))

@@ -26,7 +26,7 @@ from holdfast.control.signatures import signer
 from holdfast.store.errors import CatalogError
 from holdfast.store.governance import RequestRow, approvals, operators, requests, rules_of
 from holdfast.store.reads import Reading
-from holdfast.store.records import APPLIED, new_change_id
+from holdfast.store.records import APPLIED, new_change_id, records_of
 from holdfast.store.store import Catalog
 from holdfast.store.transaction import Transaction
 
@@ -311,6 +311,7 @@ class Control:
                 effects = action.effects(transaction)
                 _check(plan, effects, transaction.version())
                 if not action.stops:
+                    _require_first(transaction, plan)
                     self._require_approved(transaction, plan, approved)
                 action.apply(transaction, prepared)
                 version = transaction.version()
@@ -376,6 +377,15 @@ def _check(plan: Plan, effects: tuple[Effect, ...], version: int | None) -> None
         f" It would be now: {'; '.join(in_words(effects)) or 'nothing'}",
         hint="Nothing was changed. Run the command again to see the plan as it is now.",
     )
+
+
+def _require_first(transaction: Transaction, plan: Plan) -> None:
+    """Raises Outdated for a plan that was carried out before, though its effects may be to be had once more."""
+    if plan.expires is None and records_of(transaction.connection, plan.id):
+        raise Outdated(
+            f"the change {plan.id} was made already, and a plan is carried out once",
+            hint="Nothing was changed. Run the command again to see the plan as it is now.",
+        )
 
 
 def _rules(state: Reading) -> Rules:
