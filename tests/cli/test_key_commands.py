@@ -92,6 +92,7 @@ def test_create_makes_and_registers(run: Run, config: Path) -> None:
         "external_key_id": "second",
         "status": "ENABLED",
         "enabled_until": None,
+        "pinned_to": None,
         "generation": 1,
         "state": "active",
         "metadata_format": 2,
@@ -517,6 +518,10 @@ def test_json_documents_have_the_documented_fields(run: Run, config: Path) -> No
         "key release": ("key", "release", "demo", "demo-key", "--yes"),
         "key disable": ("key", "disable", "demo", "demo-key", "--yes"),
         "key enable": ("key", "enable", "demo", "demo-key", "--yes"),
+        "key disable --rehearse": ("key", "disable", "demo", "demo-key", "--rehearse"),
+        "keystore block --rehearse": ("keystore", "block", "--all", "--rehearse"),
+        "key usage": ("key", "usage"),
+        "key usage --unused": ("key", "usage", "--unused", "90d"),
     }
     assert set(SHAPES) - set(calls) == {
         "prove", "doctor", "config check", "migrate aws-sample", "authorization test", "authorization replay",

@@ -12,11 +12,22 @@ _KEYSTORE = (
     "created_at",
 )
 _CREDENTIAL = ("access_key_id", "keystore", "state", "secret_ref", "created_at", "last_used_at", "retired_at")
+_REHEARSAL = (
+    "changed",
+    "recorded_since",
+    "requests_lost",
+    "accounts",
+    "services",
+    "principals",
+    "kms_keys",
+    "keys_without_use",
+)
 _KEY = (
     "keystore",
     "external_key_id",
     "status",
     "enabled_until",
+    "pinned_to",
     "generation",
     "state",
     "hsm",
@@ -75,6 +86,10 @@ SHAPES = {
     "key release": ("object", _KEY),
     "key disable": ("object", _STATUS),
     "key enable": ("object", _STATUS),
+    "key disable --rehearse": ("object", _REHEARSAL),
+    "keystore block --rehearse": ("object", _REHEARSAL),
+    "key usage": ("object", ("recorded_since", "requests_lost", "generations")),
+    "key usage --unused": ("object", ("since", "recorded_since", "requests_lost", "unused")),
     "prove": ("object", ("endpoint", "encrypt_ms", "decrypt_ms")),
     "authorization test": ("object", ("decision", "policies", "detail")),
     "authorization replay": ("object", ("requests", "changes")),
