@@ -59,5 +59,11 @@ def test_a_stop_with_a_configuration_that_is_broken_says_what_still_stops(run: "
     assert (refused.code, "systemctl stop holdfast" in refused.err) == (ExitCode.CONFIGURATION, True)
 
 
+def test_what_cannot_be_a_keystore_is_not_stopped(run: "Run", catalog_only: "Path") -> None:
+    refused = run("emergency", "stop", "--keystore", "", "--config", catalog_only)
+    assert (refused.code, "is not a keystore name" in refused.err) == (ExitCode.CONFIGURATION, True)
+    assert run("emergency", "show", "--json", "--config", catalog_only).ok().json["stopped"] is False
+
+
 def test_what_to_stop_must_be_said(run: "Run", catalog_only: "Path") -> None:
     assert run("emergency", "stop", "--yes", "--config", catalog_only).code == ExitCode.USAGE

@@ -367,3 +367,9 @@ def test_any_text_is_a_configuration_or_an_error(text: str) -> None:
 
 def test_the_samples_here_are_toml() -> None:
     assert tomllib.loads(written()) == SMALLEST
+
+
+def test_a_network_of_ipv4_in_the_form_of_ipv6_is_that_network(tmp_path: Path) -> None:
+    text = written(server={"listen": "127.0.0.1:8443", "allow_networks": ["::ffff:10.0.0.0/104", "2001:db8::/32"]})
+    networks = parse(text, tmp_path / "holdfast.toml").server.allow_networks
+    assert [str(network) for network in networks] == ["10.0.0.0/8", "2001:db8::/32"]

@@ -98,7 +98,7 @@ def read(data: bytes) -> list[HttpRequest]:
     """The requests that the HTTP layer makes of these octets; those that it refuses have a `refusal`."""
     handler, turns, transport = Noting(), Turns(), Memory()
     loop: Any = turns
-    connection = HttpConnection(handler, Table(), Place("192.0.2.1"), loop=loop, clock=lambda: 0.0)
+    connection = HttpConnection(handler, Table(), Place("192.0.2.1", "192.0.2.1"), loop=loop, clock=lambda: 0.0)
     connection.connection_made(transport)
     connection.data_received(data)
     turns.run()

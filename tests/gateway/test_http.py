@@ -12,6 +12,7 @@ from tests.gateway.wire import LIMITS, Client, Wire
 from tests.waiting import PATIENCE
 
 from holdfast.gateway.http import listener
+from holdfast.gateway.http.connections import network_of
 from holdfast.gateway.http.listener import Listener
 from holdfast.gateway.http.protocol import MAX_PIPELINED
 from holdfast.gateway.http.request import Limits
@@ -412,6 +413,13 @@ def test_too_many_connections_of_one_address_end_its_own_oldest_one() -> None:
             assert other.send(REQUEST % b"/").answer().body == b"/"
         assert signed.send(REQUEST % b"/task").answer().body == b"/task"
         assert wire.table.ended == {"source": 1}
+
+
+def test_the_addresses_of_one_ipv6_network_count_as_one() -> None:
+    assert network_of("2001:db8:1:2::1") == network_of("2001:db8:1:2:ffff::9") == "2001:db8:1:2::"
+    assert network_of("2001:db8:1:3::1") != network_of("2001:db8:1:2::1")
+    assert network_of("fe80::1%eth0") == "fe80::"
+    assert network_of("192.0.2.1") != network_of("192.0.2.2")
 
 
 def test_one_address_whose_requests_are_all_being_answered_gets_no_further_connection() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.config.load import load
 from holdfast.control.catalogs import open_catalog
-from holdfast.control.errors import Invalid, Prerequisite
+from holdfast.control.errors import Conflict, Invalid, Prerequisite
 from holdfast.control.keys import hsm_settings
 from holdfast.control.kms_connection import public_endpoint
 from holdfast.hsm.pkcs11.initialise import initialise_token
@@ -84,6 +84,15 @@ def test_second_run_changes_nothing(tmp_path: Path) -> None:
     assert content(tmp_path) == before
     assert keys(tmp_path) == held
     assert not [line for line in lines if "made" in line or "issued" in line]
+
+
+def test_two_at_once_make_one_setup(tmp_path: Path) -> None:
+    first = setup(tmp_path).run()
+    next(first)
+    with pytest.raises(Conflict, match="another `holdfast init` works in"):
+        list(setup(tmp_path).run())
+    list(first)
+    assert_complete(tmp_path)
 
 
 @pytest.mark.parametrize("done", range(STEPS))

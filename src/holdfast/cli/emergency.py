@@ -14,6 +14,7 @@ from holdfast.control.actor import current_actor
 from holdfast.control.errors import Invalid, NotInForce, Prerequisite
 from holdfast.control.explanations import Explanation
 from holdfast.control.plan import require_line
+from holdfast.store.changes import require_keystore_name
 from holdfast.store.local_stop import Stop, StopFile, TooLong, digest_of
 from holdfast.store.records import new_change_id
 
@@ -41,6 +42,8 @@ def stop(
     """
     del yes  # what everybody types after a change is no reason to refuse a stop
     chosen = _chosen(keystore, all_=all_)
+    for name in chosen or ():
+        require_keystore_name(name)
     require_line("reason", reason)
     file, before = _file(config)
     if before is not None and before.keystores is None:

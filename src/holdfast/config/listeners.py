@@ -40,11 +40,14 @@ def _networks(value: Any, folder: Path) -> tuple[IPv4Network | IPv6Network, ...]
     networks = []
     for text in value:
         try:
-            networks.append(ip_network(text if isinstance(text, str) else ""))  # a number would be an address
+            network = ip_network(text if isinstance(text, str) else "")  # a number would be an address
         except ValueError:
             raise Refused(
                 f'holds {literal(text)}, which is not a network, as in "10.0.0.0/8" or "2001:db8::/32"'
             ) from None
+        mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+        # The proxy sees clients of IPv4 by their own addresses: ::ffff:10.0.0.0/104 would admit nobody.
+        networks.append(network if mapped is None else IPv4Network((mapped, network.prefixlen - 96)))
     return tuple(networks)
 
 
@@ -72,7 +75,8 @@ class Server:
     require_policies: bool = False
     """Whether a configuration without [authorization] is refused, so that policies cannot vanish unnoticed."""
     max_unauthenticated_per_source: Annotated[int, Interval(ge=1, le=100_000)] | None = None
-    """Connections per worker from one address that have not signed a request. Left out: a quarter of all."""
+    """Connections per worker from one address (IPv6: one /64) that have not signed a request. Left out: a quarter of
+    all."""
     allow_networks: Networks = ()
     """Networks that may connect to `listen`, by the addresses that the proxy sees. Left out: any."""
     read_timeout_s: Annotated[float, Interval(ge=0.5, le=60)] = 5

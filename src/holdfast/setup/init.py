@@ -4,10 +4,12 @@ Each step first looks whether its work is done, and does it whole or not at all;
 is completed by the next, and a run over a complete setup changes nothing.
 """
 
+import fcntl
+import os
 import secrets
 import shlex
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +22,7 @@ from holdfast.control.actions.keystores import CreateKeystore
 from holdfast.control.actor import current_actor
 from holdfast.control.audit_key import create_audit_key, verifier_keys
 from holdfast.control.catalogs import create_catalog, open_catalog
-from holdfast.control.errors import Invalid
+from holdfast.control.errors import Conflict, Invalid
 from holdfast.control.files import PUBLIC_MODE, create_file, private_directory
 from holdfast.control.issue import new_access_key_id
 from holdfast.control.keys import CKA_ID_BYTES, take_proof
@@ -90,10 +92,14 @@ class Setup:
         return self.directory / "auditor"
 
     def run(self) -> Iterator[str]:
-        """Does step after step, and says for each what was made or kept."""
+        """Does step after step, and says for each what was made or kept. Raises Conflict while another one runs."""
         _require_usable(self.directory)
-        softhsm = SoftHsm(self.directory / "softhsm", find_library())
+        library = find_library()
         private_directory(self.directory)
+        with _alone(private_directory(self.directory / "softhsm")):
+            yield from self._steps(SoftHsm(self.directory / "softhsm", library))
+
+    def _steps(self, softhsm: SoftHsm) -> Iterator[str]:
         softhsm.write_files()
         yield self._token(softhsm)
         yield from self._hsm_keys(softhsm)
@@ -201,6 +207,22 @@ class Setup:
                 (self.curl_file, connection.curl_file()),
             )
         )
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Two at once would each make a token, and one would keep the other's PIN. Raises Conflict."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(
+                f"another `holdfast init` works in {directory.parent}", hint="Wait until it has ended."
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _require_usable(directory: Path) -> None:

@@ -2,12 +2,13 @@
 
 A client that has not signed a request yet is unknown. When every place is taken, connections of unknown clients end
 first, the oldest before the others, and then those that have signed a request. The unknown connections of one address
-may take only a part of the places.
+(IPv6: of one /64) may take only a part of the places.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
+from ipaddress import IPv6Address, ip_address
 from itertools import islice
 
 from holdfast.gateway.http.protocol import HttpConnection
@@ -22,13 +23,14 @@ _SHORTEST_SWEEP = 0.05
 class Place:
     """What one accepted connection takes: in its TLS handshake first, then as an HTTP connection.
 
-    `cancel` ends the handshake.
+    `cancel` ends the handshake. `network` is whose the address `source` is taken to be.
     """
 
-    __slots__ = ("cancel", "connection", "source")
+    __slots__ = ("cancel", "connection", "network", "source")
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, network: str) -> None:
         self.source = source
+        self.network = network
         self.cancel: Callable[[], object] = lambda: None
         self.connection: HttpConnection | None = None
 
@@ -99,14 +101,15 @@ class ConnectionTable:
 
         If every place is taken, a hundredth part of them is ended.
         """
-        others = self._by_source.get(source, {})
+        network = network_of(source)
+        others = self._by_source.get(network, {})
         if len(others) >= self._per_source and not self._end("source", islice(_not_answering(others), 1)):
             return None
         if self._taken() >= self.places:
             self._make_room(1 + self.places // 100)
-        place = Place(source)
+        place = Place(source, network)
         self._handshakes[place] = None
-        self._by_source.setdefault(source, {})[place] = None
+        self._by_source.setdefault(network, {})[place] = None
         self._emptied.clear()
         return place
 
@@ -199,11 +202,17 @@ class ConnectionTable:
         return bool(ended)
 
     def _forget_source(self, place: Place) -> None:
-        others = self._by_source.get(place.source)
+        others = self._by_source.get(place.network)
         if others is not None:
             others.pop(place, None)
             if not others:
-                del self._by_source[place.source]
+                del self._by_source[place.network]
+
+
+def network_of(source: str) -> str:
+    """What counts as one address: of IPv6 the first 64 bits, since whoever has one address has all with these."""
+    address = ip_address(source)
+    return source if address.version == 4 else str(IPv6Address(int(address) >> 64 << 64))  # noqa: PLR2004 (IPv4)
 
 
 def _not_answering(places: Iterable[Place]) -> Iterable[Place]:
