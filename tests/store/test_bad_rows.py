@@ -163,6 +163,11 @@ STOPS: list[tuple[str, str, Callable[[Snapshot], bool]]] = [
         lambda s: refused(s.keystores["/main"]),
     ),
     (
+        "UPDATE external_keys SET purpose = 'azure-kw' WHERE id = 1",
+        "purpose is 'azure-kw': keys of another purpose are not for AWS KMS",
+        lambda s: refused(s.keystores["/main"]),
+    ),
+    (
         "UPDATE external_keys SET metadata_format = 3 WHERE id = 1",
         "metadata_format is 3: this Holdfast makes 1 to 2",
         lambda s: refused(s.keystores["/main"]),

@@ -42,7 +42,10 @@ def test_a_key_is_overdue_once_its_originator_usage_period_is_over(catalog: Cata
         key = schema.external_keys
         connection.execute(update(key).where(key.c.external_key_id == "one").values(originator_days=30))
     assert look(catalog, now=now() + timedelta(days=29)).keystores["prod"].overdue == 0
-    assert look(catalog, now=now() + timedelta(days=31)).keystores["prod"].overdue == 1
+    later = now() + timedelta(days=31)
+    assert look(catalog, now=later).keystores["prod"].overdue == 1
+    # The other key has no period of its own.
+    assert [look(catalog, now=later, age_days=days).keystores["prod"].overdue for days in (30, 32)] == [2, 1]
 
 
 def test_a_request_for_approval_counts_until_it_expires(catalog: Catalog) -> None:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, ColumnElement, Select, func, select, type_coerce
+from sqlalchemy import Column, ColumnElement, Select, func, select, true, type_coerce
 from sqlalchemy.types import NullType
 
 from holdfast.keys.description import Cryptoperiod
@@ -26,8 +26,11 @@ class _Waiting(msgspec.Struct):
     expires: datetime | None = None
 
 
-def look(catalog: Catalog, *, now: datetime) -> CatalogGauges:
-    """By a few queries that do not grow with the number of events. Raises CatalogError."""
+def look(catalog: Catalog, *, now: datetime, age_days: int | None = None) -> CatalogGauges:
+    """By a few queries that do not grow with the number of events. Raises CatalogError.
+
+    `age_days`: the originator-usage period of keys that have none of their own.
+    """
     nodes = {
         node.name: NodeGauges(node.seen.timestamp() + node.lease, node.version or 0)
         for node in catalog.nodes()
@@ -40,7 +43,7 @@ def look(catalog: Catalog, *, now: datetime) -> CatalogGauges:
         return CatalogGauges(
             at=now.timestamp(),
             version=state.version() or 0,
-            keystores=_keystores(state, now),
+            keystores=_keystores(state, now, age_days),
             nodes=nodes,
             approvals=sum(_waits(request.plan, now) for request in requests(state, undecided=True)),
             unlogged=unlogged,
@@ -48,7 +51,7 @@ def look(catalog: Catalog, *, now: datetime) -> CatalogGauges:
         )
 
 
-def _keystores(state: Reading, now: datetime) -> dict[str, KeystoreGauges]:
+def _keystores(state: Reading, now: datetime, age_days: int | None) -> dict[str, KeystoreGauges]:
     found = {
         keystore.name: KeystoreGauges(
             blocked=keystore.blocked and (keystore.blocked_until is None or now < keystore.blocked_until)
@@ -72,7 +75,7 @@ def _keystores(state: Reading, now: datetime) -> dict[str, KeystoreGauges]:
             found[name].generations[rows.plain(of_state)] += count
             if of_state == GenerationState.ACTIVE:
                 found[name].oldest_active = _seconds(since)
-    for name in _overdue(state, now):
+    for name in _overdue(state, now, age_days):
         if name in found:
             found[name].overdue += 1
     _count_use(found, state, now)
@@ -88,17 +91,18 @@ def _count_use(found: dict[str, KeystoreGauges], state: Reading, now: datetime) 
             found[name].several_kms_keys += 1
 
 
-def _overdue(state: Reading, now: datetime) -> Iterator[str]:
+def _overdue(state: Reading, now: datetime, age_days: int | None) -> Iterator[str]:
     """The keystore of each key whose active generation is past its period; only those that have one are read."""
+    has_one = true() if age_days is not None else schema.external_keys.c.originator_days.is_not(None)
     own, key, generation = schema.keystores, schema.external_keys, schema.key_generations
     query: Select[Any] = (
         select(*raw(own, "name"), *raw(key, "originator_days"), *raw(generation, "activated_at"))
         .join_from(own, key)
         .join(generation)
-        .where(generation.c.state == GenerationState.ACTIVE, key.c.originator_days.is_not(None))
+        .where(generation.c.state == GenerationState.ACTIVE, has_one)
     )
     for name, days, activated in state.connection.execute(query):
-        until = Cryptoperiod(days).encrypts_until(rows.moment(activated)) if type(days) is int else None
+        until = Cryptoperiod(rows.days(days) or age_days).encrypts_until(rows.moment(activated))
         if until is not None and until <= now:
             yield name
 

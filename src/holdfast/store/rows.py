@@ -164,7 +164,7 @@ def description(row: Row[Any], tags: Mapping[str, str]) -> Description:
         owner=said(row.owner),
         description=said(row.description),
         external_reference=said(row.external_reference),
-        cryptoperiod=Cryptoperiod(_days(row.originator_days), _days(row.recipient_days)),
+        cryptoperiod=Cryptoperiod(days(row.originator_days), days(row.recipient_days)),
         tags=tags,
     )
 
@@ -189,7 +189,8 @@ def said(value: object) -> str | None:
     return value if type(value) is str and value.isprintable() else shown(value)
 
 
-def _days(value: object) -> int | None:
+def days(value: object) -> int | None:
+    """A usage period in days; None for anything else."""
     return value if type(value) is int and 1 <= value <= LONGEST_PERIOD else None
 
 

@@ -166,8 +166,8 @@ class ConfirmDestruction(_OfGeneration, frozen=True, kw_only=True, tag="key gene
     takes_away: ClassVar[bool] = True
     means: ClassVar[tuple[str, ...]] = (
         "What it has encrypted can never be read again. Its row stays, as evidence.",
-        "Every HSM of the configuration is looked at, the standby ones too. Nobody can look into backups:",
-        "while a backup has the key (on nShield its file, while the Security World exists), it can come back.",
+        "Every HSM of the configuration is looked at, the standby ones too; backups are not.",
+        "While a backup has the key (on nShield its file, while the Security World exists), it can come back.",
     )
     gone: tuple[str, ...] = ()
 

@@ -21,8 +21,9 @@ _END_TIMEOUT = 1.0
 class GaugeReader:
     """`latest` is for the event loop. That the catalog is silent is told by those who serve from it."""
 
-    def __init__(self, catalog: Catalog, *, on_failure: Callable[[str], None]) -> None:
+    def __init__(self, catalog: Catalog, *, age_days: int | None, on_failure: Callable[[str], None]) -> None:
         self._catalog = catalog
+        self._age_days = age_days
         self._ending = threading.Event()
         self.latest: CatalogGauges | None = None
         self.thread = LivingThread("catalog-gauges", self._run, on_failure=on_failure)
@@ -39,7 +40,7 @@ class GaugeReader:
     def _run(self) -> None:
         while not self._ending.is_set():
             try:
-                self.latest = look(self._catalog, now=datetime.now(UTC))
+                self.latest = look(self._catalog, now=datetime.now(UTC), age_days=self._age_days)
             except CatalogError:
                 self.latest = None
             self._ending.wait(INTERVAL)

@@ -150,7 +150,11 @@ class Parts:
             key_records.start(hsms)
             usage = UsageWriter(catalog, monotonic=time.monotonic, on_warning=partial(say, "warning"))
             usage.start()
-            gauges = GaugeReader(catalog, on_failure=partial(say, "warning")) if place == 0 else None
+            gauges = (
+                GaugeReader(catalog, age_days=configuration.rotation.age_days, on_failure=partial(say, "warning"))
+                if place == 0
+                else None
+            )
             if gauges is not None:
                 gauges.start()
             spool = _open_spool(configuration, worker)
