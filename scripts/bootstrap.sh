@@ -150,10 +150,30 @@ unpack_promtool() {
   rm -r "$folder"
 }
 
+# A receiver for the tests of the outlets. Installing its package would start a syslog service, so it is unpacked.
+unpack_rsyslog() {
+  [[ ! -d .venv/rsyslog ]] && ! command -v rsyslogd > /dev/null && command -v apt-get > /dev/null || return 0
+  local folder
+  folder=$(mktemp -d)
+  chmod 755 "$folder"
+  say "unpacking rsyslog"
+  if (
+    cd "$folder"
+    apt-get download -qq rsyslog rsyslog-openssl libestr0 libfastjson4 liblognorm5
+    for package in ./*.deb; do dpkg-deb --extract "$package" rsyslog; done
+    rsyslog/usr/sbin/rsyslogd -v || LD_LIBRARY_PATH=$(echo "$PWD"/rsyslog/usr/lib/*-linux-*) rsyslog/usr/sbin/rsyslogd -v
+  ) > "$folder/log" 2>&1; then
+    mv "$folder/rsyslog" .venv/rsyslog
+  else
+    say "rsyslog cannot be downloaded, so a test of the outlets will be skipped: $(tail -n 1 "$folder/log")"
+  fi
+  rm -r "$folder"
+}
+
 mapfile -t packages < <(missing_packages | tr ' ' '\n' | sort -u)
 [[ ${#packages[@]} == 0 ]] || install_packages "${packages[@]}"
 if [[ $current == yes ]]; then
-  [[ $kind == run ]] || unpack_promtool
+  [[ $kind == run ]] || { unpack_promtool; unpack_rsyslog; }
   exit 0
 fi
 
@@ -180,5 +200,5 @@ if ! { "${pip[@]}" install --require-hashes -r "${locked[$kind]}" &&
 fi
 # The build tools are installed, with hashes, so nothing unlocked is fetched to build the package.
 "${pip[@]}" install --no-deps --no-build-isolation --editable .
-[[ $kind == run ]] || unpack_promtool
+[[ $kind == run ]] || { unpack_promtool; unpack_rsyslog; }
 stamp_of "$kind" > ".venv/.bootstrap-$kind"
