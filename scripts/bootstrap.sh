@@ -159,7 +159,7 @@ unpack_rsyslog() {
   say "unpacking rsyslog"
   if (
     cd "$folder"
-    apt-get download -qq rsyslog rsyslog-openssl libestr0 libfastjson4 liblognorm5
+    apt-get download -qq rsyslog libestr0 libfastjson4 liblognorm5
     for package in ./*.deb; do dpkg-deb --extract "$package" rsyslog; done
     rsyslog/usr/sbin/rsyslogd -v || LD_LIBRARY_PATH=$(echo "$PWD"/rsyslog/usr/lib/*-linux-*) rsyslog/usr/sbin/rsyslogd -v
   ) > "$folder/log" 2>&1; then

@@ -218,6 +218,15 @@ def test_a_change_with_many_effects_says_how_many_are_left_out(render: Any) -> N
 
 
 @RENDERED
+def test_a_message_of_which_every_text_is_long_and_strange_still_fits(render: Any) -> None:
+    strange = dict.fromkeys((*(f"field{n}" for n in range(20)), "kmsKeyArn", "accessKeyId"), "\x00" * 2000)
+    text = Message.of_event({**EVENT, **strange, "policies": ["\x00" * 500] * 300}, node="n").fitting(render)
+    assert len(text) <= MAX_MESSAGE
+    if render is not cef.render:
+        assert msgspec.json.decode(text)
+
+
+@RENDERED
 def test_no_message_is_longer_than_receivers_take(render: Any) -> None:
     long = Message.of_event({**EVENT, "externalKeyId": "\x00" * 50_000, "detail": "é" * 9_000}, node="n")
     text = long.fitting(render)

@@ -60,10 +60,12 @@ def test_a_transition_has_its_entry_in_the_control_log_and_a_key_what_hangs_on_i
     row = report(server, "transitions")["transitions"][-1]
     assert (row["change"], row["reason"], row["outcome"]) == ("key disable", "drill", "applied")
     assert f"\nindex {row['entry_of_the_control_log']}\n" in proof_of(server, row["change_id"])
-    server.eventually(
-        lambda: report(server, "exit")["keys"][0]["decrypts_seen"] == 1, within=WITHIN, what="the use of the key"
-    )
-    (key,) = [one for one in report(server, "exit")["keys"] if one["key"] == f"{KEYSTORE}/key-1"]
+
+    def used() -> Any:
+        return next(one for one in report(server, "exit")["keys"] if one["key"] == f"{KEYSTORE}/key-1")
+
+    server.eventually(lambda: used()["decrypts_seen"] == 1, within=WITHIN, what="the use of the key")
+    key = used()
     assert key["kms_keys_seen"].startswith("arn:aws:kms:")
     assert key["aws_services_seen"].startswith("ebs.")
 

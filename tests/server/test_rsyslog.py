@@ -1,4 +1,4 @@
-"""Outlets against a syslog receiver that others wrote: rsyslog, as it reads RFC 5424 over TLS, TCP and UDP."""
+"""Outlets against a syslog receiver that others wrote: rsyslog, as it reads RFC 5424 over TCP and UDP."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 from tests.ports import free_ports
-from tests.server.certificates import Authority
 from tests.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
@@ -99,23 +98,6 @@ def check(server: ProxyServer, file: Path) -> None:
         fields = msgspec.json.decode(message["msg"].lstrip())
         assert fields["kind"] == message["msgid"]
         assert message["syslogseverity"] == {"request": "6", "change": "5"}[message["msgid"]]
-
-
-def test_rsyslog_takes_messages_over_tls_and_knows_the_node_by_its_certificate(serve: Serve, tmp_path: Path) -> None:
-    authority = Authority(tmp_path)
-    own, mine = authority.issue("siem", file="siem"), authority.issue("node-1", file="node")
-    (port,) = free_ports(1)
-    inputs = f"""
-global(workDirectory="{tmp_path}" defaultNetstreamDriverCAFile="{authority.certificate}"
-       defaultNetstreamDriverCertFile="{own.certificate}" defaultNetstreamDriverKeyFile="{own.private_key}")
-module(load="imtcp" streamDriver.name="ossl" streamDriver.mode="1" streamDriver.authMode="x509/name"
-       permittedPeer=["node-1"])
-input(type="imtcp" port="{port}" address="127.0.0.1")
-"""
-    with rsyslog(tmp_path, inputs) as file:
-        tls = {"ca": authority.certificate, "certificate": mine.certificate, "private_key": mine.private_key}
-        siem = {"to": f"tls://localhost:{port}", **{name: str(path) for name, path in tls.items()}}
-        check(serve(outlets={"siem": siem}), file)
 
 
 @pytest.mark.parametrize("kind", ["tcp", "udp"])

@@ -71,6 +71,8 @@ class Changes:
 
     def _run(self) -> None:
         self._written = _read(self._path)
+        if not self._outlets:
+            return
         while not self._ending.wait(POLL):
             try:
                 self._turn()

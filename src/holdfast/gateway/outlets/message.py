@@ -13,8 +13,8 @@ from holdfast.audit.records import Change
 
 MAX_MESSAGE = 8_192
 """Bytes of a message's text. RFC 5425, section 4.3: receivers should take 8,192, and rsyslog's default is that."""
-_LONG = 256
-"""Characters to which a text is cut in a message that is too long."""
+_LONG = (256, 64, 16)
+"""Characters to which texts are cut in a message that is too long, until it is not."""
 
 
 class Kind(StrEnum):
@@ -90,9 +90,13 @@ class Message:
         text = render(replace(self, fields=fields))
         if len(text) <= MAX_MESSAGE:
             return text
-        # The signatures of approvals are in the audit log.
-        cut = {name: _cut(value) for name, value in fields.items() if name != "approvals"}
-        return render(replace(self, fields=cut))[:MAX_MESSAGE]
+        for longest in _LONG:
+            # The signatures of approvals are in the audit log.
+            cut = {name: _cut(value, longest) for name, value in fields.items() if name != "approvals"}
+            text = render(replace(self, fields=cut))
+            if len(text) <= MAX_MESSAGE:
+                break
+        return text[:MAX_MESSAGE]
 
 
 Render = Callable[[Message], str]
@@ -112,5 +116,11 @@ def printable(text: str) -> str:
     return escaped.encode("ascii", "backslashreplace").decode()
 
 
-def _cut(value: Any) -> Any:
-    return f"{value[:_LONG]}..." if isinstance(value, str) and len(value) > _LONG else value
+def _cut(value: Any, longest: int) -> Any:
+    match value:
+        case str() if len(value) > longest:
+            return f"{value[:longest]}..."
+        case list() | tuple():
+            return [_cut(each, longest) for each in value[:longest]]
+        case _:
+            return value

@@ -35,6 +35,7 @@ class Exporter:
 
     def __init__(self, settings: Outlet, render: Render, *, timeout: float) -> None:
         self._render = render
+        self._resource: Resource | None = None
         self._statuses: list[int] = []
         self._said = _LastWords()
         # The SDK tells of its failures in the log of the process, and not its caller.
@@ -77,10 +78,10 @@ class Exporter:
             attributes={"log.record.uid": _uid(message, sequence), **_attributes(message)},
             event_name=f"holdfast.{message.kind}",
         )
-        resource = Resource(
-            {"service.name": "holdfast", "service.version": __version__, "service.instance.id": message.node}
-        )
-        return ReadableLogRecord(record, resource, _SCOPE)
+        if self._resource is None:
+            known = {"service.name": "holdfast", "service.version": __version__, "service.instance.id": message.node}
+            self._resource = Resource(known)
+        return ReadableLogRecord(record, self._resource, _SCOPE)
 
     def _note_status(self, response: requests.Response, *_: Any, **__: Any) -> None:
         self._statuses.append(response.status_code)

@@ -5,6 +5,7 @@ lost, and a message in their place says how many. Changes are not lost: they sta
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ BATCH = 200
 """Messages that are handed over together."""
 FIRST_BACK_OFF, LONGEST_BACK_OFF = 0.5, 30.0
 """Seconds between two attempts, twice as many after each failure."""
+SETTLED = 2.0
+"""Seconds for which a connection must stand after a change was sent, so that it counts as sent."""
+RESERVE = 1_000
+"""Messages beyond the buffer that are left to changes: a flood of events never takes their place."""
 _LOOK = 5.0
 """Seconds between two looks whether a silent connection is still there."""
 _FULL = "the outlet's buffer was full"
@@ -67,8 +72,9 @@ class Buffered:
         self._connected = False
         self._sent = 0
         self._lost = 0
+        self._unsettled: list[tuple[float, _Waiting]] = []
         self.marked: Mark | None = None
-        """The last change that was sent."""
+        """The last change that was sent, over a connection that stood for a while afterwards."""
         self.thread = LivingThread(f"outlet-{name}", self._run, on_failure=lambda text: say("error", text))
 
     def start(self) -> None:
@@ -93,7 +99,7 @@ class Buffered:
     def put_change(self, message: Message, mark: Mark) -> bool:
         """Send a change; False: there is no room for it now."""
         with self._lock:
-            if len(self._waiting) >= self.settings.buffer:
+            if len(self._waiting) >= self.settings.buffer + RESERVE:
                 return False
             self._tell_gap()
             self._waiting.append(_Waiting(message, mark))
@@ -111,11 +117,6 @@ class Buffered:
                 waiting=len(self._waiting),
                 trouble=self._trouble,
             )
-
-    @property
-    def is_sending(self) -> bool:
-        """Whether messages are on their way to a receiver that is there."""
-        return self._connected and bool(self._waiting)
 
     def end(self) -> None:
         """Send what waits, if the receiver takes it, and end."""
@@ -146,6 +147,8 @@ class Buffered:
             # Once more, where the receiver was there: a stop waits for nobody who is not.
             while self._connected and self._batch() and self._attempt():
                 pass
+            if self._connected and self._attempt():
+                self._settle(patience=0.0)
         finally:
             self._disconnect()
 
@@ -155,7 +158,7 @@ class Buffered:
             if self._waiting:
                 return
             self._news.clear()
-        self._news.wait(_LOOK)
+        self._news.wait(SETTLED if self._unsettled else _LOOK)
 
     def _attempt(self) -> bool:
         """Connect, or send a batch, or look whether the connection is still there; whether that was possible."""
@@ -170,14 +173,16 @@ class Buffered:
                 self._transport.check()
         except Refused as refused:
             self._drop(len(batch), str(refused))
+            return False
         except (OSError, UnicodeError, ImportError) as error:  # UnicodeError: a host's name that cannot be one
             self._disconnect()
             self._fail(str(error))
             return False
         except Exception as error:  # noqa: BLE001 (messages that cannot be put into words must not stop the others)
             self._drop(len(batch), f"{type(error).__name__}: {error}")
-        else:
-            self._recover()
+            return False
+        self._settle()
+        self._recover()
         return True
 
     def _batch(self) -> list[_Waiting]:
@@ -188,19 +193,29 @@ class Buffered:
         with self._lock:
             taken = [self._waiting.popleft() for _ in range(count)]
             self._sent += count
-        marks = [one.mark for one in taken if one.mark is not None]
-        if marks:
-            self.marked = marks[-1]
+        self._unsettled += [(time.monotonic(), one) for one in taken if one.mark is not None]
+
+    def _settle(self, patience: float = SETTLED) -> None:
+        """Changes that went over a connection which still stands have arrived, as far as anybody can know."""
+        before = time.monotonic() - patience
+        while self._unsettled and self._unsettled[0][0] <= before:
+            self.marked = self._unsettled.pop(0)[1].mark
 
     def _drop(self, count: int, reason: str) -> None:
-        """The receiver has seen them and will not have them."""
+        """The receiver has seen them and will not have them. Word of an earlier loss is given again, and no loss."""
         with self._lock:
-            for _ in range(count):
-                self._waiting.popleft()
-            self._lose(count, reason)
-        self._say("warning", f"the outlet {self.name} loses {count} messages: {reason}")
+            dropped = [self._waiting.popleft().message for _ in range(count)]
+            told = [message.fields["lost"] for message in dropped if message.kind is Kind.LOST]
+            self._lose(count - len(told), reason)
+            self._gap = (self._gap[0] + sum(told), reason)
+        if count > len(told):
+            self._say("warning", f"the outlet {self.name} loses {count - len(told)} messages: {reason}")
 
     def _disconnect(self) -> None:
+        """Changes that may not have arrived are sent again: a receiver knows them by their ids."""
+        with self._lock:
+            self._waiting.extendleft(one for _, one in reversed(self._unsettled))
+        self._unsettled.clear()
         self._connected = False
         self._transport.close()
 

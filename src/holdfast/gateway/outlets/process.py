@@ -30,7 +30,6 @@ _TURN = 0.5
 """Seconds between two reports to the supervisor."""
 LAST_SENDING = 1.0
 """Seconds in which receivers that are there take what waits when the service stops."""
-_SOON = 0.02
 _MOST = 65_536
 _AT_ONCE = 64
 """Messages of workers that are taken between two looks at the clock."""
@@ -88,15 +87,16 @@ class _Outlets:
                 break
         self._end()
 
-    def _take(self) -> None:
-        """What workers have sent so far, up to a bound: the clock must be looked at."""
+    def _take(self) -> bool:
+        """What workers have sent so far, up to a bound: the clock must be looked at. Whether there may be more."""
         for _ in range(_AT_ONCE):
             try:
                 lines = self._events.recv(_MOST, MSG_DONTWAIT)
             except OSError:  # BlockingIOError: there is nothing more
-                return
+                return False
             for line in lines.splitlines():
                 self._put(line)
+        return True
 
     def _put(self, line: bytes) -> None:
         try:
@@ -118,13 +118,14 @@ class _Outlets:
 
     def _end(self) -> None:
         """The workers have gone. Send what they have left, to receivers that take it soon."""
-        self._take()
+        while self._take():
+            pass
         self._changes.end()
         for outlet in self._outlets:
             outlet.end()
         until = time.monotonic() + LAST_SENDING
-        while any(outlet.is_sending for outlet in self._outlets) and time.monotonic() < until:
-            time.sleep(_SOON)
+        for outlet in self._outlets:
+            outlet.thread.join(max(0.0, until - time.monotonic()))
         with suppress(OSError):
             self._changes.keep()
         for report in (outlet.report() for outlet in self._outlets):

@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from select import POLLIN, poll
 from typing import Protocol
 
 from holdfast.config.outlets import Format, Outlet
@@ -18,6 +19,8 @@ TIMEOUT = 10.0
 """Seconds for a connection, and for one batch to be taken."""
 _FORMATS: dict[Format, Render] = {Format.JSON: plain.render, Format.CEF: cef.render, Format.OCSF: ocsf.render}
 _UNHEARD = 65_536
+_VERDICT = 1.0
+"""Seconds in which a receiver that refuses our certificate says so."""
 
 
 class Refused(Exception):
@@ -73,11 +76,22 @@ class SyslogStream:
             plain_socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if to.uses_tls:
                 self._socket = _tls(settings).wrap_socket(plain_socket, server_hostname=to.host)
+                self._hear_verdict(self._socket)
             else:
                 self._socket = plain_socket
         except BaseException:
             plain_socket.close()
             raise
+
+    def _hear_verdict(self, connection: socket.socket) -> None:
+        """In TLS 1.3 a receiver looks at our certificate after our side of the handshake is done, and then says so.
+
+        A session ticket comes at once from one that accepts it; some send none. Raises OSError.
+        """
+        readable = poll()
+        readable.register(connection, POLLIN)
+        readable.poll(_VERDICT * 1000)
+        self.check()
 
     def check(self) -> None:
         """A receiver says nothing: what can be read is its end, or is thrown away."""
