@@ -17,6 +17,7 @@ from holdfast.cli import output
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.regions import aws_region
 from holdfast.control.errors import Invalid, Prerequisite
+from holdfast.control.files import PUBLIC_MODE, replace_file
 from holdfast.witness.check.endpoint import Endpoint, ProxyConfiguration, UsageError
 from holdfast.witness.check.finding import Finding, Verdict
 from holdfast.witness.check.load.control import LoadRequest, refuse_strangers, run_load
@@ -187,8 +188,12 @@ def _write(report: Report, junit_file: Path | None, html_file: Path | None) -> N
 
 
 def _save(path: Path, content: bytes) -> None:
+    """Whole, or the report that was there stays; into a pipe or device, as it comes."""
     try:
-        path.write_bytes(content)
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+        else:
+            replace_file(path.resolve(), content, mode=PUBLIC_MODE)
     except OSError as error:
         raise Invalid(f"{path} cannot be written: {error.strerror}", hint="choose another place") from None
 
