@@ -57,6 +57,7 @@ def test_nothing_is_left_to_do_without_a_number() -> None:
     assert [name(path) for path in EVERYTHING if word.search(path.read_text())] == []
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(("layer", "allowed"), [("xks", set()), ("policy", set()), ("audit", {"_cffi_backend"})])
 def test_a_pure_layer_is_pure(layer: str, allowed: set[str]) -> None:
     """A fresh interpreter that imports it has loaded nothing that does I/O, takes the time or makes threads.
@@ -76,6 +77,7 @@ def test_a_pure_layer_is_pure(layer: str, allowed: set[str]) -> None:
     }
 
 
+@pytest.mark.programs
 def test_without_policies_nobody_pays_for_their_engine() -> None:
     """Neither a worker nor a command loads cedarpy until there is a policy file."""
     loaded = _loaded_by(
@@ -85,6 +87,7 @@ def test_without_policies_nobody_pays_for_their_engine() -> None:
     assert "cedarpy" not in loaded
 
 
+@pytest.mark.programs
 def test_only_who_reads_a_configuration_pays_for_pydantic() -> None:
     """A worker is sent the settings, and help needs none."""
     loaded = _loaded_by(
@@ -118,6 +121,7 @@ def test_nobody_changes_the_catalog_past_its_one_road() -> None:
     assert callers == {"src/holdfast/control/runner.py", "src/holdfast/store/findings.py"}
 
 
+@pytest.mark.programs
 def test_the_import_contracts_hold() -> None:
     result = subprocess.run(
         [str(ROOT / ".venv/bin/lint-imports"), "--no-logo"],

@@ -17,6 +17,7 @@ SOFTHSM = "/usr/lib/softhsm/libsofthsm2.so"
 PIN = "1234"
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(shutil.which("pkcs11-tool") is None, reason="OpenSC's pkcs11-tool is not installed")
 def test_a_log_is_signed_by_a_key_in_a_token(tmp_path: Path) -> None:
     """CKM_ECDSA over our own SHA-256, as every PKCS#11 module can."""

@@ -146,6 +146,7 @@ def test_an_event_log_that_cannot_be_read_is_named(run: Run, folder: Path) -> No
     assert f"{folder}/none cannot be read: No such file or directory" in done.err
 
 
+@pytest.mark.programs
 def test_events_come_from_standard_input_too(folder: Path) -> None:
     """As in `zcat events.jsonl.1.gz | holdfast authorization replay -`."""
     (folder / "policies.cedar").write_text(NOT_ALICE)

@@ -22,6 +22,7 @@ from holdfast.control import errors
 HEAVY = ("sqlalchemy", "cffi", "cryptography", "rich", "alembic", "uvicorn", "cedarpy")
 
 
+@pytest.mark.programs
 def test_help_loads_nothing_heavy() -> None:
     """What `holdfast --help` imports decides how long it takes; seconds measured here would depend on the machine."""
     code = "import sys\nfrom holdfast.cli import main\nmain(['--help'])\nprint(*sys.modules, file=sys.stderr)"
@@ -35,6 +36,7 @@ def test_version(run: Run) -> None:
     assert run("--version").ok().out == f"holdfast {__version__}\n"
 
 
+@pytest.mark.programs
 def test_module_runs_like_the_script() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "holdfast", "nonsense"], capture_output=True, text=True, check=False, timeout=30
@@ -372,6 +374,7 @@ def test_a_block_that_cannot_be_written_names_the_other_way_to_stop(
     assert "`systemctl stop holdfast` on each proxy" in done.err
 
 
+@pytest.mark.programs
 def test_a_full_disk_under_the_catalog_says_so_and_names_the_other_way_to_stop(run: Run, catalog_only: Path) -> None:
     run("keystore", "create", "prod", "--config", catalog_only).ok()
     directory = catalog_only.with_name("small")

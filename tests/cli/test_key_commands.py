@@ -195,6 +195,7 @@ def test_keys_are_upgraded_when_no_older_proxy_runs(run: Run, config: Path) -> N
     assert [shown(run, config, key)["metadata_format"] for key in ("demo-key", "meanwhile")] == [2, 2]
 
 
+@pytest.mark.programs
 def test_register_refuses_a_key_that_may_leave_the_hsm_unless_the_configuration_allows_it(
     run: Run, config: Path
 ) -> None:
@@ -224,6 +225,7 @@ def twin(config: Path, label: str, identity: str | None) -> None:
     tool(config, *arguments, *([] if identity is None else ["--id", identity]))
 
 
+@pytest.mark.programs
 def test_register_records_the_cka_id_that_the_key_has(run: Run, config: Path) -> None:
     twin(config, "foo", "0a")
     run("key", "register", "demo", "foo", "--config", config).ok()
@@ -244,6 +246,7 @@ def without_cka_id(config: Path, key: str) -> None:
     database.close()
 
 
+@pytest.mark.programs
 def test_the_remedy_for_a_label_used_twice_works(run: Run, config: Path) -> None:
     twin(config, "foo", "0a")
     run("key", "register", "demo", "foo", "--config", config).ok()
@@ -260,6 +263,7 @@ def test_the_remedy_for_a_label_used_twice_works(run: Run, config: Path) -> None
     assert "key-label-twice" not in codes
 
 
+@pytest.mark.programs
 def test_the_remedy_for_a_label_used_twice_works_without_a_canary(run: Run, config: Path) -> None:
     twin(config, "foo", "0a")
     run("key", "register", "demo", "foo", "--config", config).ok()
@@ -284,6 +288,7 @@ def without_canary(config: Path, key: str) -> None:
     database.close()
 
 
+@pytest.mark.programs
 def test_a_key_that_was_given_another_label_is_found_again(run: Run, config: Path) -> None:
     tool(config, "--keygen", "--key-type", "AES:32", "--label", "old", "--sensitive", "--usage-decrypt", "--id", "0a")
     run("key", "register", "demo", "moved", "--label", "old", "--config", config).ok()
@@ -306,6 +311,7 @@ def test_a_key_that_was_given_another_label_is_found_again(run: Run, config: Pat
     assert shown(run, config, "moved")["label"] == "new"
 
 
+@pytest.mark.programs
 def test_rebind_refuses_every_object_that_does_not_open_the_canary(run: Run, config: Path) -> None:
     before = shown(run, config, "demo-key")
     twin(config, "imposter", "0c")
@@ -317,6 +323,7 @@ def test_rebind_refuses_every_object_that_does_not_open_the_canary(run: Run, con
     assert shown(run, config, "demo-key") == before
 
 
+@pytest.mark.programs
 def test_a_key_for_tests_is_registered_only_when_asked_for(run: Run, config: Path) -> None:
     """The three kinds that AWS's test client and `holdfast check` ask for."""
     kinds = {"encrypt-only": (True, False), "decrypt-only": (False, True), "impotent": (False, False)}
@@ -339,6 +346,7 @@ def test_a_key_for_tests_is_registered_only_when_asked_for(run: Run, config: Pat
     assert not [f for f in findings if f["code"] == "key-usage"]
 
 
+@pytest.mark.programs
 def test_a_swapped_key_is_an_error_of_doctor(run: Run, config: Path) -> None:
     hsm_operator(
         config,
@@ -374,6 +382,7 @@ def test_a_stopped_key_is_shown_and_released_by_a_person(run: Run, config: Path)
     assert shown(run, config, "demo-key")["stopped"] is None
 
 
+@pytest.mark.programs
 def test_create_names_register_for_a_label_that_the_hsm_has(run: Run, config: Path) -> None:
     twin(config, "foo", "0a")
     refused = run("key", "create", "demo", "foo", "--config", config)
@@ -381,6 +390,7 @@ def test_create_names_register_for_a_label_that_the_hsm_has(run: Run, config: Pa
     assert "`holdfast key register demo foo --label foo`" in refused.err
 
 
+@pytest.mark.programs
 def test_register_refuses_a_short_key(run: Run, config: Path) -> None:
     tool(config, "--keygen", "--key-type", "AES:16", "--label", "short", "--sensitive", "--usage-decrypt")
     done = run("key", "register", "demo", "short", "--config", config)
@@ -396,6 +406,7 @@ def test_register_refuses_the_health_key(run: Run, config: Path) -> None:
     assert "is the health key" in refused.err
 
 
+@pytest.mark.programs
 def test_register_tells_keys_of_one_label_apart_by_id(run: Run, config: Path) -> None:
     twin = ("--keygen", "--key-type", "AES:32", "--label", "twin", "--sensitive", "--usage-decrypt", "--id")
     for identity in ("0a", "0b"):

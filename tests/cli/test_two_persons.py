@@ -10,6 +10,8 @@ from tests.waiting import PATIENCE
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.control.signatures import NAMESPACE
 
+pytestmark = pytest.mark.programs  # ssh-keygen signs and verifies
+
 RULES = """
 [[rule]]
 name = "starting again"

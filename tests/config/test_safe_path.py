@@ -99,6 +99,7 @@ def test_policies_that_others_can_change_are_refused(tmp_path: Path) -> None:
         read_policies(policies)
 
 
+@pytest.mark.programs
 @as_root
 def test_the_mode_of_what_is_mounted_read_only_is_of_no_concern(tmp_path: Path) -> None:
     """Kubernetes makes the directory of a ConfigMap 0777 and mounts it read-only."""

@@ -27,6 +27,8 @@ from holdfast.store.errors import CatalogError
 
 As = Callable[[str], Control]
 
+pytestmark = pytest.mark.programs  # ssh-keygen signs and verifies
+
 RULES = """
 [[rule]]
 name = "starting again"

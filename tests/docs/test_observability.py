@@ -82,11 +82,13 @@ def _promtool() -> str:
     return found
 
 
+@pytest.mark.programs
 def test_alert_rules_parse() -> None:
     """Prometheus itself accepts the rules."""
     _run([_promtool(), "check", "rules", str(_RULES)])
 
 
+@pytest.mark.programs
 def test_alerts_fire_when_they_should() -> None:
     """Prometheus's own rule tests: series that must raise an alert, and series that must not."""
     _run([_promtool(), "test", "rules", str(_RULE_TESTS)])
@@ -97,6 +99,7 @@ def test_every_alert_is_made_to_fire() -> None:
     assert alerts - set(re.findall(r"alertname[:=] ?\"?(\w+)", _RULE_TESTS.read_text())) == set()
 
 
+@pytest.mark.programs
 def test_dashboard_queries_parse(tmp_path: Path) -> None:
     """Each query of the dashboard is PromQL, once Grafana has filled in its variables."""
     rules = ["groups:", "  - name: dashboard", "    rules:"]

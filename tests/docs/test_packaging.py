@@ -78,6 +78,7 @@ def test_the_image_asks_for_its_health_where_the_page_on_containers_opens_it() -
     assert asked[1] == opened[1]
 
 
+@pytest.mark.programs
 def test_the_sdist_has_what_is_in_git() -> None:
     """But for the settings of git, docker and CI themselves."""
     if not (ROOT / ".git").exists():

@@ -276,6 +276,7 @@ def test_a_directory_that_the_service_cannot_write(state: Configuration) -> None
     assert (finding.code, finding.subject) == ("not-writable", str(folder_of(state) / "log"))
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("holds", ["catalog", "event log", "secret access keys"])
 def test_a_full_disk_is_an_error_that_names_what_still_stops_keys(
     state: Configuration, monkeypatch: pytest.MonkeyPatch, holds: str

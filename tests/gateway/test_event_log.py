@@ -320,6 +320,7 @@ for _ in range(20):
 """
 
 
+@pytest.mark.programs
 def test_long_lines_of_two_workers_do_not_mix_in_a_pipe(tmp_path: Path) -> None:
     turn = os.open(tmp_path, os.O_TMPFILE | os.O_RDWR)
     reading, writing = os.pipe()

@@ -109,6 +109,7 @@ def test_health_names_vendor_model_firmware_and_serial(site: Site, start: Start)
     assert health.checked_at is not None
 
 
+@pytest.mark.programs
 def test_a_child_of_a_fork_is_refused(site: Site) -> None:
     program = f"""
 import os, sys

@@ -195,6 +195,7 @@ def test_the_framing_is_the_profiles(site: Site) -> None:
     assert digest == {"nshield", "luna", "cloudhsm"}
 
 
+@pytest.mark.programs
 def test_nss_softokn_works_as_a_second_real_module(tmp_path: Path, start: Start) -> None:
     subprocess.run(["certutil", "-N", "-d", f"sql:{tmp_path}", "--empty-password"], check=True)
     settings = HsmSettings(

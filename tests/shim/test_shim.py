@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from tests.shim.conftest import Start
 
+pytestmark = pytest.mark.programs  # each test has a process for its library
+
 ACCELERATOR = 0x1D622495
 SHARED = 0x2D622495
 LABELLED = {CKA_LABEL: KEY.encode()}

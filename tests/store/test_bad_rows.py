@@ -3,10 +3,10 @@
 SQLite takes any type in any column; the constraints that the tables have are switched off here.
 """
 
-import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,24 @@ COLUMNS = [
 VALUES: list[Any] = [None, "", "x", "a'b\x00\n", -1, 2**63 - 1, 2.5, b"", b"\xff" * 300, "é" * 5000]
 
 
+@dataclass(frozen=True)
+class Two:
+    """A catalog of two keystores, `main` (the rows with the id 1) and `other`, and a copy of it.
+
+    The copy is opened once: a new engine would compile every statement anew, which takes longer than they do.
+    """
+
+    original: Path
+    copy: Path
+    secrets: Path
+    catalog: Catalog
+
+
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a catalog of two keystores, `main` (the rows with the id 1) and `other`."""
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
     directory = tmp_path_factory.mktemp("two")
-    with closing(
-        Catalog.create_or_upgrade(f"sqlite:///{directory}/catalog.db", directory / "secrets", now=now)
-    ) as made:
+    original, copy, secrets = directory / "catalog.db", directory / "changed.db", directory / "secrets"
+    with closing(Catalog.create_or_upgrade(f"sqlite:///{original}", secrets, now=now)) as made:
         for name, prefix, credential in (
             ("main", PREFIX, (ID, SECRET)),
             ("other", UriPathPrefix("/other"), (OTHER_ID, OTHER_SECRET)),
@@ -47,27 +58,30 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
             made.issue_credential(name, credential)
             made.register_key(name, KEY, hsm="hsm", label=f"label-{name}")
         made.heartbeat("proxy")
-    with closing(sqlite3.connect(directory / "catalog.db")) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return directory
+    restore(original, copy)
+    with closing(Catalog.open(f"sqlite:///{copy}", secrets, now=now)) as catalog:
+        yield Two(original, copy, secrets, catalog)
+
+
+def restore(original: Path, copy: Path) -> None:
+    """Put the copy back."""
+    with closing(sqlite3.connect(original)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
 
 
 @contextmanager
-def changed(two: Path, *statements: tuple[str, tuple[Any, ...]]) -> Iterator[Catalog]:
-    """The catalog after somebody ran these statements."""
-    file = two / "changed.db"
-    for end in ("", "-wal", "-shm"):
-        file.with_name(file.name + end).unlink(missing_ok=True)
-    shutil.copy(two / "catalog.db", file)
-    with closing(sqlite3.connect(file)) as connection:
+def changed(two: Two, *statements: tuple[str, tuple[Any, ...]]) -> Iterator[Catalog]:
+    """The catalog after somebody ran these statements; it can be opened."""
+    restore(two.original, two.copy)
+    with closing(sqlite3.connect(two.copy)) as connection:
         connection.execute("PRAGMA ignore_check_constraints = ON")
         for statement, values in statements:
             with suppress(sqlite3.IntegrityError):  # NOT NULL and UNIQUE hold even here
                 connection.execute(statement, values)
         connection.execute("UPDATE catalog SET version = version + 1")
         connection.commit()
-    with closing(Catalog.open(f"sqlite:///{file}", two / "secrets", now=now)) as catalog:
-        yield catalog
+    Catalog.open(f"sqlite:///{two.copy}", two.secrets, now=now).close()
+    yield two.catalog
 
 
 def serves_the_other(catalog: Catalog) -> Snapshot:
@@ -88,7 +102,7 @@ def serves_the_other(catalog: Catalog) -> Snapshot:
 
 
 @pytest.mark.parametrize(("table", "column"), COLUMNS)
-def test_a_wrong_value_stops_at_most_its_own_keystore(two: Path, table: str, column: str) -> None:
+def test_a_wrong_value_stops_at_most_its_own_keystore(two: Two, table: str, column: str) -> None:
     for value in VALUES:
         with changed(two, (update(table, column), (value,))) as catalog:
             serves_the_other(catalog)
@@ -108,7 +122,7 @@ def test_a_wrong_value_stops_at_most_its_own_keystore(two: Path, table: str, col
     )
 )
 def test_whatever_stands_in_the_rows_of_one_keystore_another_serves(
-    two: Path, changes: list[tuple[tuple[str, str], Any]]
+    two: Two, changes: list[tuple[tuple[str, str], Any]]
 ) -> None:
     statements = [(update(table, column), (storable(value),)) for (table, column), value in changes]
     with changed(two, *statements) as catalog:
@@ -126,7 +140,7 @@ def storable(value: Any) -> Any:
 
 
 @pytest.mark.parametrize(("table", "column"), COLUMNS)
-def test_a_text_that_is_not_utf_8_stops_at_most_its_own_keystore(two: Path, table: str, column: str) -> None:
+def test_a_text_that_is_not_utf_8_stops_at_most_its_own_keystore(two: Two, table: str, column: str) -> None:
     with changed(two, (update(table, column, "CAST(x'ff00fe' AS TEXT)"), ())) as catalog:
         serves_the_other(catalog)
 
@@ -208,7 +222,7 @@ STOPS: list[tuple[str, str, Callable[[Snapshot], bool]]] = [
 
 @pytest.mark.parametrize(("statement", "words", "holds"), STOPS, ids=[words[:40] for _, words, _ in STOPS])
 def test_a_bad_row_is_named_and_stops_what_it_must(
-    two: Path, statement: str, words: str, holds: Callable[[Snapshot], bool]
+    two: Two, statement: str, words: str, holds: Callable[[Snapshot], bool]
 ) -> None:
     with changed(two, (statement, ())) as catalog:
         snapshot = serves_the_other(catalog)
@@ -217,7 +231,7 @@ def test_a_bad_row_is_named_and_stops_what_it_must(
     assert holds(snapshot)
 
 
-def test_a_row_that_is_corrected_serves_again(two: Path) -> None:
+def test_a_row_that_is_corrected_serves_again(two: Two) -> None:
     view = View()
     with changed(two, ("UPDATE external_keys SET status = 'PENDING' WHERE id = 1", ())) as catalog:
         catalog.refresh(view)
@@ -241,10 +255,10 @@ NO_VERSION = (
 
 
 @contextmanager
-def without_version(two: Path, statement: str) -> Iterator[Catalog]:
+def without_version(two: Two, statement: str) -> Iterator[Catalog]:
     """The catalog with its own row changed, after the version of all other changes was counted."""
     with changed(two) as catalog:
-        with closing(sqlite3.connect(two / "changed.db")) as connection:
+        with closing(sqlite3.connect(two.copy)) as connection:
             connection.execute(statement)
             connection.commit()
         yield catalog
@@ -252,7 +266,7 @@ def without_version(two: Path, statement: str) -> Iterator[Catalog]:
 
 @pytest.mark.parametrize("statement", NO_VERSION)
 def test_without_its_own_row_the_catalog_is_as_one_that_is_down_and_shows_its_blocks(
-    two: Path, statement: str
+    two: Two, statement: str
 ) -> None:
     """The proxy goes on with what it last read, and blocks everything after `stale_limit_s`."""
     with without_version(two, statement) as catalog:
@@ -262,7 +276,7 @@ def test_without_its_own_row_the_catalog_is_as_one_that_is_down_and_shows_its_bl
 
 
 @pytest.mark.parametrize("statement", NO_VERSION)
-def test_a_block_needs_no_version_and_an_unblock_does(two: Path, statement: str) -> None:
+def test_a_block_needs_no_version_and_an_unblock_does(two: Two, statement: str) -> None:
     with without_version(two, statement) as catalog:
         catalog.set_blocked("main", blocked=True)
         assert catalog.states().blocked == {1: True, 2: False}
@@ -271,12 +285,12 @@ def test_a_block_needs_no_version_and_an_unblock_does(two: Path, statement: str)
                 catalog.set_blocked("main", blocked=False)
 
 
-def test_a_keystore_with_a_bad_row_can_be_blocked(two: Path) -> None:
+def test_a_keystore_with_a_bad_row_can_be_blocked(two: Two) -> None:
     with changed(two, ("UPDATE keystores SET region = 5, created_at = 'x' WHERE id = 1", ())) as catalog:
         catalog.set_blocked("main", blocked=True)
         assert [row.blocked for row in catalog.keystores()] == [True, False]
 
 
-def test_every_list_raises_nothing_but_catalog_errors(two: Path) -> None:
+def test_every_list_raises_nothing_but_catalog_errors(two: Two) -> None:
     with changed(two, ("DROP TABLE proxies", ())) as catalog, pytest.raises(CatalogError):
         catalog.snapshot()

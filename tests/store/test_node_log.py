@@ -312,6 +312,7 @@ while True:
 """
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("number", range(3))
 def test_a_worker_process_killed_by_the_kernel_loses_nothing_that_it_wrote(tmp_path: Path, number: int) -> None:
     with subprocess.Popen(

@@ -125,17 +125,20 @@ def test_anything_else_is_not_explained(text: str) -> None:
     assert explain(text) == []
 
 
+@pytest.mark.programs
 def test_the_command_prints_json() -> None:
     done = _holdfast("explain", "XKS_PROXY_TIMED_OUT", "--json")
     assert done.returncode == 0
     assert msgspec.json.decode(done.stdout)[0]["name"] == "XKS_PROXY_TIMED_OUT"
 
 
+@pytest.mark.programs
 def test_the_command_takes_words_without_quotes() -> None:
     done = _holdfast("explain", "XKS", "PROXY", "TIMED", "OUT", "--json")
     assert msgspec.json.decode(done.stdout)[0]["name"] == "XKS_PROXY_TIMED_OUT"
 
 
+@pytest.mark.programs
 def test_the_command_says_what_to_do_with_an_unknown_error() -> None:
     done = _holdfast("explain", "gremlins")
     assert done.returncode != 0

@@ -83,6 +83,7 @@ def test_our_signature_is_botocores() -> None:
     assert ours.value(b"authorization") == theirs.value(b"authorization")
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("header", [[], ["-H", "Content-Type:application/json"]], ids=["form", "json"])
 def test_what_curl_signs_is_verified(header: list[str]) -> None:
     """Spec, Appendix D: curl --aws-sigv4, as printed there."""

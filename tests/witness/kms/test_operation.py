@@ -215,6 +215,7 @@ def told(process: subprocess.Popen[str], last: str) -> str:
     return "".join(lines)
 
 
+@pytest.mark.programs
 def test_the_command_says_what_it_is_and_how_to_use_it(tmp_path: Path) -> None:
     with command("--listen", "127.0.0.1:0", "--data", str(tmp_path / "data")) as process:
         text = told(process, "/metrics")
@@ -226,6 +227,7 @@ def test_the_command_says_what_it_is_and_how_to_use_it(tmp_path: Path) -> None:
     assert "aws_secret_access_key" in credentials.read_text()
 
 
+@pytest.mark.programs
 def test_without_a_data_directory_nothing_is_left_behind() -> None:
     with command("--listen", "127.0.0.1:0") as process:
         named = re.search("AWS_SHARED_CREDENTIALS_FILE=(.*)", told(process, "/metrics"))
@@ -236,11 +238,13 @@ def test_without_a_data_directory_nothing_is_left_behind() -> None:
     assert not directory.exists()
 
 
+@pytest.mark.programs
 def test_the_command_warns_when_others_can_reach_it() -> None:
     with command("--listen", "0.0.0.0:0") as process:
         assert "others can reach it, over plain HTTP" in told(process, "/metrics")
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

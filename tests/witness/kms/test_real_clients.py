@@ -46,6 +46,7 @@ def aws(local_kms: LocalKms, *arguments: str) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.programs
 def test_the_aws_cli_creates_a_store_as_the_documentation_says(local_kms: LocalKms, tmp_path: Path, kms: Any) -> None:
     credential = tmp_path / "credential.json"
     credential.write_text(f'{{"AccessKeyId": "{ACCESS_KEY_ID}", "RawSecretAccessKey": "{SECRET_ACCESS_KEY}"}}')
@@ -62,6 +63,7 @@ def test_the_aws_cli_creates_a_store_as_the_documentation_says(local_kms: LocalK
     assert created.stdout.strip() == stores[0]["CustomKeyStoreId"]
 
 
+@pytest.mark.programs
 def test_the_aws_cli_encrypts_a_file_and_shows_kmss_words(
     local_kms: LocalKms, kms: Any, proxy: XksProxy, tmp_path: Path
 ) -> None:
