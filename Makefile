@@ -18,11 +18,11 @@ develop:
 	@scripts/bootstrap.sh develop
 
 .PHONY: quick
-quick: develop ## before each commit: the tests that start no server and no other program (two to three minutes on 2 cores)
+quick: develop ## before each commit: the tests that start no server and no other program (about 2.5 minutes on 2 cores)
 	@scripts/test.sh quick
 
 .PHONY: test
-test: develop ## the whole suite: unit, HSM, server, conformance, stress, and the built wheel (10 to 15 minutes)
+test: develop ## the whole suite: unit, HSM, server, conformance, stress, and the built wheel (about 15 minutes)
 	@scripts/test.sh
 
 .PHONY: lint
