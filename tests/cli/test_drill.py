@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.cli.conftest import Result, Run
 from tests.cli.test_key_commands import config, shown, template, without_canary
+from tests.waiting import PATIENCE
 
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.control.drills import how_to_destroy
@@ -158,7 +159,7 @@ def delete(config: Path, place: str) -> None:
         [*library, "--login", "--pin", pin, "--delete-object", "--type", "secrkey", "--label", "demo-key"],
         check=True,
         capture_output=True,
-        timeout=30,
+        timeout=PATIENCE,
         env={"SOFTHSM2_CONF": str(config.parent / place / "softhsm2.conf"), "PATH": os.environ["PATH"]},
     )
 
