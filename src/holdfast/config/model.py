@@ -76,7 +76,7 @@ class Configuration:
 
     def signing_hsm(self, audit: Audit) -> HsmTable:
         """The HSM with the key of the audit log."""
-        return self.hsms[audit.hsm or next(iter(self.hsms))]
+        return self.serving[audit.hsm or next(iter(self.serving))]
 
 
 def differences(old: Configuration, new: Configuration) -> list[str]:

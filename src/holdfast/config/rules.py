@@ -47,7 +47,7 @@ def conflicts(document: Mapping[str, Any]) -> Iterator[Conflict]:
     yield from _half_of_a_pair("audit", audit, ("witness_url", "witness_key"), "a witness needs both")
     yield from _same_log(audit)
     if "audit" in document and "key_file" not in audit:
-        yield from _no_hsm_to_sign(audit, list(hsms))
+        yield from _no_hsm_to_sign(audit, [name for name, hsm in hsms.items() if hsm.get("standby") is not True])
 
 
 def _table(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
