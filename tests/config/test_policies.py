@@ -59,7 +59,7 @@ def test_every_mistake_is_told_with_the_file_and_its_line(file: Path) -> None:
     [
         (b"", "policies.cedar: holds no policy"),
         (PERMIT.encode() + b"// \xff", "policies.cedar:2: is not UTF-8, as Cedar must be"),
-        (b" " * 1_048_577, "policies.cedar: has more than 1048576 bytes"),
+        (b" " * 1_048_577, "policies.cedar: cannot be read: It has more than 1048576 bytes"),
     ],
 )
 def test_a_file_that_is_no_policy_file_is_refused(file: Path, raw: bytes, words: str) -> None:

@@ -236,7 +236,7 @@ class ProxyServer:
 
     # ---- calling
 
-    def caller(
+    def caller(  # noqa: PLR0913 (what tests vary)
         self,
         *,
         prefix: str = PREFIX,
@@ -244,8 +244,12 @@ class ProxyServer:
         client: Pair | None = None,
         health_port: bool = False,
         credential: Credential = CREDENTIAL,
+        patient: bool = True,
     ) -> Caller:
-        """A client with a connection of its own; closed with the server at the latest."""
+        """A client with a connection of its own; closed with the server at the latest.
+
+        With `patient` it repeats, on SoftHSM itself, a call that ended in a timeout: there the machine was busy.
+        """
         pair = None if client is None else (client.certificate, client.private_key)
         caller = Caller(
             f"http://localhost:{self.health_port}" if health_port else self.url,
@@ -253,7 +257,7 @@ class ProxyServer:
             prefix=prefix,
             tls=trusting(self.authority.certificate, client=pair) if self._tls and not health_port else None,
             key=key,
-            patient=self.shim is None,  # SoftHSM itself is never late
+            patient=patient and self.shim is None,
         )
         self._callers.append(caller)
         return caller

@@ -46,7 +46,9 @@ def test_a_node_serves_the_lowest_version_of_its_workers(catalog: Catalog) -> No
 
 
 def test_a_node_without_a_name_of_its_own_is_called_by_host_and_port(catalog: Catalog) -> None:
-    catalog.heartbeat("vm.example.com:8443", 1)
+    node = Node("vm.example.com:8443", site=None, workers=1, lease=5.0)
+    catalog.heartbeat(node.name, node.workers)
+    catalog.report_worker(node, 0, WorkerState(1, {}, None), run="run-0", first=True)
     assert only(catalog).name == "vm.example.com:8443"
 
 

@@ -96,7 +96,7 @@ def test_an_extractable_key_is_served_where_the_configuration_allows_it(serve: S
 
 def test_a_deleted_key_is_a_timeout_first_and_missing_after_a_probe(serve: Serve) -> None:
     server = serve(tls=False)
-    with server.caller() as caller:
+    with server.caller(patient=False) as caller:
         assert caller.encrypt(b"seen").status == 200
         hsm_operator(server, "delete")
         first = caller.encrypt(b"gone")
