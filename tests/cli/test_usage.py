@@ -7,13 +7,14 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 from tests.administered import Catalog
 from tests.store.samples import ID, KEY, OTHER_KEY, PREFIX, SECRET
 
 from holdfast.cli import options, output
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.keys.proof import Proof
+from holdfast.keys.states import GenerationState
 from holdfast.store import rotation, schema
 from holdfast.store.usage import Used
 
@@ -173,9 +174,8 @@ def test_doctor_names_a_key_of_several_kms_keys(run: Run, catalog_only: Path, ca
 
 
 @pytest.fixture
-def rotated(catalog: Catalog, catalog_only: Path) -> Catalog:
-    """The first key has a second generation, which encrypts. The HSM's PIN can be read, as `destroy` wants."""
-    catalog_only.with_name("no-such-pin").write_text("1234")
+def rotated(catalog: Catalog) -> Catalog:
+    """The first key has a second generation, which encrypts."""
     with catalog.change() as transaction:
         rotation.plan_generation(transaction, "main", KEY.value, hsm="main", label="key-1.g2")
         (new,) = [row.generation_id for row in transaction.keys("main") if row.label == "key-1.g2"]
@@ -196,6 +196,16 @@ def test_the_plan_of_a_suspension_has_the_evidence(run: Run, catalog_only: Path,
     assert "asked to decrypt in the last 7, 30 and 90 days: 0, 5, 6 times" in said
     assert f"asked for by {ARN}" in said
     assert "recorded since 2026-11-25 11:00 UTC; what nobody has read since is not seen" in said
+
+
+def test_a_suspension_is_a_stop_and_happens_also_where_use_cannot_be_read(
+    run: Run, catalog_only: Path, rotated: Catalog
+) -> None:
+    with rotated._writing() as connection:
+        connection.execute(text("DROP TABLE key_usage"))
+    done = generation(run, catalog_only, "suspend").ok()
+    assert "Use is not known:" in done.err
+    assert [row.state for row in rotated.keys("main") if row.label == "key-1"] == [GenerationState.SUSPENDED]
 
 
 @pytest.mark.parametrize("kind", ["decrypt", "refusal"])

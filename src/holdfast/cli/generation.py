@@ -17,7 +17,6 @@ from holdfast.control.actions.generations import (
     SuspendGeneration,
 )
 from holdfast.control.drills import how_to_destroy
-from holdfast.control.keys import hsm_settings
 
 app = typer.Typer(help="HSM keys that a key has used before: out of use, or destroyed.", no_args_is_help=True)
 
@@ -74,7 +73,9 @@ def destroy(
         output.say(
             f"When the waiting period is over, at {row.destroy_after:%Y-%m-%d %H:%M} UTC, delete it in the HSM:"
         )
-        for line in how_to_destroy(hsm_settings(here.configuration, row.hsm), row.label, row.cka_id):
+        table = here.configuration.hsms.get(row.hsm)
+        lines = () if table is None else how_to_destroy(table.settings, row.label, row.cka_id)
+        for line in lines or (f"the key {row.label!r} in [hsm.{row.hsm}], which is not configured here",):
             output.say(f"  {line}")
         output.say(f"Then: `{here.command(f'key generation destroyed {keystore} {key} {number}')}`")
 

@@ -121,12 +121,14 @@ class Control:
         try:
             with self.catalog.reading() as state:
                 return action.explain(state, Usage(state.credentials(None), state.keys(None), self.now()))
-        except CatalogError:
-            # In a damaged catalog keystores can be blocked all the same.
-            if not isinstance(action, BlockKeystores | UnblockKeystores):
+        except CatalogError as error:
+            # What a damaged catalog cannot say of a stop does not prevent it.
+            if isinstance(action, BlockKeystores | UnblockKeystores):
+                with self.catalog.reading() as state:
+                    return action.explain(state, None)
+            if not action.stops:
                 raise
-            with self.catalog.reading() as state:
-                return action.explain(state, None)
+            return Explanation(f"{action.name()}:", tuple(in_words(plan.effects)), (f"Use is not known: {error}",))
 
     def carry_out(self, plan: Plan, given: Any = None) -> Done | Pending:
         """Apply the plan, or where rules ask for it, have it wait for approval.
