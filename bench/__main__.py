@@ -46,7 +46,7 @@ def _raw_loop(directory: Path, seconds: int) -> float:
         msgspec.json.decode(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(_ROUNDS)
     ]
     rate = statistics.median(run["rate"] for run in runs)
-    cpu = statistics.median(run["cpu_microseconds"] for run in runs)
+    cpu: float = statistics.median(run["cpu_microseconds"] for run in runs)
     _console.print("[bold]1. Raw C_GenerateRandom + C_EncryptInit + C_Encrypt, one thread, SoftHSM")
     _console.print(f"   {rate:,.0f} operations/s, {cpu:.1f} us CPU each\n")
     return cpu

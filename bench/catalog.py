@@ -17,7 +17,8 @@ from pathlib import Path
 from sqlalchemy import func, insert, select, text
 from tests.administered import Catalog
 
-from holdfast.keys.budget import EncryptionBudget, EncryptionLimits
+from holdfast.config.storage import EncryptionLimits
+from holdfast.keys.budget import EncryptionBudget
 from holdfast.store import schema
 from holdfast.store.changes import fresh_tag
 from holdfast.store.feed import CatalogFeed
@@ -136,7 +137,7 @@ def measure(directory: Path) -> None:
         start = time.perf_counter()
         feed.start()
         say(f"  start             {time.perf_counter() - start:6.3f} s")
-        for what, change, until in (
+        steps: list[tuple[str, Callable[[], None], Callable[[], bool]]] = [
             (
                 "block",
                 lambda: operator.set_blocked("store-7", blocked=True),
@@ -148,7 +149,8 @@ def measure(directory: Path) -> None:
                 lambda: "new" in feed.snapshot.keystores["/store-8"].keys,
             ),
             ("read everything", lambda: reread(operator), lambda: feed.snapshot.version == operator.version()),
-        ):
+        ]
+        for what, change, until in steps:
             change()
             longest: list[float] = []
             seconds = asyncio.run(latest(longest, until))
