@@ -33,7 +33,7 @@ BEGIN
     'catalog', 'keystores', 'credentials', 'external_keys', 'key_tags', 'drills', 'drill_results',
     'attestations', 'key_generations', 'proxies', 'changes', 'operators', 'rules', 'requests', 'approvals',
     'generation_reports', 'worker_reports', 'usage_tracking', 'key_usage', 'key_usage_days',
-    'key_usage_callers', 'alembic_version'
+    'key_usage_callers', 'recorded_entries', 'alembic_version'
   ] LOOP
     EXECUTE format('ALTER TABLE %I OWNER TO holdfast_admin', name);
     EXECUTE format('REVOKE ALL ON %I FROM holdfast_run, PUBLIC', name);
@@ -56,6 +56,7 @@ GRANT USAGE ON SEQUENCE key_usage_id_seq TO holdfast_run;
 -- What the service finds out about a key is a change, and has a record like any other; it also passes records on to
 -- the audit log.
 GRANT INSERT, UPDATE (logged) ON changes TO holdfast_run;
+GRANT INSERT, DELETE ON recorded_entries TO holdfast_run;
 REVOKE ALL ON SEQUENCE changes_number_seq FROM PUBLIC;
 GRANT USAGE ON SEQUENCE changes_number_seq TO holdfast_run;
 

@@ -194,6 +194,7 @@ def first_version(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         shutil.copy(script / file, old / file)
     with monkeypatch.context() as patched:
         patched.setattr(migrate, "__file__", str(old.parent / "migrate.py"))
+        patched.setattr(migrate, "begin_records", lambda *_: None)  # Holdfast 0.1.0 had none
         migrate.head.cache_clear()
         catalog = Catalog.create_or_upgrade(url, tmp_path, now=now)
     migrate.head.cache_clear()

@@ -7,13 +7,12 @@ from secrets import token_bytes
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, delete, func, or_, select
 
 from holdfast.keys.model import Takeover
 from holdfast.keys.proof import Proof
 from holdfast.keys.states import GenerationState
 from holdfast.store import schema
-from holdfast.store.database import THIS_VERSION
 from holdfast.store.errors import AlreadyExists, InUse, NotFound, Refused
 from holdfast.store.reads import Reading, keystore_id
 from holdfast.store.rows import KEYSTORE_NAME, MAX_LABEL
@@ -45,25 +44,14 @@ class KeystoreChanges(Writing):
     def create_keystore(self, name: str, prefix: UriPathPrefix, *, region: str | None = None) -> None:
         """A keystore without keys and credentials. Raises AlreadyExists for a name or prefix that is taken."""
         require_keystore_free(self, name, prefix, region=region)
-        self.connection.execute(
-            insert(schema.keystores).values(
-                name=name,
-                prefix=prefix.value,
-                region=region,
-                blocked=False,
-                created_at=self.now,
-                changed=THIS_VERSION,
-            )
-        )
+        self.add(schema.keystores, name=name, prefix=prefix.value, region=region, blocked=False, created_at=self.now)
 
     def set_blocked(self, name: str, *, blocked: bool, until: datetime | None = None) -> None:
         """Block a keystore, or unblock it. A block is possible without a version: proxies read it at each look.
 
         While blocked a keystore answers nothing but GetKeyMetadata, with DISABLED.
         """
-        _update_keystore(
-            self.connection, name, changed=func.coalesce(THIS_VERSION, 0), blocked=blocked, blocked_until=until
-        )
+        self._alter_keystore(name, blocked=blocked, blocked_until=until)
 
     def change_keystore(self, name: str, *, prefix: UriPathPrefix | None = None, region: str | None = None) -> None:
         """Move a keystore to another path prefix, or restrict it to callers that sign for a region ("": any).
@@ -77,15 +65,16 @@ class KeystoreChanges(Writing):
         if prefix is not None:
             require_prefix_free(self, prefix, except_for=name)
             values["prefix"] = prefix.value
-        _update_keystore(self.connection, name, changed=THIS_VERSION, **values)
+        self._alter_keystore(name, **values)
 
     def remove_keystore(self, name: str) -> None:
         """Remove a keystore that has no keys and no live credentials; its retired ones go too. Raises InUse."""
         identity = require_empty(self, name)
-        connection = self.connection
-        connection.execute(update(schema.catalog).values(removed=schema.catalog.c.version))
-        connection.execute(delete(schema.credentials).where(schema.credentials.c.keystore_id == identity))
-        connection.execute(delete(schema.keystores).where(schema.keystores.c.id == identity))
+        self.remove(schema.credentials, schema.credentials.c.keystore_id == identity)
+        self.remove(schema.keystores, schema.keystores.c.id == identity)
+
+    def _alter_keystore(self, name: str, **values: object) -> None:
+        self.alter(schema.keystores, schema.keystores.c.id == keystore_id(self.connection, name), **values)
 
 
 def require_keystore_free(state: Reading, name: str, prefix: UriPathPrefix, *, region: str | None) -> None:
@@ -167,36 +156,30 @@ class KeyChanges(Writing):
         The canary was one encryption, which is counted.
         """
         identity = require_registrable(self, new)
-        now, connection, proof = self.now, self.connection, new.proof
-        key_id = connection.execute(
-            insert(schema.external_keys)
-            .values(
-                keystore_id=identity,
-                external_key_id=new.external_key_id.value,
-                status=KeyStatus.ENABLED.value,
-                takeover=new.takeover is not None,
-                takeover_metadata=None if new.takeover is None else new.takeover.ciphertext_metadata,
-                created_at=now,
-                changed=THIS_VERSION,
-                tag=new.tag or fresh_tag(),
-                metadata_format=readable_format(connection, now),
-            )
-            .returning(schema.external_keys.c.id)
-        ).scalar_one()
-        connection.execute(
-            insert(schema.key_generations).values(
-                **proof_values(proof),
-                key_id=key_id,
-                number=1,
-                hsm=new.hsm,
-                label=new.label,
-                encryptions_reserved=new.prior_encryptions + (proof.canary is not None),
-                created_at=now,
-                changed=THIS_VERSION,
-                state=GenerationState.ACTIVE.value,
-                state_since=now,
-                activated_at=now,
-            )
+        now, proof = self.now, new.proof
+        key_id = self.add(
+            schema.external_keys,
+            keystore_id=identity,
+            external_key_id=new.external_key_id.value,
+            status=KeyStatus.ENABLED.value,
+            takeover=new.takeover is not None,
+            takeover_metadata=None if new.takeover is None else new.takeover.ciphertext_metadata,
+            created_at=now,
+            tag=new.tag or fresh_tag(),
+            metadata_format=readable_format(self.connection, now),
+        )
+        self.add(
+            schema.key_generations,
+            **proof_values(proof),
+            key_id=key_id,
+            number=1,
+            hsm=new.hsm,
+            label=new.label,
+            encryptions_reserved=new.prior_encryptions + (proof.canary is not None),
+            created_at=now,
+            state=GenerationState.ACTIVE.value,
+            state_since=now,
+            activated_at=now,
         )
 
     def upgrade_keys(self, key_ids: Collection[tuple[str, str]]) -> None:
@@ -213,13 +196,12 @@ class KeyChanges(Writing):
                 f" {NEWEST_FORMAT}: upgrade every proxy first. One that was stopped is forgotten after a minute"
             )
         for keystore, key in sorted(key_ids):
-            changed = connection.execute(
-                update(table)
-                .where(table.c.keystore_id == keystore_id(connection, keystore))
-                .where(table.c.external_key_id == key)
-                .values(metadata_format=NEWEST_FORMAT, changed=THIS_VERSION)
-            )
-            if not changed.rowcount:
+            if not self.alter(
+                table,
+                table.c.keystore_id == keystore_id(connection, keystore),
+                table.c.external_key_id == key,
+                metadata_format=NEWEST_FORMAT,
+            ):
                 raise _no_key(keystore, ExternalKeyId.parse(key))
 
     def unregister_key(self, keystore: str, external_key_id: ExternalKeyId) -> None:
@@ -229,11 +211,10 @@ class KeyChanges(Writing):
         identity = require_unregistrable(self, keystore, external_key_id)
         generations, reports = schema.key_generations, schema.generation_reports
         own = select(generations.c.id).where(generations.c.key_id == identity)
-        connection.execute(update(schema.catalog).values(removed=schema.catalog.c.version))
         connection.execute(delete(reports).where(reports.c.generation_id.in_(own)))
         connection.execute(delete(schema.key_tags).where(schema.key_tags.c.key_id == identity))
-        connection.execute(delete(generations).where(generations.c.key_id == identity))
-        connection.execute(delete(table).where(table.c.id == identity))
+        self.remove(generations, generations.c.key_id == identity)
+        self.remove(table, table.c.id == identity)
 
     def pin_key(self, keystore: str, external_key_id: ExternalKeyId, kms_key_arns: Sequence[str]) -> None:
         """Have an external key serve these KMS keys only; none: every one. Raises NotFound."""
@@ -252,14 +233,13 @@ class KeyChanges(Writing):
     ) -> None:
         """Enable or disable an external key; `until`: when an enabled one counts as disabled. Raises NotFound."""
         table = schema.external_keys
-        connection = self.connection
-        changed = connection.execute(
-            update(table)
-            .where(table.c.keystore_id == keystore_id(connection, keystore))
-            .where(table.c.external_key_id == external_key_id.value)
-            .values(status=status.value, enabled_until=until, changed=THIS_VERSION)
-        )
-        if not changed.rowcount:
+        if not self.alter(
+            table,
+            table.c.keystore_id == keystore_id(self.connection, keystore),
+            table.c.external_key_id == external_key_id.value,
+            status=status.value,
+            enabled_until=until,
+        ):
             raise _no_key(keystore, external_key_id)
 
 
@@ -326,11 +306,6 @@ def require_region(region: str | None) -> None:
     """Raises Refused for what does not have the form of an AWS region's name; None is any region."""
     if region is not None and not REGION.fullmatch(region):
         raise Refused(f"{region!r} is not the name of an AWS region: names look like eu-central-1, us-gov-west-1")
-
-
-def _update_keystore(connection: Connection, name: str, **values: object) -> None:
-    identity = keystore_id(connection, name)
-    connection.execute(update(schema.keystores).where(schema.keystores.c.id == identity).values(**values))
 
 
 def _count(connection: Connection, table: Any, condition: Any) -> int:

@@ -1,11 +1,10 @@
 """Issues, references and retires credentials: the row in the database, the secret in its own file."""
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select
 
 from holdfast.secrets.errors import SecretMissing
 from holdfast.secrets.reference import SecretReference, Source
 from holdfast.store import schema
-from holdfast.store.database import THIS_VERSION
 from holdfast.store.errors import AlreadyExists, NotFound, Refused
 from holdfast.store.reads import keystore_id
 from holdfast.store.writing import Writing
@@ -43,12 +42,8 @@ class CredentialChanges(Writing):
         Raises NotFound, also if it is retired already.
         """
         table = schema.credentials
-        retired = self.connection.execute(
-            update(table)
-            .where(table.c.access_key_id == access_key_id.value, table.c.retired_at.is_(None))
-            .values(retired_at=self.now, changed=THIS_VERSION)
-        )
-        if not retired.rowcount:
+        live = (table.c.access_key_id == access_key_id.value, table.c.retired_at.is_(None))
+        if not self.alter(table, *live, retired_at=self.now):
             raise NotFound(f"there is no live credential {access_key_id}: `holdfast credential list` shows them")
 
         def remove() -> None:
@@ -63,14 +58,12 @@ class CredentialChanges(Writing):
         self.after_commit.append(remove)
 
     def _insert(self, identity: int, access_key_id: AccessKeyId, reference: SecretReference) -> None:
-        self.connection.execute(
-            insert(schema.credentials).values(
-                access_key_id=access_key_id.value,
-                keystore_id=identity,
-                secret_ref=str(reference),
-                created_at=self.now,
-                changed=THIS_VERSION,
-            )
+        self.add(
+            schema.credentials,
+            access_key_id=access_key_id.value,
+            keystore_id=identity,
+            secret_ref=str(reference),
+            created_at=self.now,
         )
 
 

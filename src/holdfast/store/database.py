@@ -26,10 +26,11 @@ _POSTGRESQL_SESSION = (
     "SET lock_timeout = 5000",
     "SET idle_in_transaction_session_timeout = 30000",
     "SET synchronous_commit = on",
+    "SET timezone = 'UTC'",
 )
 """Milliseconds. A database that hangs must not hang the thread that finds out whether a key is blocked.
 
-A count that was reserved is on disk, whatever the server's default.
+A count that was reserved is on disk, whatever the server's default. Rows that hold times have one digest.
 """
 _POSTGRESQL_CONNECT = {
     "connect_timeout": 5,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, insert, select
 
 from holdfast.store import schema
 from holdfast.store.errors import NotFound
@@ -29,7 +29,7 @@ def describe(
     if identity is None:
         raise NotFound(f"the keystore {keystore!r} has no key {external_key_id}")
     if values:
-        connection.execute(update(key).where(key.c.id == identity).values(**values))
+        transaction.alter_beside(key, key.c.id == identity, **values)
     for name, value in tags.items():
         connection.execute(delete(table).where(table.c.key_id == identity, table.c.name == name))
         if value is not None:

@@ -2,12 +2,9 @@
 
 from typing import Any
 
-from sqlalchemy import update
-
 from holdfast.keys.proof import Proof
 from holdfast.store import schema
 from holdfast.store.changes import proof_values
-from holdfast.store.database import THIS_VERSION
 from holdfast.store.errors import NotFound
 from holdfast.store.writing import Writing
 
@@ -40,8 +37,7 @@ class GenerationChanges(Writing):
     def change_generation(self, generation_id: int, *conditions: Any, **values: object) -> bool:
         """Set columns of a generation, if it is one that meets the conditions."""
         table = schema.key_generations
-        done = update(table).where(table.c.id == generation_id, *conditions)
-        return bool(self.connection.execute(done.values(changed=THIS_VERSION, **values)).rowcount)
+        return bool(self.alter(table, table.c.id == generation_id, *conditions, **values))
 
     def _require(self, generation_id: int, **values: object) -> None:
         if not self.change_generation(generation_id, **values):

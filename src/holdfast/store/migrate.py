@@ -1,5 +1,7 @@
 """Makes and upgrades the catalog's tables with Alembic, from inside the package."""
 
+from collections.abc import Callable
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 
@@ -11,12 +13,13 @@ from sqlalchemy import Connection, Engine, text
 
 from holdfast.store.database import create_sqlite_file, errors_in_words, sqlite_file
 from holdfast.store.errors import SchemaMismatch
+from holdfast.store.records import begin_records
 
 _ADVISORY_LOCK = 0x484F4C4446415354
 """PostgreSQL's advisory lock for upgrading the catalog: the letters HOLDFAST."""
 
 
-def upgrade(engine: Engine) -> None:
+def upgrade(engine: Engine, *, now: Callable[[], datetime]) -> None:
     """Bring the tables to this version's, creating them where there are none. All or nothing; twice is harmless.
 
     Of several processes that call it at once one works and the others wait. Raises CatalogError.
@@ -36,6 +39,7 @@ def upgrade(engine: Engine) -> None:
         scripts = _config()
         scripts.attributes["connection"] = connection
         command.upgrade(scripts, "head")
+        begin_records(connection, now())
 
 
 def check(connection: Connection) -> None:

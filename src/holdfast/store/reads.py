@@ -22,7 +22,7 @@ NEVER = datetime.fromtimestamp(0, UTC)
 """Shown for a time that is missing in the catalog or not a time."""
 
 
-_MOMENTS = ("created_at", "state_since", "activated_at", "compromised_at", "destroy_after")
+_MOMENTS = ("created_at", "state_since", "activated_at")
 _SEEN = ("attributes", "check_value", "world")
 
 

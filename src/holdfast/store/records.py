@@ -1,18 +1,21 @@
 """What became of each change, as the catalog keeps it: for people, and on its way to the audit log."""
 
+import platform
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from msgspec import structs
 from sqlalchemy import Connection, Row, insert, select, update
 
 from holdfast.audit import records
 from holdfast.audit.faults import Malformed
-from holdfast.audit.records import Change, Effect
+from holdfast.audit.records import Actor, Change, Effect
 from holdfast.store import rows, schema
 from holdfast.store.database import Database
+from holdfast.store.entries import Touched, begin, record_entries
 from holdfast.store.reads import NEVER
 from holdfast.store.rows import raw
 
@@ -27,13 +30,41 @@ def new_change_id() -> str:
     return secrets.token_hex(8)
 
 
-def write_record(connection: Connection, change: Change) -> None:
-    """Keep the record. The caller's transaction holds the lock of the catalog's own row."""
+def write_record(connection: Connection, change: Change, touched: Mapping[str, Touched]) -> None:
+    """Keep the record, and what it says of the entries that the change has touched.
+
+    The caller's transaction holds the lock of the catalog's own row.
+    """
+    _write(connection, structs.replace(change, catalog_digest=record_entries(connection, touched)))
+
+
+def _write(connection: Connection, change: Change) -> None:
     connection.execute(
         insert(schema.changes).values(
             id=change.id, time=change.time, outcome=change.outcome, record=records.encode(change).decode()
         )
     )
+
+
+def begin_records(connection: Connection, now: datetime) -> None:
+    """Of a catalog that was made before records covered its entries: what is there is what is recorded."""
+    begun = begin(connection)
+    if begun is None:
+        return
+    counts, digest = begun
+    version = connection.execute(select(*raw(schema.catalog, "version"))).scalar()
+    change = Change(
+        time=now,
+        id=new_change_id(),
+        action="catalog begin",
+        subject="catalog",
+        actor=Actor(name="holdfast", known_by="upgrade", where=platform.node()),
+        effects=(Effect(subject="catalog", after=counts),),
+        reason="records cover the rows from here on: what they were before, nobody has checked",
+        catalog_version=version if isinstance(version, int) else None,
+        catalog_digest=digest,
+    )
+    _write(connection, change)
 
 
 def records_of(connection: Connection, change_id: str) -> bool:

@@ -11,7 +11,7 @@ from holdfast.keys.readiness import NodeReadiness, Readiness
 from holdfast.keys.states import GenerationState, NotAllowed, Standing, Step, after
 from holdfast.store import schema
 from holdfast.store.changes import proof_values, require_hsm_key_free, require_key_place, same_hsm_key
-from holdfast.store.database import THIS_VERSION, Database
+from holdfast.store.database import Database
 from holdfast.store.errors import InUse, NotFound, Refused
 from holdfast.store.reads import Reading
 from holdfast.store.rows import BadRow, generation_state, raw
@@ -30,22 +30,21 @@ def plan_generation(transaction: Writing, keystore: str, external_key_id: str, *
 
     One that is planned already is planned anew. Raises what `require_plannable` raises.
     """
-    connection, now, table = transaction.connection, transaction.now, schema.key_generations
+    now, table = transaction.now, schema.key_generations
     key_id, own = require_plannable(transaction, keystore, external_key_id, hsm=hsm, label=label)
-    values = {"hsm": hsm, "label": label, "state_since": now, "changed": THIS_VERSION}
+    values = {"hsm": hsm, "label": label, "state_since": now}
     planned = [row for row in own if row.state == GenerationState.PLANNED]
     if planned:
-        connection.execute(update(table).where(table.c.id == planned[0].id).values(values))
+        transaction.alter(table, table.c.id == planned[0].id, **values)
         return
-    connection.execute(
-        insert(table).values(
-            **values,
-            key_id=key_id,
-            number=max(row.number for row in own) + 1,
-            encryptions_reserved=0,
-            created_at=now,
-            state=GenerationState.PLANNED.value,
-        )
+    transaction.add(
+        table,
+        **values,
+        key_id=key_id,
+        number=max(row.number for row in own) + 1,
+        encryptions_reserved=0,
+        created_at=now,
+        state=GenerationState.PLANNED.value,
     )
 
 
@@ -65,9 +64,7 @@ def ask_again(transaction: Writing, generation_id: int) -> None:
     if row.state != GenerationState.READY:
         raise InUse(f"generation {row.number} is {row.state}, and not ready: there is nothing to look for")
     table = schema.key_generations
-    transaction.connection.execute(
-        update(table).where(table.c.id == generation_id).values(looks=table.c.looks + 1, changed=THIS_VERSION)
-    )
+    transaction.alter(table, table.c.id == generation_id, looks=table.c.looks + 1)
 
 
 def activate(transaction: Writing, generation_id: int) -> None:
@@ -110,11 +107,7 @@ def take_step(transaction: Writing, generation_id: int, step: Step, values: Mapp
             new["compromised_at"] = now
         if step is Step.KEEP:
             new["destroy_after"] = None
-        connection.execute(
-            update(table)
-            .where(table.c.id == old.id)
-            .values(state=standing.state.value, state_since=now, changed=THIS_VERSION, **new)
-        )
+        transaction.alter(table, table.c.id == old.id, state=standing.state.value, state_since=now, **new)
 
 
 # ---- what can be asked before

@@ -33,6 +33,10 @@ _MAX_HSM = 64
 _MAX_GENERATION = 2**32 - 1
 
 
+KEYSTORE = ("id", "name", "prefix", "region", "blocked", "blocked_until")
+"""The columns of a keystore's row, whose functions are below."""
+CREDENTIAL = ("access_key_id", "keystore_id", "secret_ref")
+"""The columns that `credential` looks at."""
 EXTERNAL_KEY = (
     "external_key_id",
     "status",
@@ -47,21 +51,24 @@ EXTERNAL_KEY = (
 """The columns that `external_key` looks at."""
 DESCRIPTION = ("purpose", "owner", "description", "external_reference", "originator_days", "recipient_days")
 """The columns that `description` looks at."""
-GENERATION = (
+RECORDED_GENERATION = (
     "id",
     "key_id",
     "number",
     "hsm",
     "label",
     "cka_id",
-    "encryptions_reserved",
     "canary",
     "stopped_at",
     "stopped_reason",
     "token_serial",
     "state",
     "looks",
+    "compromised_at",
+    "destroy_after",
 )
+"""The columns of a generation that a record covers. Another one goes to the end (`audit.catalog_digest.encode`)."""
+GENERATION = (*RECORDED_GENERATION, "encryptions_reserved")
 """The columns that `generation` looks at."""
 
 
@@ -230,7 +237,7 @@ def metadata_format(row: Row[Any]) -> int:
 
 def generation(row: Sequence[Any]) -> Generation:
     """One generation, from the columns GENERATION. Raises BadRow."""
-    identity, _, number, hsm, label, cka_id, reserved, canary, stopped_at, reason, serial, state, looks = row
+    identity, _, number, hsm, label, cka_id, canary, stopped_at, reason, serial, state, looks, *_, reserved = row
     if not 1 <= integer(number, "number") <= _MAX_GENERATION:
         raise BadRow(f"number is {number}, not 1 to {_MAX_GENERATION}")
     if not 1 <= len(_string(hsm, "hsm")) <= _MAX_HSM:

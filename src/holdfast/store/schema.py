@@ -335,6 +335,15 @@ It is also the way there: `logged` is when the log had it, NULL until then. `num
 every row is written under the lock of the catalog's own row.
 """
 
+recorded_entries = Table(
+    "recorded_entries",
+    METADATA,
+    Column("kind", String(16), primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("content", Text, nullable=False),
+)
+"""The rows of keystores, live credentials and keys as recorded changes have left them (`entries.py`)."""
+
 operators = Table(
     "operators",
     METADATA,

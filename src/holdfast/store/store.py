@@ -53,7 +53,7 @@ class Catalog(Reads, Records, Findings, GenerationReports, Nodes, Use, KeyUsage,
         """`open`, after making or upgrading the tables. Harmless when several processes do it at once."""
         engine = engine_of(url)
         with _disposed_on_error(engine):
-            migrate.upgrade(engine)
+            migrate.upgrade(engine, now=now)
         return cls(engine, SecretFiles(secrets, reference_prefix), now=now)
 
     def snapshot(self) -> Snapshot:

@@ -36,7 +36,7 @@ class Transaction(
 
     def require_record(self) -> None:
         """Raises RuntimeError for a change that nobody recorded: a mistake in this program."""
-        if not self._recorded:
+        if self.take_touched() or not self._recorded:
             raise RuntimeError("a change was to be made without its record")
 
     def record(self, change: Change, *, required: bool = True) -> bool:
@@ -45,14 +45,15 @@ class Transaction(
         Where it is not `required` a catalog that cannot keep it does not prevent the change: False.
         """
         self._recorded = True
+        touched = self.take_touched()
         if required:
-            write_record(self.connection, change)
+            write_record(self.connection, change, touched)
             return True
         try:
             with self.connection.begin_nested():
                 if self._no_number_is_left():
                     return False
-                write_record(self.connection, change)
+                write_record(self.connection, change, touched)
         except DBAPIError:
             if self._is_undone():
                 raise

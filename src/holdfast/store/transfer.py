@@ -12,7 +12,7 @@ from holdfast.keys.states import GenerationState
 from holdfast.secrets.files import SecretFiles
 from holdfast.store import schema
 from holdfast.store.changes import fresh_tag
-from holdfast.store.database import THIS_VERSION, Database
+from holdfast.store.database import Database
 from holdfast.store.errors import InUse, Refused
 from holdfast.store.reads import Reading
 from holdfast.store.use import live_proxies
@@ -240,11 +240,9 @@ class ImportChanges(Writing):
         version = max(version, export.version + 1)
         connection.execute(update(schema.catalog).values(version=version, removed=version))
         for keystore in export.keystores:
-            keystore_id = connection.execute(
-                insert(schema.keystores).values(**_values(keystore)).returning(schema.keystores.c.id)
-            ).scalar_one()
+            keystore_id = self.add(schema.keystores, **_values(keystore))
             for credential in keystore.credentials:
-                connection.execute(insert(schema.credentials).values(keystore_id=keystore_id, **_values(credential)))
+                self.add(schema.credentials, keystore_id=keystore_id, **_values(credential))
             for key in keystore.keys:
                 self._import_key(keystore_id, key)
         for operator in export.operators:
@@ -260,19 +258,12 @@ class ImportChanges(Writing):
 
     def _import_key(self, keystore_id: int, key: ExportedKey) -> None:
         connection = self.connection
-        key_id = connection.execute(
-            insert(schema.external_keys)
-            .values(keystore_id=keystore_id, **(_values(key) | {"tag": key.tag or fresh_tag()}))
-            .returning(schema.external_keys.c.id)
-        ).scalar_one()
+        tagged = _values(key) | {"tag": key.tag or fresh_tag()}
+        key_id = self.add(schema.external_keys, keystore_id=keystore_id, **tagged)
         for name, value in key.key_tags.items():
             connection.execute(insert(schema.key_tags).values(key_id=key_id, name=name, value=value))
         for generation in _with_states(key.generations):
-            generation_id = connection.execute(
-                insert(schema.key_generations)
-                .values(key_id=key_id, **_values(generation))
-                .returning(schema.key_generations.c.id)
-            ).scalar_one()
+            generation_id = self.add(schema.key_generations, key_id=key_id, **_values(generation))
             for table, found in (
                 (schema.drill_results, generation.drill_results),
                 (schema.attestations, generation.attestations),
@@ -323,5 +314,4 @@ def _grouped(rows: Any, column: str, kind: Any) -> dict[int, list[Any]]:
 
 def _values(part: msgspec.Struct) -> dict[str, Any]:
     lists = ("credentials", "keys", "generations", "key_tags", "drill_results", "attestations")
-    values = {name: getattr(part, name) for name in part.__struct_fields__ if name not in lists}
-    return values | {"changed": THIS_VERSION}
+    return {name: getattr(part, name) for name in part.__struct_fields__ if name not in lists}

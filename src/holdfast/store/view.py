@@ -330,8 +330,8 @@ def read_states(connection: Connection) -> States:
 
 
 _EMPTY = _Shelf()
-_KEYSTORE = raw(schema.keystores, "id", "name", "prefix", "region", "blocked", "blocked_until")
-_LIVE_CREDENTIALS = select(*raw(schema.credentials, "access_key_id", "keystore_id", "secret_ref")).where(
+_KEYSTORE = raw(schema.keystores, *rows.KEYSTORE)
+_LIVE_CREDENTIALS = select(*raw(schema.credentials, *rows.CREDENTIAL)).where(
     schema.credentials.c.retired_at.is_(None)
 )
 _KEY = raw(schema.external_keys, "id", "keystore_id", *rows.EXTERNAL_KEY)
