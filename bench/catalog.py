@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import delete, func, insert, select, text
 from tests.administered import Catalog
 
 from holdfast.config.storage import EncryptionLimits
@@ -24,6 +24,7 @@ from holdfast.store.changes import fresh_tag
 from holdfast.store.feed import CatalogFeed
 from holdfast.store.memory import MemoryFile
 from holdfast.store.nodes import Node, NodeReporter
+from holdfast.store.records import begin_records
 from holdfast.xks.types import ExternalKeyId, UriPathPrefix
 
 KEYSTORES = 100
@@ -85,6 +86,8 @@ def fill(catalog: Catalog, keys: int) -> None:
                     for number in numbers
                 ],
             )
+        connection.execute(delete(schema.recorded_entries))
+        begin_records(connection, at)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from holdfast.secrets.errors import ReferenceRefused, SecretMissing
 from holdfast.secrets.reference import SecretReference, Source
 from holdfast.store.credentials import CredentialChanges
 from holdfast.store.errors import CatalogError, NotFound, Unavailable
+from holdfast.store.repairs import deviations
 from holdfast.store.view import View
 from holdfast.xks.types import AccessKeyId
 
@@ -236,6 +237,11 @@ def test_who_writes_the_database_does_not_choose_the_secret(
             text("UPDATE credentials SET secret_ref = :reference WHERE access_key_id = :id"),
             {"reference": reference, "id": ID.value},
         )
+    (words,) = main.snapshot().unexplained
+    assert f"secret_ref 'file:{ID}' -> '{reference}'" in words
+    assert live(main) == {ID.value: SECRET, OTHER_ID.value: OTHER_SECRET}
+    with main.change() as transaction:  # and what a person has accepted is still not a place for this secret
+        transaction.accept_entries(deviations(transaction)[0], all_of_them=False)
     (words,) = main.snapshot().bad_rows
     assert words.startswith(f"the credential {ID} is refused: ")
     assert live(main) == {OTHER_ID.value: OTHER_SECRET}

@@ -13,6 +13,7 @@ from tests.store.samples import ID, KEY, OTHER_ID, OTHER_KEY, OTHER_SECRET, PREF
 from holdfast.keys.model import Takeover
 from holdfast.secrets.errors import ReferenceRefused
 from holdfast.store.errors import AlreadyExists, CatalogError, InUse, NotFound, Refused
+from holdfast.store.records import begin_records
 from holdfast.xks.types import ExternalKeyId, KeyStatus, UriPathPrefix
 
 
@@ -259,6 +260,8 @@ def test_a_thousand_keys_make_one_snapshot(catalog: Catalog) -> None:
             "INSERT INTO key_generations (key_id, number, hsm, label, encryptions_reserved, created_at, state)"
             " SELECT id, 1, 'hsm', external_key_id, 0, CURRENT_TIMESTAMP, 'active' FROM external_keys"
         )
+        connection.exec_driver_sql("DELETE FROM recorded_entries")
+        begin_records(connection, datetime.now(UTC))
     keys = catalog.snapshot().keystores["/main"].keys
     assert len(keys) == 1000
     assert keys["k1000"].active.label == "k1000"

@@ -69,7 +69,7 @@ SHAPES = {
     "keystore set": ("object", _KEYSTORE),
     "catalog show": (
         "object",
-        ("catalog", "version", "keystores", "keys", "live_credentials", "bad_rows", "doubt"),
+        ("catalog", "version", "keystores", "keys", "live_credentials", "bad_rows", "unexplained", "doubt"),
     ),
     "keystore block": ("array", _BLOCK),
     "keystore unblock": ("array", _BLOCK),

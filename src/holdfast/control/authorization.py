@@ -54,6 +54,8 @@ _GROUPS = {
         "keystore delete",
         "catalog import",
         "node forget",
+        "catalog accept",
+        "catalog revert",
         "operator enrol",
         "operator remove",
         "rules set",

@@ -175,6 +175,14 @@ def _catalog(catalog: Catalog, state: MemoryFile, now: datetime) -> Iterator[Fin
             why="Holdfast did not write this row as it is: someone changed the database, or restored a part of it.",
             remedy="Find out who changed it. Then restore the catalog from its backup, or correct the row.",
         )
+    for sentence in snapshot.unexplained:
+        yield error(
+            "catalog-unexplained",
+            "catalog",
+            sentence,
+            why="Somebody wrote to the database itself. What that opens is refused, what it closes stays closed.",
+            remedy="Find out who did it, then accept the entry or put back what is recorded.",
+        )
     if not snapshot.keystores:
         yield note(
             "catalog-empty", "catalog", "there is no keystore", remedy="`holdfast keystore create NAME` makes one."

@@ -109,7 +109,8 @@ class Snapshot:
     """Every keystore by its path prefix, as of one catalog version. `fleet_size` counts the live proxies.
 
     In words for the operator: `unreadable` names the credentials that are refused because their secret cannot be
-    read, `bad_rows` the rows of the catalog that are wrong and what stands still because of them.
+    read, `bad_rows` the rows of the catalog that are wrong and what stands still because of them, `unexplained` what
+    was changed in the database without a record.
     """
 
     version: int
@@ -117,3 +118,4 @@ class Snapshot:
     fleet_size: int = 1
     unreadable: tuple[str, ...] = ()
     bad_rows: tuple[str, ...] = ()
+    unexplained: tuple[str, ...] = ()

@@ -77,8 +77,8 @@ KIND_OF = {
 
 Entry = list[list[Any]]
 """The values of its own row by the columns of its kind, then those of each part."""
-Touched = dict[Any, set[tuple[str, Any, str]]]
-"""What a change has set of the entries of a kind, by their ids: table, row and column."""
+Touched = dict[Any, set[tuple[str, Any, str]] | None]
+"""What a change has set of the entries of a kind, by their ids: table, row and column; None: all that is there."""
 
 
 def decode(content: object) -> Entry | None:
@@ -140,12 +140,13 @@ class _Digest(msgspec.Struct):
 _DIGEST = msgspec.json.Decoder(_Digest)
 
 
-def record_entries(connection: Connection, touched: Mapping[str, Touched]) -> str:
+def record_entries(connection: Connection, touched: Mapping[str, Touched], *, anew: bool = False) -> str:
     """Take over what a change has set, and nothing else, into the recorded entries; the digest after it.
 
-    What somebody had changed by hand in the same row before stays unexplained.
+    What somebody had changed by hand in the same row before stays unexplained. `anew`: whatever the latest record
+    says, the sum is that of all recorded entries.
     """
-    digest = recorded_digest(connection)
+    digest = "" if anew else recorded_digest(connection)
     total = int(digest, 16) if len(digest) == len(digest_of(0)) else _total_recorded(connection)
     for name, changed in touched.items():
         kind = KINDS[name]
@@ -172,10 +173,12 @@ def _total_recorded(connection: Connection) -> int:
     )
 
 
-def _merged(kind: Kind, now: Entry | None, known: Entry | None, changed: set[tuple[str, Any, str]]) -> Entry | None:
+def _merged(
+    kind: Kind, now: Entry | None, known: Entry | None, changed: set[tuple[str, Any, str]] | None
+) -> Entry | None:
     """The recorded entry with the values that were set; None: there is none any more, or no record of it."""
-    if now is None:
-        return None
+    if now is None or changed is None:
+        return now
     tables = [kind.table, *[kind.parts] * (len(now) - 1)]
     before = {_identity(kind, index, row): row for index, row in enumerate(known or [])}
     merged = []

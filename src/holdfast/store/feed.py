@@ -17,7 +17,8 @@ from msgspec import structs
 from holdfast.keys.budget import EncryptionBudget
 from holdfast.keys.model import Snapshot
 from holdfast.store.differences import Notices
-from holdfast.store.errors import CatalogError, NoVersion
+from holdfast.store.entries import KEYSTORE
+from holdfast.store.errors import NoVersion
 from holdfast.store.memory import Memory, MemoryFile
 from holdfast.store.nodes import NodeReporter
 from holdfast.store.store import Catalog
@@ -196,6 +197,14 @@ class CatalogFeed:
             self._say_what_is_wrong()
 
     def _say_what_is_wrong(self) -> None:
+        unexplained = self._view.unexplained
+        for text in unexplained[:_MOST]:
+            self._warnings.say(f"ALARM: {text}")
+        if len(unexplained) > _MOST:
+            self._warnings.say(
+                f"ALARM: {len(unexplained) - _MOST} more entries of the catalog are not as recorded:"
+                " `holdfast doctor` names them"
+            )
         wrong = (*self._view.bad_rows, *self._view.unreadable)
         for text in wrong[:_MOST]:
             self._warnings.say(text)
@@ -258,35 +267,25 @@ class CatalogFeed:
         if memory is None:
             self._memory = found
         else:
-            doubt = memory.doubt or memory.doubt_of(self._as_states_say(found)) or self._unexplained(memory, found)
+            doubt = memory.doubt or memory.doubt_of(self._as_states_say(found)) or self._view.comparison.mismatch
             self._memory = found if doubt is None else memory.with_stricter(found, doubt)
         if self._memory != memory:
             self._remember(self._memory)
-
-    def _unexplained(self, memory: Memory, found: Memory) -> str | None:
-        """Which keystore is open that stood still, without a recorded change that opened it; None: all have one."""
-        here = {keystore.name for keystore in self._view.keystores.values()}
-        opened = (memory.blocked - found.blocked) & here
-        if not opened:
-            return None
-        try:
-            opened -= self._catalog.opened(since=memory.version)
-        except CatalogError:
-            self._states = States(0, 0, {}, {})  # compared again at the next look
-            raise
-        since = f"since version {memory.version}"
-        return f"keystore {min(opened)}: blocked -> open, and no recorded change {since} did it" if opened else None
 
     def _remember(self, memory: Memory) -> None:
         self._unsaved = memory
         self._budget.low.set()
 
     def _as_states_say(self, found: Memory) -> Memory:
-        """With the keystores open that the latest look found open, though the version is the same."""
+        """With the keystores open that the latest look found open, though the version is the same.
+
+        Not those that are blocked because no record explains why they are open.
+        """
         opened = {
             keystore.name
             for identity, keystore in self._view.keystores.items()
             if not self._states.blocked.get(identity, True)
+            and (KEYSTORE.name, str(identity)) not in self._view.comparison.deviations
         }
         return structs.replace(found, blocked=found.blocked - opened)
 
@@ -302,7 +301,12 @@ class CatalogFeed:
             for identity, keystore in keystores.items()
         }
         self._latest = Snapshot(
-            self._view.version, open_or_not, self._fleet_size, self._view.unreadable, self._view.bad_rows
+            self._view.version,
+            open_or_not,
+            self._fleet_size,
+            self._view.unreadable,
+            self._view.bad_rows,
+            self._view.unexplained,
         )
         blocked = {prefix: keystore.blocked_without_end() for prefix, keystore in open_or_not.items()}
         self._blocked = replace(self._latest, keystores=blocked)

@@ -3,8 +3,8 @@
 A restored backup, a failover to a replica that lags, or a person with a database client can bring back an older
 catalog: an unblocked keystore, an enabled key, a credential that was retired. So each machine keeps a small file with
 the highest version it has seen and what stood still at that version. A catalog that is older, or that allows more
-without a new version, is doubted; so is one in which a keystore is open that no recorded change has opened. Then what
-stands still on either side stands still, until a person accepts the catalog (`holdfast catalog accept`).
+without a new version, is doubted; so is one whose recorded entries do not add up (`integrity.py`). Then what stands
+still on either side stands still, until a person accepts the catalog (`holdfast catalog accept`).
 """
 
 import fcntl

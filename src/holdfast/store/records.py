@@ -21,8 +21,6 @@ from holdfast.store.rows import raw
 
 APPLIED = "applied"
 """The outcome of a change that was made."""
-_KEYSTORE = "keystore "
-_CHUNK = 100
 
 
 def new_change_id() -> str:
@@ -30,12 +28,14 @@ def new_change_id() -> str:
     return secrets.token_hex(8)
 
 
-def write_record(connection: Connection, change: Change, touched: Mapping[str, Touched]) -> None:
-    """Keep the record, and what it says of the entries that the change has touched.
+def write_record(
+    connection: Connection, change: Change, touched: Mapping[str, Touched], *, anew: bool = False
+) -> None:
+    """Keep the record, and what it says of the entries that the change has touched (`entries.record_entries`).
 
     The caller's transaction holds the lock of the catalog's own row.
     """
-    _write(connection, structs.replace(change, catalog_digest=record_entries(connection, touched)))
+    _write(connection, structs.replace(change, catalog_digest=record_entries(connection, touched, anew=anew)))
 
 
 def _write(connection: Connection, change: Change) -> None:
@@ -130,26 +130,6 @@ class Records(Database):
             row = connection.execute(query).first()
         return row is not None and rows.plain(row.id) == change_id
 
-    def opened(self, *, since: int) -> set[str]:
-        """The keystores that recorded changes have opened since a version of the catalog. Raises Unavailable.
-
-        What the record of a change does not name, since it was too long, is every keystore's.
-        """
-        table = schema.changes
-        query = select(*raw(table, "record")).where(table.c.outcome == APPLIED).order_by(table.c.number.desc())
-        found: set[str] = set()
-        with self._reading() as connection:
-            for row in connection.execute(query).yield_per(_CHUNK):
-                change = _change(row.record)
-                if change is None or change.catalog_version is None:
-                    continue
-                if change.catalog_version <= since:
-                    break
-                if change.effects_left_out:
-                    found.update(connection.execute(select(schema.keystores.c.name)).scalars())
-                found.update(effect.subject.removeprefix(_KEYSTORE) for effect in change.effects if _opens(effect))
-        return found
-
     def unlogged(self, *, limit: int) -> list[Waiting]:
         """The first records that the audit log does not have yet, in the order of the changes. Raises Unavailable."""
         table = schema.changes
@@ -169,13 +149,6 @@ class Records(Database):
 def _bytes(record: object) -> bytes:
     """The text of a row, whatever somebody has put there."""
     return (record if isinstance(record, str) else repr(record)).encode(errors="backslashreplace")
-
-
-def _opens(effect: Effect) -> bool:
-    """Unblocks a keystore, or makes it."""
-    after = effect.after if isinstance(effect.after, dict) else {}
-    made = effect.before is None and "prefix" in after
-    return effect.subject.startswith(_KEYSTORE) and (made or after.get("blocked") is False)
 
 
 def _change(record: object) -> Change | None:

@@ -65,7 +65,7 @@ class Catalog(Reads, Records, Findings, GenerationReports, Nodes, Use, KeyUsage,
         view = View()
         self.refresh(view)
         keystores = {keystore.prefix.value: keystore for keystore in view.keystores.values()}
-        return Snapshot(view.version, keystores, self.fleet_size(), view.unreadable, view.bad_rows)
+        return Snapshot(view.version, keystores, self.fleet_size(), view.unreadable, view.bad_rows, view.unexplained)
 
     def states(self) -> States:
         """The version, and which keystores are blocked. Raises Unavailable."""

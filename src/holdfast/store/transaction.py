@@ -19,13 +19,21 @@ from holdfast.store.generations import GenerationChanges
 from holdfast.store.governance import GovernanceChanges
 from holdfast.store.nodes import NodeChanges
 from holdfast.store.records import records_of, write_record
+from holdfast.store.repairs import Repairs
 from holdfast.store.transfer import ImportChanges
 
 _LAST_NUMBER = 2**63 - 1
 
 
 class Transaction(
-    KeystoreChanges, KeyChanges, GenerationChanges, CredentialChanges, ImportChanges, GovernanceChanges, NodeChanges
+    KeystoreChanges,
+    KeyChanges,
+    GenerationChanges,
+    CredentialChanges,
+    ImportChanges,
+    GovernanceChanges,
+    NodeChanges,
+    Repairs,
 ):
     """Changes, of which all happen or none, with their record. They raise CatalogError.
 
@@ -47,13 +55,13 @@ class Transaction(
         self._recorded = True
         touched = self.take_touched()
         if required:
-            write_record(self.connection, change, touched)
+            write_record(self.connection, change, touched, anew=self.counts_anew)
             return True
         try:
             with self.connection.begin_nested():
                 if self._no_number_is_left():
                     return False
-                write_record(self.connection, change, touched)
+                write_record(self.connection, change, touched, anew=self.counts_anew)
         except DBAPIError:
             if self._is_undone():
                 raise

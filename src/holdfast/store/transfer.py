@@ -251,7 +251,7 @@ class ImportChanges(Writing):
             connection.execute(insert(schema.drills).values(**msgspec.structs.asdict(drill)))
         for name, content in export.rules.items():
             connection.execute(insert(schema.rules).values(name=name, content=content))
-        view = View()
+        view = View(compares=False)
         view.refresh(connection, self.secrets.read)
         _refuse_bad_rows(view)
         return version
@@ -284,6 +284,8 @@ def require_nothing(state: Reading) -> None:
 def _refuse_bad_rows(view: View) -> None:
     if view.bad_rows:
         raise Refused(f"a row is wrong, so nothing was done: {view.bad_rows[0]}")
+    if view.unexplained:
+        raise Refused(f"nothing was done: {view.unexplained[0]}")
 
 
 def _with_states(generations: list[ExportedGeneration]) -> list[ExportedGeneration]:

@@ -17,7 +17,9 @@ from holdfast.secrets.errors import ReferenceRefused, SecretError
 from holdfast.secrets.reference import SecretReference
 from holdfast.store import rows, schema
 from holdfast.store.database import MAX_VERSION
+from holdfast.store.entries import CREDENTIAL, KEY, KEYSTORE
 from holdfast.store.errors import NoVersion
+from holdfast.store.integrity import Comparison, Fetched
 from holdfast.store.rows import BadRow, raw
 from holdfast.xks.types import AccessKeyId, KeyStatus, SecretAccessKey
 
@@ -35,9 +37,6 @@ class States(NamedTuple):
     removed: int
     blocked: dict[int, bool]
     ends: dict[int, datetime]
-
-
-_Fetched = list[tuple[Row[Any], list[Row[Any]]]]
 
 
 @dataclass(slots=True)
@@ -59,9 +58,13 @@ class Difference:
 
 
 class View:
-    """The keystores as of `version`, from 0: nothing was read yet. Used by one thread."""
+    """The keystores as of `version`, from 0: nothing was read yet. Used by one thread.
 
-    def __init__(self) -> None:
+    `compares` False: as the rows say, before there is a record of them.
+    """
+
+    def __init__(self, *, compares: bool = True) -> None:
+        self._compares = compares
         self.version = 0
         self.states = States(0, 0, {}, {})
         self.keystores: dict[int, Keystore] = {}
@@ -78,6 +81,9 @@ class View:
         """The keys with generations that were taken out of use: their numbers and states."""
         self.owners: dict[int, tuple[int, str, int]] = {}
         """Whose each generation's row is: keystore row, external key id, number."""
+        self.comparison = Comparison()
+        """What in the catalog no record explains; of this the stricter side is what the keystores here have."""
+        self._names: dict[str, str] = {}
         self._shelves: dict[int, _Shelf] = {}
         self._places: dict[Any, tuple[int, str]] = {}
         self._key_faults: dict[Any, str] = {}
@@ -90,6 +96,17 @@ class View:
     def bad_rows(self) -> tuple[str, ...]:
         """The rows that are wrong, in words, and what stands still because of them."""
         return (*self._other_faults, *self._orphans, *self._key_faults.values())
+
+    @property
+    def unexplained(self) -> tuple[str, ...]:
+        """What no record explains, in words: each entry, what differs, and what to do."""
+        said = [
+            f"{one.title(self._names)} ({one.name}) was changed in the database, and no record explains it:"
+            f" {one.words()}. What it opens is refused. `holdfast catalog accept {one.name}` makes it right,"
+            f" `holdfast catalog revert {one.name}` puts back what is recorded"
+            for one in self.comparison.deviations.values()
+        ]
+        return (*sorted(said), *[one for one in [self.comparison.mismatch] if one is not None])
 
     def refresh(
         self, connection: Connection, read_secret: ReadSecret, pulse: Callable[[], None] = lambda: None
@@ -108,7 +125,19 @@ class View:
         if not whole and not touched and states.version != self.version:
             # No key says that it changed. Either a keystore or credential did, or a person changed rows by hand.
             whole = not _others_changed(connection, self.version)
+        whole = whole or self.comparison.mismatch is not None
         fetched = self._fetch_keys(connection, None if whole else touched, pulse)
+        if self._compares:
+            self._names = {str(row.id): rows.plain(row.name) for row in keystores}
+            read = {
+                KEYSTORE.name: [(row, []) for row in keystores],
+                CREDENTIAL.name: [(row, []) for row in credentials],
+                KEY.name: fetched,
+            }
+            served = self.comparison.stricter(connection, read, whole=whole, pulse=pulse)
+            keystores = [row for row, _ in served[KEYSTORE.name]]
+            credentials = [row for row, _ in served[CREDENTIAL.name]]
+            fetched = served[KEY.name]
         first = self.version == 0
         self.version = 0  # whatever goes wrong from here on: the next refresh reads everything
         self._other_faults = []
@@ -118,7 +147,7 @@ class View:
         self.version, self.states = states.version, states
         return [] if first else sorted(differences, key=lambda one: (one.keystore, one.external_key_id))
 
-    def _take_whole(self, fetched: "_Fetched", pulse: Callable[[], None]) -> list[Difference]:
+    def _take_whole(self, fetched: Fetched, pulse: Callable[[], None]) -> list[Difference]:
         old, self._shelves = self._shelves, {}
         self._places, self._key_faults, self.owners = {}, {}, {}
         self.disabled, self.stopped, self.withheld = set(), {}, {}
@@ -132,7 +161,7 @@ class View:
             for difference in self._settle(identity, old.get(identity, _EMPTY), names=None)
         ]
 
-    def _take_touched(self, fetched: "_Fetched") -> list[Difference]:
+    def _take_touched(self, fetched: Fetched) -> list[Difference]:
         old: dict[int, _Shelf] = {}
 
         def shelf_of(identity: int) -> _Shelf:
@@ -209,12 +238,12 @@ class View:
             self._shelves[identity] = old
         return found
 
-    def _fetch_keys(self, connection: Connection, touched: list[int] | None, pulse: Callable[[], None]) -> "_Fetched":
+    def _fetch_keys(self, connection: Connection, touched: list[int] | None, pulse: Callable[[], None]) -> Fetched:
         """Each key's row with those of its generations; of the keys in these rows, or of all."""
-        fetched: _Fetched = []
+        fetched: Fetched = []
         orphans = []
         for chunk in _chunks(touched):
-            keys, generations = select(*_KEY), select(*_GENERATION)
+            keys, generations = select(*_KEY), select(*_GENERATION).order_by(schema.key_generations.c.id)
             if chunk is not None:
                 keys = keys.where(schema.external_keys.c.id.in_(chunk))
                 generations = generations.where(schema.key_generations.c.key_id.in_(chunk))

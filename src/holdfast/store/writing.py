@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Table
 
     from holdfast.secrets.files import SecretFiles
-    from holdfast.store.entries import Touched
+    from holdfast.store.entries import Kind, Touched
 
 _NOTED = "holdfast_noted"
 _CHANGED = func.coalesce(THIS_VERSION, 0)
@@ -42,6 +42,8 @@ class Writing(Reading):
         self.on_failure: list[Callable[[], None]] = []
         self.after_commit: list[Callable[[], None]] = []
         self._touched: defaultdict[str, Touched] = defaultdict(dict)
+        self.counts_anew = False
+        """The record gets the sum of what is recorded, whatever the record before it says."""
         event.listen(connection, "before_execute", _require_noted)
 
     def add(self, table: Table, **values: object) -> Any:
@@ -82,15 +84,22 @@ class Writing(Reading):
         self.connection.execute(update(schema.catalog).values(removed=schema.catalog.c.version))
         self._execute(delete(table).where(*conditions))
 
+    def take_as_found(self, kind: Kind, identity: Any) -> None:
+        """Whatever lies in the rows of this entry is right; also if none do."""
+        self._touched[kind.name][identity] = None
+        made = self._execute(update(kind.table).where(kind.key == identity).values(changed=_CHANGED))
+        if not made.rowcount:
+            self.connection.execute(update(schema.catalog).values(removed=schema.catalog.c.version))
+
     def take_touched(self) -> Mapping[str, Touched]:
         """What was set, by kind of entry, since this was last called."""
         touched, self._touched = self._touched, defaultdict(dict)
         return touched
 
     def _note(self, table: Table, owner: Any, row: Any, columns: Any) -> None:
-        self._touched[KIND_OF[table].name].setdefault(owner, set()).update(
-            (table.name, row, name) for name in columns
-        )
+        touched = self._touched[KIND_OF[table].name].setdefault(owner, set())
+        if touched is not None:
+            touched.update((table.name, row, name) for name in columns)
 
     def _execute(self, statement: UpdateBase) -> Any:
         return self.connection.execute(statement, execution_options={_NOTED: True})

@@ -1,6 +1,6 @@
 """Every change that there is."""
 
-from holdfast.control.actions.catalogs import ImportCatalog
+from holdfast.control.actions.catalogs import AcceptEntries, ImportCatalog, RevertEntries
 from holdfast.control.actions.credentials import IssueCredential, ReferenceCredential, RetireCredential
 from holdfast.control.actions.descriptions import DescribeKey
 from holdfast.control.actions.drills import RecordDrill
@@ -67,6 +67,8 @@ AnyAction = (
     | RetireCredential
     | ImportCatalog
     | ForgetNode
+    | AcceptEntries
+    | RevertEntries
     | EnrolOperator
     | RemoveOperator
     | SetRules

@@ -5,10 +5,107 @@ from typing import Any
 
 from holdfast.audit.records import Effect
 from holdfast.control.action import Action
+from holdfast.control.errors import NotFound
 from holdfast.control.explanations import Explanation, Usage
+from holdfast.store.integrity import Deviation
 from holdfast.store.reads import Reading
+from holdfast.store.repairs import deviations, keystore_names, require_revertible
 from holdfast.store.transaction import Transaction
 from holdfast.store.transfer import Export, require_nothing
+
+
+class _Decision(Action, frozen=True, kw_only=True):
+    """About `entries`, such as `key/17`, that are not as recorded."""
+
+    entries: tuple[str, ...]
+
+    def subject(self) -> str:
+        """Their names."""
+        return f"catalog {', '.join(self.entries)}".rstrip()
+
+    def keystores(self) -> tuple[str, ...] | None:
+        """Every one: an entry may have been moved from one to another."""
+        return None
+
+    def chosen(self, state: Reading) -> list[Deviation]:
+        """Those that are named. Raises NotFound for one that is as recorded."""
+        found = {one.name: one for one in deviations(state)[0]}
+        unknown = [name for name in self.entries if name not in found]
+        if unknown:
+            raise NotFound(
+                f"{unknown[0]} is no entry of the catalog that differs from what is recorded",
+                hint="`holdfast catalog show` names those that do.",
+            )
+        return [found[name] for name in self.entries]
+
+    def differences(self, state: Reading) -> list[tuple[str, Deviation]]:
+        """Each with what people call it."""
+        names = keystore_names(state)
+        return [(f"{one.name}, {one.title(names)}", one) for one in self.chosen(state)]
+
+
+class AcceptEntries(_Decision, frozen=True, kw_only=True, tag="catalog accept"):
+    """What lies in the rows now is taken for recorded. Without `entries`: all that differ."""
+
+    entries: tuple[str, ...] = ()
+
+    def chosen(self, state: Reading) -> list[Deviation]:
+        """Those that are named, or all."""
+        return super().chosen(state) if self.entries else deviations(state)[0]
+
+    def effects(self, state: Reading) -> tuple[Effect, ...]:
+        """Each entry that differs: as recorded, as found. Raises NotFound."""
+        made = [
+            Effect(subject=subject, before=_side(one, 1), after=_side(one, 2))
+            for subject, one in self.differences(state)
+        ]
+        mismatch = None if self.entries else deviations(state)[1]
+        if mismatch is not None:
+            made.append(Effect(subject="catalog digest", before=mismatch, after="that of what is recorded"))
+        return tuple(made)
+
+    def explain(self, state: Reading, usage: Usage) -> Explanation:  # noqa: ARG002 (it may concern any)
+        """What becomes right."""
+        changes = [f"{subject}: {one.words()}" for subject, one in self.differences(state)]
+        return Explanation(
+            "Accept what was changed in the database without a record:",
+            tuple(changes) or ("the recorded entries, although they do not add up to the latest record",),
+            ("Nodes serve it from then on. The record names what it was before.",),
+        )
+
+    def apply(self, transaction: Transaction, prepared: Any) -> None:  # noqa: ARG002 (nothing is)
+        """Take them for recorded."""
+        transaction.accept_entries(self.chosen(transaction), all_of_them=not self.entries)
+
+
+class RevertEntries(_Decision, frozen=True, kw_only=True, tag="catalog revert"):
+    """What is recorded is put back into the rows."""
+
+    def effects(self, state: Reading) -> tuple[Effect, ...]:
+        """Each entry that differs: as found, as recorded. Raises NotFound, Refused."""
+        found = self.differences(state)
+        for _, one in found:
+            require_revertible(one)
+        return tuple(Effect(subject=subject, before=_side(one, 2), after=_side(one, 1)) for subject, one in found)
+
+    def explain(self, state: Reading, usage: Usage) -> Explanation:  # noqa: ARG002 (it may concern any)
+        """What is put back."""
+        return Explanation(
+            "Put back what is recorded, over what was changed in the database:",
+            tuple(f"{subject}: {one.words()}" for subject, one in self.differences(state)),
+            ("What was closed by hand in these entries, and not by a command, is open again.",),
+        )
+
+    def apply(self, transaction: Transaction, prepared: Any) -> None:  # noqa: ARG002 (nothing is)
+        """Put them back."""
+        transaction.revert_entries(self.chosen(transaction))
+
+
+def _side(one: Deviation, side: int) -> dict[str, Any] | None:
+    """What is recorded (1), or found (2), where they differ; None: it is not there."""
+    if (one.recorded if side == 1 else one.found) is None:
+        return None
+    return {difference[0]: difference[side] for difference in one.differences()}
 
 
 class ImportCatalog(Action, frozen=True, kw_only=True, tag="catalog import"):
