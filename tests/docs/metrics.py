@@ -75,6 +75,7 @@ def _fleet() -> Fleet:
         approvals=1,
         unlogged=1,
         oldest_unlogged=1.0,
+        unexplained=1,
     )
     fleet = Fleet()
     fleet.reports[0] = replace(report, catalog=gauges)

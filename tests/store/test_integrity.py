@@ -10,7 +10,8 @@ from tests.store.test_feed import Running, started
 from tests.store.test_memory import sql
 from tests.waiting import eventually
 
-from holdfast.keys.model import ExternalKey, Keystore
+from holdfast.gateway.worker.catalog_gauges import COMPARE, GaugeReader
+from holdfast.keys.model import ExternalKey, Keystore, Snapshot
 from holdfast.keys.states import GenerationState
 from holdfast.store import schema
 from holdfast.store.errors import Refused
@@ -322,3 +323,38 @@ def test_a_keystore_that_a_hand_has_opened_stays_blocked(
         filled.change_keystore("main", region="eu-central-1")  # a record of something else explains nothing
         eventually(lambda: running.feed.snapshot.version == filled.version())
         assert running.feed.snapshot.keystores["/main"].blocked
+
+
+def test_one_worker_of_a_node_finds_what_does_not_say_that_it_changed(filled: Catalog) -> None:
+    """By comparing everything now and then; until it is accepted or put back it looks each time."""
+    told: list[str] = []
+    clock = [0.0]
+    reader = GaugeReader(
+        filled,
+        age_days=None,
+        serving=viewed_snapshot(filled),
+        monotonic=lambda: clock[0],
+        on_alarm=told.append,
+        on_failure=told.append,
+    )
+    sql(filled, "UPDATE key_generations SET label = 'another' WHERE id = 1")
+    reader.look()
+    assert (found(reader), told) == (0, [])
+    clock[0] = COMPARE
+    reader.look()
+    reader.look()
+    assert (found(reader), len(told)) == (1, 1)
+    assert told[0].startswith("ALARM: key main/key-1 (key/1) was changed in the database")
+    sql(filled, "UPDATE key_generations SET label = 'label' WHERE id = 1")
+    reader.look()
+    assert found(reader) == 0
+
+
+def found(reader: GaugeReader) -> int:
+    assert reader.latest is not None
+    return reader.latest.unexplained
+
+
+def viewed_snapshot(catalog: Catalog) -> Callable[[], Snapshot]:
+    snapshot = catalog.snapshot()
+    return lambda: snapshot

@@ -36,7 +36,8 @@ class KeystoreGauges:
 class CatalogGauges:
     """The catalog as of one look, at `at`. `approvals`: changes that wait for approval.
 
-    `unlogged`: records that no control log has yet, and the time of the oldest.
+    `unlogged`: records that no control log has yet, and the time of the oldest. `unexplained`: entries that no record
+    explains.
     """
 
     at: float
@@ -46,3 +47,4 @@ class CatalogGauges:
     approvals: int
     unlogged: int
     oldest_unlogged: float
+    unexplained: int = 0

@@ -6,7 +6,7 @@ Either way somebody has to hear of it, and to say which of the two is meant: `ho
 """
 
 from collections import namedtuple
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,6 +164,17 @@ class Comparison:
             elif name == KEY.name:
                 made.append((row, []))  # so that it is refused, and what was served under its name before is not
         return made
+
+
+def sentences(deviations: Iterable[Deviation], mismatch: str | None, keystores: Mapping[str, str]) -> tuple[str, ...]:
+    """What an operator is told: each entry, what differs, and what to do. `keystores` as for `Deviation.title`."""
+    said = [
+        f"{one.title(keystores)} ({one.name}) was changed in the database, and no record explains it:"
+        f" {one.words()}. What it opens is refused. `holdfast catalog accept {one.name}` makes it right,"
+        f" `holdfast catalog revert {one.name}` puts back what is recorded"
+        for one in deviations
+    ]
+    return (*sorted(said), *[one for one in [mismatch] if one is not None])
 
 
 _MISMATCH = (

@@ -1,19 +1,22 @@
 """What a person decides about entries that no record explains: they are right as they are, or what is recorded is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Table, select
 
-from holdfast.audit.catalog_digest import encode
+from holdfast.audit.catalog_digest import digest_of, element, encode
 from holdfast.store import schema
-from holdfast.store.entries import CREDENTIAL, KEY, KINDS, Entry, in_catalog
+from holdfast.store.entries import CREDENTIAL, KEY, KINDS, Entry, in_catalog, recorded_digest
 from holdfast.store.errors import Refused
-from holdfast.store.integrity import Comparison, Deviation, row_values
+from holdfast.store.integrity import Comparison, Deviation, row_values, sentences
 from holdfast.store.reads import Reading
-from holdfast.store.rows import moment, plain
+from holdfast.store.rows import moment, plain, raw
 from holdfast.store.schema import Utc
+from holdfast.store.use import batched
 from holdfast.store.writing import Writing
+
+_CHUNK = 500
 
 
 def deviations(state: Reading) -> tuple[list[Deviation], str | None]:
@@ -30,6 +33,20 @@ def keystore_names(state: Reading) -> dict[str, str]:
     """The names of the keystores by their rows, for `Deviation.title`."""
     table = schema.keystores
     return {str(row.id): plain(row.name) for row in state.connection.execute(select(table.c.id, table.c.name))}
+
+
+def unexplained(state: Reading, *, breathe: Callable[[], object]) -> tuple[str, ...]:
+    """What no record explains, in words, by comparing everything; `breathe` is called after some hundred entries."""
+    total = 0
+    for name, kind in KINDS.items():
+        ids = state.connection.execute(select(*raw(kind.table, kind.columns[0]))).scalars().all()
+        for chunk in batched(ids, _CHUNK):
+            entries = in_catalog(state.connection, kind, chunk).values()
+            total += sum(element(name, encode(entry)) for entry in entries)
+            breathe()
+    if digest_of(total) == recorded_digest(state.connection):
+        return ()
+    return sentences(*deviations(state), keystore_names(state))
 
 
 class Repairs(Writing):

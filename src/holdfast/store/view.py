@@ -19,7 +19,7 @@ from holdfast.store import rows, schema
 from holdfast.store.database import MAX_VERSION
 from holdfast.store.entries import CREDENTIAL, KEY, KEYSTORE
 from holdfast.store.errors import NoVersion
-from holdfast.store.integrity import Comparison, Fetched
+from holdfast.store.integrity import Comparison, Fetched, sentences
 from holdfast.store.rows import BadRow, raw
 from holdfast.xks.types import AccessKeyId, KeyStatus, SecretAccessKey
 
@@ -99,14 +99,8 @@ class View:
 
     @property
     def unexplained(self) -> tuple[str, ...]:
-        """What no record explains, in words: each entry, what differs, and what to do."""
-        said = [
-            f"{one.title(self._names)} ({one.name}) was changed in the database, and no record explains it:"
-            f" {one.words()}. What it opens is refused. `holdfast catalog accept {one.name}` makes it right,"
-            f" `holdfast catalog revert {one.name}` puts back what is recorded"
-            for one in self.comparison.deviations.values()
-        ]
-        return (*sorted(said), *[one for one in [self.comparison.mismatch] if one is not None])
+        """What no record explains, in words."""
+        return sentences(self.comparison.deviations.values(), self.comparison.mismatch, self._names)
 
     def refresh(
         self, connection: Connection, read_secret: ReadSecret, pulse: Callable[[], None] = lambda: None

@@ -519,6 +519,11 @@ def _catalog(reports: list[Report]) -> Iterator[Metric]:
         version.add_metric([name], node.version)
     yield from (lease, version)
     yield _gauge("holdfast_approvals_open", "Changes that wait for approval.", found.approvals)
+    yield _gauge(
+        "holdfast_catalog_unexplained",
+        "Entries of the catalog that were changed in the database without a record.",
+        found.unexplained,
+    )
     yield _gauge("holdfast_changes_unlogged", "Records of changes that no control log has yet.", found.unlogged)
     yield _gauge(
         "holdfast_changes_unlogged_timestamp_seconds",

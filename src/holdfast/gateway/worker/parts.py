@@ -150,12 +150,16 @@ class Parts:
             key_records.start(hsms)
             usage = UsageWriter(catalog, monotonic=time.monotonic, on_warning=partial(say, "warning"))
             usage.start()
-            gauges = (
-                GaugeReader(catalog, age_days=configuration.rotation.age_days, on_failure=partial(say, "warning"))
-                if place == 0
-                else None
-            )
-            if gauges is not None:
+            gauges = None
+            if place == 0:
+                gauges = GaugeReader(
+                    catalog,
+                    age_days=configuration.rotation.age_days,
+                    serving=lambda: feed.snapshot,
+                    monotonic=time.monotonic,
+                    on_alarm=partial(say, "error"),
+                    on_failure=partial(say, "warning"),
+                )
                 gauges.start()
             spool = _open_spool(configuration, worker)
             undo.pop_all()
