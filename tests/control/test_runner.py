@@ -154,7 +154,7 @@ def test_a_change_that_fails_leaves_no_record(catalog: Catalog, as_: As, monkeyp
     assert (catalog.version(), catalog.changes(), catalog.keystores()) == before
 
 
-def _fail(*_: object) -> None:
+def _fail(*_: object, **__: object) -> None:
     raise CatalogError("the disk is full")
 
 

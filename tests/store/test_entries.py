@@ -67,7 +67,7 @@ def test_the_recorded_columns_keep_their_order() -> None:
         "credentials": ("access_key_id", "keystore_id", "secret_ref"),
         "external_keys": (
             *("id", "keystore_id", "external_key_id", "status", "takeover", "takeover_metadata"),
-            *("tag", "metadata_format", "enabled_until", "purpose"),
+            *("tag", "metadata_format", "enabled_until", "pinned_to", "purpose"),
         ),
         "key_generations": (
             *("id", "key_id", "number", "hsm", "label", "cka_id", "canary", "stopped_at", "stopped_reason"),

@@ -35,6 +35,7 @@ def filled(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> Catalog:
     return catalog
 
 
+ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234"
 NEW_VERSION = "UPDATE catalog SET version = version + 1"
 
 
@@ -130,6 +131,10 @@ CLOSES: dict[str, tuple[str, Callable[[View], bool]]] = {
         "UPDATE external_keys SET status = 'DISABLED' WHERE id = 1",
         lambda view: key(view).status is KeyStatus.DISABLED,
     ),
+    "a pin": (
+        f"UPDATE external_keys SET pinned_to = '{ARN}' WHERE id = 1",  # noqa: S608 (an ARN)
+        lambda view: key(view).pinned_to == (ARN,),
+    ),
     "an end": (
         "UPDATE external_keys SET enabled_until = '2026-01-01 00:00:00' WHERE id = 1",
         lambda view: key(view).enabled_until == datetime(2026, 1, 1, tzinfo=UTC),
@@ -177,6 +182,14 @@ def test_a_suspended_generation_that_a_hand_resumes_stays_suspended(filled: Cata
         )
     sql(filled, "UPDATE key_generations SET state = 'retired' WHERE number = 2", NEW_VERSION)
     assert key(viewed(filled)).generations[2].state is GenerationState.SUSPENDED
+
+
+def test_a_pin_that_a_hand_takes_away_or_changes_stays(filled: Catalog) -> None:
+    with filled.change() as transaction:
+        transaction.pin_key("main", KEY, [ARN, f"{ARN}5"])
+    for pins, served in (("NULL", (ARN, f"{ARN}5")), (f"'{ARN} {ARN}6'", (ARN,)), (f"'{ARN}6'", (ARN, f"{ARN}5"))):
+        sql(filled, f"UPDATE external_keys SET pinned_to = {pins} WHERE id = 1", NEW_VERSION)  # noqa: S608 (ARNs)
+        assert key(viewed(filled)).pinned_to == served
 
 
 def test_a_row_that_says_nothing_of_its_change_has_no_effect_until_it_is_found(filled: Catalog) -> None:

@@ -219,13 +219,12 @@ class KeyChanges(Writing):
     def pin_key(self, keystore: str, external_key_id: ExternalKeyId, kms_key_arns: Sequence[str]) -> None:
         """Have an external key serve these KMS keys only; none: every one. Raises NotFound."""
         table = schema.external_keys
-        pinned = self.connection.execute(
-            update(table)
-            .where(table.c.keystore_id == keystore_id(self.connection, keystore))
-            .where(table.c.external_key_id == external_key_id.value)
-            .values(pinned_to=" ".join(kms_key_arns) or None, changed=THIS_VERSION)
-        )
-        if not pinned.rowcount:
+        if not self.alter(
+            table,
+            table.c.keystore_id == keystore_id(self.connection, keystore),
+            table.c.external_key_id == external_key_id.value,
+            pinned_to=" ".join(kms_key_arns) or None,
+        ):
             raise _no_key(keystore, external_key_id)
 
     def set_key_status(

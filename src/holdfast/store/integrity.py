@@ -257,7 +257,14 @@ def _key(recorded: Entry, row: Any, parts: list[Any]) -> tuple[Any, list[Any]]:
     generations = [
         _generation(own[part.id], part) for part in parts if part.id in own and own[part.id][1:3] == [*part[1:3]]
     ]
-    return known._replace(enabled_until=min(ends, default=None)), generations
+    return known._replace(enabled_until=min(ends, default=None), pinned_to=_pins(known, row)), generations
+
+
+def _pins(known: Any, row: Any) -> Any:
+    """The KMS keys that both say; empty would be every one."""
+    if known.pinned_to is None or row.pinned_to is None:
+        return known.pinned_to or row.pinned_to
+    return " ".join(arn for arn in known.pinned_to.split(" ") if arn in row.pinned_to.split(" ")) or known.pinned_to
 
 
 def _generation(recorded: list[Any], part: Any) -> Any:

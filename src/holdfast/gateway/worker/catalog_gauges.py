@@ -37,7 +37,7 @@ class GaugeReader:
     `serving` is what the worker serves from; what is unexplained in that was told already.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what one worker gives it)
         self,
         catalog: Catalog,
         *,

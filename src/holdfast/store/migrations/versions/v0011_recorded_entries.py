@@ -3,14 +3,14 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0010"
-down_revision = "0009"
+revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    """From 0009."""
+    """From 0010."""
     op.create_table(
         "recorded_entries",
         sa.Column("kind", sa.String(16), primary_key=True),
