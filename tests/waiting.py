@@ -12,6 +12,14 @@ PATIENCE = 300.0
 _LOOK = 0.01
 
 
+def _tasks(process: int) -> list[Path]:
+    """Of a process that may have ended."""
+    try:
+        return list(Path(f"/proc/{process}/task").iterdir())
+    except OSError:
+        return []
+
+
 class Stopwatch:
     """Seconds in which the threads of these processes could run when they wanted to. This process is one of them."""
 
@@ -38,7 +46,7 @@ class Stopwatch:
     def _read(self, name: str) -> dict[Path, bytes]:
         found = {}
         for process in (os.getpid(), *self._processes()):
-            for task in Path(f"/proc/{process}/task").glob("*"):
+            for task in _tasks(process):
                 with suppress(OSError):  # it has ended
                     found[task] = (task / name).read_bytes()
         return found
