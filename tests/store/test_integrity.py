@@ -222,6 +222,16 @@ def test_a_key_is_refused_whose_record_somebody_has_removed(filled: Catalog) -> 
     assert len(view.unexplained) == 1
 
 
+def test_a_keystore_is_blocked_also_where_its_recorded_entry_is_no_text(filled: Catalog) -> None:
+    statement = "UPDATE recorded_entries SET content = CAST(X'ff' AS TEXT) WHERE kind = 'keystore'"
+    if filled._engine.dialect.name == "postgresql":  # which takes no text that is not UTF-8
+        statement = statement.replace("CAST(X'ff' AS TEXT)", "chr(1)")
+    sql(filled, statement)
+    filled.set_blocked("main", blocked=True)
+    assert [row.blocked for row in filled.keystores() if row.name == "main"] == [True]
+    assert 1 not in viewed(filled).keystores, "nor is it served by what somebody has written there"
+
+
 def test_rows_and_recorded_entries_that_were_changed_together_do_not_add_up(filled: Catalog) -> None:
     """Without the record nobody can say which; the machine keeps to what it remembers (`memory`)."""
     sql(

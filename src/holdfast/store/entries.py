@@ -158,19 +158,23 @@ def record_entries(connection: Connection, touched: Mapping[str, Touched], *, an
                 merged = _merged(kind, now.get(str(identity)), decode(known), changed[identity])
                 if merged is not None:
                     after[str(identity)] = text = encode(merged).decode()
-                total += (0 if text is None else element(name, text.encode())) - (
-                    0 if known is None else element(name, known.encode())
-                )
+                total += _element(name, text) - _element(name, known)
             _replace(connection, name, [str(one) for one in chunk], after)
     return digest_of(total)
 
 
 def _total_recorded(connection: Connection) -> int:
-    return sum(
-        element(name, content.encode())
-        for name, kind in KINDS.items()
-        for content in as_recorded(connection, kind, None).values()
-    )
+    return total_of({name: as_recorded(connection, kind, None) for name, kind in KINDS.items()})
+
+
+def total_of(recorded: Mapping[str, Mapping[str, str]]) -> int:
+    """The sum over recorded entries, by kind and id."""
+    return sum(_element(name, content) for name, entries in recorded.items() for content in entries.values())
+
+
+def _element(name: str, content: str | None) -> int:
+    """What an entry adds to the sum; None: there is none. What somebody has written there need not be UTF-8."""
+    return 0 if content is None else element(name, content.encode(errors="replace"))
 
 
 def _merged(

@@ -16,7 +16,18 @@ from sqlalchemy import Connection
 from holdfast.audit.catalog_digest import digest_of, element, encode
 from holdfast.keys.states import GenerationState
 from holdfast.store import rows
-from holdfast.store.entries import CREDENTIAL, KEY, KEYSTORE, KINDS, Entry, Kind, as_recorded, decode, recorded_digest
+from holdfast.store.entries import (
+    CREDENTIAL,
+    KEY,
+    KEYSTORE,
+    KINDS,
+    Entry,
+    Kind,
+    as_recorded,
+    decode,
+    recorded_digest,
+    total_of,
+)
 from holdfast.store.rows import BadRow, shown
 from holdfast.xks.types import KeyStatus
 
@@ -138,7 +149,7 @@ class Comparison:
         """With every entry of the catalog, by kind and id."""
         recorded = {name: as_recorded(connection, kind, None) for name, kind in KINDS.items()}
         self.deviations = {}
-        self.mismatch = None if recorded_digest(connection) == _digest(recorded) else _MISMATCH
+        self.mismatch = None if recorded_digest(connection) == digest_of(total_of(recorded)) else _MISMATCH
         for name, entries in contents.items():
             self._compare(name, entries, recorded[name])
 
@@ -196,16 +207,6 @@ def _adds_up(connection: Connection, read: Mapping[str, Fetched], pulse: Callabl
 def _content(row: Any, parts: Sequence[Any]) -> bytes:
     # A generation's last column is the count of its encryptions, which no record covers.
     return encode([row, *(list(part)[:-1] for part in parts)])
-
-
-def _digest(recorded: Mapping[str, Mapping[str, str]]) -> str:
-    return digest_of(
-        sum(
-            element(name, content.encode(errors="replace"))
-            for name, entries in recorded.items()
-            for content in entries.values()
-        )
-    )
 
 
 def _is_wrong(name: str, row: Any, parts: Sequence[Any]) -> bool:
