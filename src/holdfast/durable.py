@@ -24,6 +24,17 @@ def create(path: Path, content: bytes, *, mode: int = 0o600, like: Path | None =
         raise
 
 
+def replace(path: Path, content: bytes, *, mode: int = 0o600, like: Path | None = None) -> None:
+    """Write a file, or replace it at once: a reader sees the old content or the new. Raises OSError.
+
+    For one writer at a time. As for `create`, its name is durable after `sync_directory`.
+    """
+    beside = path.with_name(f".{path.name}.new")
+    beside.unlink(missing_ok=True)  # what a crash has left
+    create(beside, content, mode=mode, like=like)
+    beside.replace(path)
+
+
 def sync_directory(path: Path) -> None:
     """Let the names in a directory survive a power loss. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

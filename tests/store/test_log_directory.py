@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.audit.logs import LOG, ORIGIN, Signer, ecdsa, ed25519, entries
 
+from holdfast import durable
 from holdfast.audit.checkpoint import Checkpoint
 from holdfast.audit.faults import Kind, LogDamaged, NotSigned
 from holdfast.audit.merkle import leaf_hash, root_of
@@ -143,7 +144,7 @@ def test_after_a_failed_write_the_log_is_opened_again(tmp_path: Path, monkeypatc
     with LogDirectory(tmp_path, SIGNERS) as log:
         log.append(entries(2))
         with monkeypatch.context() as patch:
-            patch.setattr(log_directory, "_replace", _full_disk)
+            patch.setattr(durable, "replace", _full_disk)
             with pytest.raises(OSError, match="No space"):
                 log.append(entries(1, first=2))
         for call in (lambda: log.append(entries(1)), log.checkpoint):
@@ -162,14 +163,14 @@ def test_an_entry_too_long_is_refused_and_spoils_nothing(tmp_path: Path) -> None
     assert verified_size(tmp_path) == 2
 
 
-def _full_disk(path: Path, _: bytes) -> None:
+def _full_disk(path: Path, _: bytes, *, mode: int) -> None:  # noqa: ARG001 (as `durable.replace`)
     raise OSError(28, "No space left on device", str(path))
 
 
 def test_a_segment_that_cannot_be_written_spoils_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with LogDirectory(tmp_path, SIGNERS) as log:
         with monkeypatch.context() as patch:
-            patch.setattr(log_directory, "_replace", _full_disk)
+            patch.setattr(durable, "replace", _full_disk)
             with pytest.raises(OSError, match="No space"):
                 log.store_segment("ab" * 32, [b"{}"])
         log.store_segment("ab" * 32, [b"{}", b"{}"])
@@ -288,15 +289,15 @@ class Disk:
     """
 
     def __init__(self) -> None:
-        self._replace = log_directory._replace
+        self._replace = durable.replace
         self._undo: list[tuple[Path, bytes | None]] = []
         self.steps_left = -1
 
-    def replace(self, path: Path, content: bytes) -> None:
-        """In place of `_replace`."""
+    def replace(self, path: Path, content: bytes, *, mode: int) -> None:
+        """In place of `durable.replace`."""
         self._step()
         self._undo.append((path, path.read_bytes() if path.exists() else None))
-        self._replace(path, content)
+        self._replace(path, content, mode=mode)
         self._step()
 
     def sync(self, path: Path) -> None:
@@ -347,7 +348,7 @@ def test_a_power_loss_at_any_step_loses_and_invents_nothing(
 
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         directory, disk = Path(name), Disk()
-        patch.setattr(log_directory, "_replace", disk.replace)
+        patch.setattr(durable, "replace", disk.replace)
         patch.setattr(log_directory, "sync_directory", disk.sync)
         acknowledged: list[bytes] = []
         log = LogDirectory(directory, [(FAST.key, sign)])
@@ -384,7 +385,7 @@ def test_a_bundle_that_lost_the_one_before_it_is_not_taken_up_later(
 ) -> None:
     """A power loss at each step of an append over two bundles, with each of the two kept or lost."""
     disk, lost = Disk(), iter(undone)
-    monkeypatch.setattr(log_directory, "_replace", disk.replace)
+    monkeypatch.setattr(durable, "replace", disk.replace)
     monkeypatch.setattr(log_directory, "sync_directory", disk.sync)
     log = LogDirectory(tmp_path, SIGNERS)
     log.append(entries(100))

@@ -49,11 +49,7 @@ class CheckpointStore:
 
     def keep(self, origin: str, note: bytes) -> None:
         """Replace it, durably. Raises OSError."""
-        path = self._directory / _digest(origin)
-        beside = path.with_name(f".{path.name}.new")
-        beside.unlink(missing_ok=True)
-        durable.create(beside, note, mode=_FILE_MODE)
-        beside.replace(path)
+        durable.replace(self._directory / _digest(origin), note, mode=_FILE_MODE)
         durable.sync_directory(self._directory)
 
 

@@ -268,7 +268,7 @@ class LogDirectory:
         for directory in dict.fromkeys(path.parent for path in paths):
             durable.make_directory(directory, mode=_DIRECTORY_MODE)
         for path, content in paths.items():
-            _replace(path, content)
+            durable.replace(path, content, mode=_FILE_MODE)
         for directory in dict.fromkeys(path.parent for path in paths):
             sync_directory(directory)
         self._superseded += [partial_directory(path) for path in files if is_full(path)]
@@ -288,10 +288,3 @@ def _locked(path: Path) -> int:
         os.close(descriptor)
         raise LogUnusable(f"the log in {path.parent} is open in another process") from None
     return descriptor
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)  # what a crash has left
-    durable.create(temporary, content, mode=_FILE_MODE)
-    temporary.replace(path)

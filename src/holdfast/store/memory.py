@@ -176,7 +176,8 @@ class MemoryFile:
             with _locked(self.path.parent) as locked:
                 if not locked or self.changed():
                     return False
-                self._replace(msgspec.json.format(msgspec.json.encode(memory, order="sorted")) + b"\n")
+                content = msgspec.json.format(msgspec.json.encode(memory, order="sorted")) + b"\n"
+                durable.replace(self.path, content, like=self.path.parent)
                 self._stamp = self._look()
         except OSError as error:
             raise Unavailable(
@@ -184,12 +185,6 @@ class MemoryFile:
                 " an older catalog; `state` in [catalog] names another file"
             ) from None
         return True
-
-    def _replace(self, content: bytes) -> None:
-        beside = self.path.with_name(f".{self.path.name}.new")
-        beside.unlink(missing_ok=True)
-        durable.create(beside, content, like=self.path.parent)
-        beside.replace(self.path)
 
     def _look(self) -> tuple[int, int, int] | None:
         try:

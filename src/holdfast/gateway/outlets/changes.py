@@ -4,7 +4,6 @@ Every node whose outlets want changes does this for itself: a change is heard of
 or not to be trusted any more. All send it with the same id, by which a receiver can drop the copies.
 """
 
-import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -63,10 +62,8 @@ class Changes:
         marks = self._written | {one.name: one.marked for one in self._outlets if one.marked is not None}
         if marks == self._written:
             return
-        beside = self._path.with_name(f".{self._path.name}.new.{os.getpid()}")
-        beside.unlink(missing_ok=True)
-        durable.create(beside, msgspec.json.encode(marks, order="sorted") + b"\n", like=self._path.parent)
-        beside.replace(self._path)
+        content = msgspec.json.encode(marks, order="sorted") + b"\n"
+        durable.replace(self._path, content, like=self._path.parent)
         self._written = marks
 
     def _run(self) -> None:
