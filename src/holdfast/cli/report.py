@@ -1,6 +1,5 @@
 """`holdfast report`: what auditors and those who answer to them ask for."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +12,8 @@ from holdfast.cli.options import ConfigOption, JsonOption, installation
 from holdfast.cli.tables import table
 from holdfast.config.model import Configuration
 from holdfast.control.actor import current_actor
-from holdfast.control.errors import Conflict, Invalid
+from holdfast.control.errors import Invalid
+from holdfast.control.files import create_file
 from holdfast.control.reports import devices, evidence, keys, people
 from holdfast.control.reports.document import Report
 from holdfast.control.reports.render import Format, render
@@ -151,16 +151,7 @@ def _write(config: Path | None, make: Callable[[Source], Report], format_: Forma
     if to is None:
         output.data(text.rstrip("\n"))
         return
-    try:
-        descriptor = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
-    except FileExistsError:
-        raise Conflict(f"{to} exists already", hint="Name a new file.") from None
-    except OSError as error:
-        raise Invalid(
-            f"{to} cannot be written: {error.strerror}", hint="Name a file in a directory of yours."
-        ) from None
-    with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-        file.write(text)
+    create_file(to, text.encode(), mode=_MODE)
     output.say(f"The report is in {to}.")
 
 
