@@ -9,11 +9,12 @@ import msgspec
 import pytest
 from tests.cli.conftest import Run
 from tests.cli.test_two_persons import config
+from tests.cli.test_usage import catalog
 from tests.waiting import PATIENCE
 
 from holdfast.cli.exit_codes import ExitCode
 
-__all__ = ["config"]
+__all__ = ["catalog", "config"]
 
 REPORTS = (
     "inventory",
@@ -58,6 +59,18 @@ def test_a_report_goes_to_a_new_file_that_others_cannot_read(run: Run, config: P
     assert stat.S_IMODE(to.stat().st_mode) & 0o007 == 0
     again = run("report", "duties", "--format", "html", "--output", to, "--config", config)
     assert (again.code, "exists already" in again.err) == (ExitCode.CONFLICT, True)
+
+
+@pytest.mark.usefixtures("catalog")
+def test_cryptoperiods_are_judged_by_the_configuration_where_a_key_has_none(run: Run, catalog_only: Path) -> None:
+    """As `key rotate due` judges them: the keys are 200 days old."""
+
+    def verdicts() -> list[str]:
+        return [row["verdict"] for row in made(run, catalog_only, "cryptoperiods")["tables"]["generations"]]
+
+    assert verdicts() == ["no period was set", "no period was set"]
+    catalog_only.write_text(catalog_only.read_text() + "\n[rotation]\nage_days = 199\n")
+    assert verdicts() == ["OVERDUE: encrypts", "OVERDUE: encrypts"]
 
 
 def test_duties_name_who_could_do_something_alone_and_what_nobody_can_approve(

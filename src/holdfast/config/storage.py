@@ -13,7 +13,6 @@ from annotated_types import Interval
 from holdfast.audit.faults import Malformed
 from holdfast.audit.keys import SignatureType, VerifierKey
 from holdfast.config.kinds import Kind, Refused, literal, parse_text, shown
-from holdfast.keys.description import Cryptoperiod
 
 _MOST_ENCRYPTIONS = 2**32
 _NODE_NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}")
@@ -102,11 +101,6 @@ class Rotation:
     """Days for which a generation encrypts, of keys without a cryptoperiod of their own. Left out: no end."""
     encryptions: Annotated[int | None, Kind('integer, 1 to 2^32, or "never"', _stop)] = 2**31
     """Encryptions at which a key is due, before [encryption_limit] stops it. 2^31; or "never"."""
-
-    @property
-    def cryptoperiod(self) -> Cryptoperiod:
-        """`age_days` as a key would have it."""
-        return Cryptoperiod(originator=self.age_days)
 
 
 @dataclass(frozen=True, slots=True)

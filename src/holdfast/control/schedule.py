@@ -1,7 +1,7 @@
 """Which keys are due to rotate: their cryptoperiod is over, or they have encrypted often enough."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from holdfast.config.model import Configuration
@@ -9,6 +9,7 @@ from holdfast.config.storage import Rotation
 from holdfast.control.actions.rotation import ActivateGeneration, CheckRotation, PrepareRotation
 from holdfast.control.runner import Control
 from holdfast.hsm.pkcs11.profile import profile_of
+from holdfast.keys.description import Cryptoperiod
 from holdfast.keys.states import GenerationState
 from holdfast.store.reads import KeyRow, Reading
 from holdfast.xks.aad import NEWEST_FORMAT
@@ -29,7 +30,7 @@ class DueKey:
 
 def due_keys(state: Reading, configuration: Configuration, now: datetime) -> list[DueKey]:
     """Every key that is due, in the order of the catalog."""
-    blocked = {row.name for row in state.keystores() if row.blocked and not _is_over(row.blocked_until, now)}
+    blocked = {row.name for row in state.keystores() if row.is_blocked(now)}
     active = [row for row in state.keys(None) if row.state is GenerationState.ACTIVE]
     totals = state.encryption_totals()
     return [
@@ -56,7 +57,7 @@ def why_due(rotation: Rotation, row: KeyRow, totals: Mapping[int, int], now: dat
 
 
 def _reasons(rotation: Rotation, row: KeyRow, totals: Mapping[int, int], now: datetime) -> Iterator[str]:
-    end = encrypts_until(rotation, row)
+    end = cryptoperiod_of(rotation, row).encrypts_until(row.activated_at)
     if end is not None and end <= now:
         yield f"its cryptoperiod ended on {end:%Y-%m-%d}"
     count = totals.get(row.generation_id, 0)
@@ -64,10 +65,10 @@ def _reasons(rotation: Rotation, row: KeyRow, totals: Mapping[int, int], now: da
         yield f"it has encrypted up to {count:,} times, and {rotation.encryptions:,} are set"
 
 
-def encrypts_until(rotation: Rotation, row: KeyRow) -> datetime | None:
-    """When the generation should stop to encrypt: by the key's own cryptoperiod, or by the configuration's."""
+def cryptoperiod_of(rotation: Rotation, row: KeyRow) -> Cryptoperiod:
+    """The key's own; for how long it encrypts, where nobody has said, the configuration's."""
     own = row.description.cryptoperiod
-    return (own if own.originator is not None else rotation.cryptoperiod).encrypts_until(row.activated_at)
+    return own if own.originator is not None else replace(own, originator=rotation.age_days)
 
 
 def _by_hand(configuration: Configuration, row: KeyRow, blocked: Collection[str], now: datetime) -> str | None:
@@ -76,14 +77,11 @@ def _by_hand(configuration: Configuration, row: KeyRow, blocked: Collection[str]
     makes_keys = table is not None and profile_of(table.settings).generates_keys
     obstacles = {
         "its keystore is blocked": row.keystore in blocked,
-        "it is disabled": row.status is KeyStatus.DISABLED or _is_over(row.enabled_until, now),
+        "it is disabled": row.status is KeyStatus.DISABLED
+        or (row.enabled_until is not None and now >= row.enabled_until),
         f"it is stopped: {row.stopped}": row.stopped is not None,
         f"its ciphertexts are of format {row.metadata_format}: `holdfast key upgrade` comes first": older,
         f"the configuration has no [hsm.{row.hsm}] that serves": table is None,
         "the HSM's own tool makes its keys: `holdfast key rotate prepare` says what to type": not makes_keys,
     }
     return next((words for words, is_there in obstacles.items() if is_there), None)
-
-
-def _is_over(end: datetime | None, now: datetime) -> bool:
-    return end is not None and now >= end

@@ -52,12 +52,7 @@ def look(catalog: Catalog, *, now: datetime, age_days: int | None = None) -> Cat
 
 
 def _keystores(state: Reading, now: datetime, age_days: int | None) -> dict[str, KeystoreGauges]:
-    found = {
-        keystore.name: KeystoreGauges(
-            blocked=keystore.blocked and (keystore.blocked_until is None or now < keystore.blocked_until)
-        )
-        for keystore in state.keystores()
-    }
+    found = {keystore.name: KeystoreGauges(blocked=keystore.is_blocked(now)) for keystore in state.keystores()}
     own, key, generation = schema.keystores, schema.external_keys, schema.key_generations
     keys: Select[Any] = select(*raw(own, "name"), *raw(key, "status"), func.count()).join_from(own, key)
     for name, status, count in state.connection.execute(keys.group_by(own.c.name, key.c.status)):

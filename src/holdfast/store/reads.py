@@ -40,6 +40,10 @@ class KeystoreRow:
     created_at: datetime
     blocked_until: datetime | None = None
 
+    def is_blocked(self, now: datetime) -> bool:
+        """Whether it is blocked by the clock, too."""
+        return self.blocked and (self.blocked_until is None or now < self.blocked_until)
+
 
 @dataclass(frozen=True, slots=True)
 class CredentialRow:

@@ -86,8 +86,7 @@ def transitions(source: Source) -> Report:
             *([trouble] if trouble else []),
             (
                 f"The proof of a change: `holdfast audit prove {directory or 'DIRECTORY'} CHANGE-ID`; it is"
-                f" checked with"
-                " `holdfast audit check-proof`, on any machine. This report itself proves nothing."
+                " checked with `holdfast audit check-proof`, on any machine. This report itself proves nothing."
             ),
             _ASSERTED,
             "What was done with the HSM's own tools is not known to Holdfast.",

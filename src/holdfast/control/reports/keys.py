@@ -1,11 +1,13 @@
 """Reports on keys: what there is, how long it may be used, and how to leave."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 from holdfast.control.reports.document import NONE, Cell, Report, Table
 from holdfast.control.reports.source import Source
+from holdfast.control.schedule import cryptoperiod_of
+from holdfast.keys.description import Cryptoperiod
 from holdfast.keys.states import GenerationState
 from holdfast.store.reads import KeyRow
 from holdfast.store.usage import KmsKeyUsage, tracking_of, usage_of
@@ -66,8 +68,7 @@ def inventory(source: Source) -> Report:
         limits=(
             (
                 "The attributes, the check value and the Security World are those that the HSM showed when the"
-                " key was"
-                " registered; nothing was asked of an HSM for this report. `holdfast doctor` looks again."
+                " key was registered; nothing was asked of an HSM for this report. `holdfast doctor` looks again."
             ),
             "Keys in the HSM that no catalog names are not in it.",
             "Encryptions are counted ahead: at most so many were made.",
@@ -109,15 +110,16 @@ def cryptoperiods(source: Source) -> Report:
             _name(row),
             row.state.value,
             row.activated_at,
-            _end(row, encrypts=True),
-            _end(row, encrypts=False),
-            _verdict(row, source.now),
+            _end(period.originator, period.encrypts_until, row),
+            _end(period.recipient, period.decrypts_until, row),
+            _verdict(period, row, source.now),
             totals.get(row.generation_id, 0),
             limits.stop if limits.stop is not None else "never",
             row.description.owner or NONE,
         )
         for row in source.state.keys(None)
         if row.state not in _GONE
+        for period in (cryptoperiod_of(source.configuration.rotation, row),)
     ]
     rows.sort(key=lambda row: (_ORDER.index(str(row[5])), str(row[0])))
     return source.report(
@@ -144,8 +146,7 @@ def cryptoperiods(source: Source) -> Report:
         limits=(
             (
                 "Periods are counted from the first activation (NIST SP 800-57 part 1, 5.3.4). Where that"
-                " moment is not"
-                " known, no verdict is possible."
+                " moment is not known, no verdict is possible."
             ),
             "A period that is over stops nothing: people rotate. Only the number of encryptions stops a key.",
             "Exceptions that were granted on paper are not known to Holdfast.",
@@ -214,13 +215,13 @@ def exit_plan(source: Source) -> Report:
         limits=(
             (
                 f"Use is what nodes have served {since}{lost}. Data that nobody has read since may exist all the"
-                f" same: backups, archives, snapshots."
+                " same: backups, archives, snapshots."
             ),
             "Principals and services are bounded per key: `holdfast key usage` says where some were left out.",
             (
                 "A ciphertext that Holdfast made may be gone, copied, or be a data key with any amount of data"
-                " behind it."
-                " So the number of ciphertexts is the most that can be wrapped under the key, not what must be moved."
+                " behind it. So the number of ciphertexts is the most that can be wrapped under the key, not what"
+                " must be moved."
             ),
             "What KMS itself knows (`aws kms list-grants`, GetKeyLastUsage, CloudTrail) was not asked.",
         ),
@@ -284,14 +285,12 @@ def _attributes(row: KeyRow) -> str | None:
     return ", ".join(f"{name} {'yes' if value else 'no'}" for name, value in row.attributes.items())
 
 
-def _end(row: KeyRow, *, encrypts: bool) -> Cell:
-    period = row.description.cryptoperiod
-    days, end = (period.originator, period.encrypts_until) if encrypts else (period.recipient, period.decrypts_until)
-    return "no end set" if days is None else end(row.activated_at)
+def _end(days: int | None, until: Callable[[datetime | None], datetime | None], row: KeyRow) -> Cell:
+    return "no end set" if days is None else until(row.activated_at)
 
 
-def _verdict(row: KeyRow, now: datetime) -> str:
-    period, is_active = row.description.cryptoperiod, row.state is GenerationState.ACTIVE
+def _verdict(period: Cryptoperiod, row: KeyRow, now: datetime) -> str:
+    is_active = row.state is GenerationState.ACTIVE
     if (period.originator if is_active else period.recipient) is None:
         return _UNSET
     until = (period.encrypts_until if is_active else period.decrypts_until)(row.activated_at)
