@@ -18,6 +18,7 @@ from holdfast.store.usage import (
     OTHERS,
     Counts,
     Used,
+    counted_since,
     several_kms_keys,
     tracking_of,
     usage_of,
@@ -75,7 +76,7 @@ def test_counts_of_several_writes_add_up_by_generation_and_kms_key(used_catalog:
     assert (first.first_encrypt, first.last_encrypt) == (NOON - timedelta(days=1), later)
     assert (first.first_decrypt, first.last_decrypt, first.last_refusal) == (NOON, NOON, None)
     assert first.days == {date(2026, 11, 24): Counts(1, 0, 0), date(2026, 11, 25): Counts(4, 2, 0)}
-    assert first.since(date(2026, 11, 25)) == Counts(4, 2, 0)
+    assert counted_since(first.days, date(2026, 11, 25)) == Counts(4, 2, 0)
     assert (second.kms_key_arn, second.total) == (OTHER_ARN, Counts(1, 0, 0))
 
 

@@ -1,5 +1,6 @@
 """`holdfast key usage`, and what `--rehearse` says: who uses which key, as far as nodes have seen it."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -13,7 +14,17 @@ from holdfast.control.errors import Conflict
 from holdfast.control.explanations import moment
 from holdfast.control.lookup import find_generations, find_keystore
 from holdfast.control.reencrypt import Advice, advise
-from holdfast.control.usage import NO_PROOF, Affected, Rehearsal, Together, limits, rehearse, together, unused
+from holdfast.control.usage import (
+    NO_PROOF,
+    Affected,
+    Rehearsal,
+    Together,
+    by_generation,
+    limits,
+    rehearse,
+    together,
+    unused,
+)
 from holdfast.store.reads import KeyRow
 from holdfast.store.usage import Caller, KmsKeyUsage, Tracking, tracking_of, usage_of
 
@@ -113,9 +124,8 @@ def _say_overview(here: Installation, keystore: str | None, *, as_json: bool) ->
     with here.catalog.reading() as state:
         if keystore is not None:
             find_keystore(state, keystore)
-        rows, found, tracking = state.keys(None), usage_of(state, keystore), tracking_of(state)
+        rows, of, tracking = state.keys(None), by_generation(usage_of(state, keystore)), tracking_of(state)
     rows = [row for row in rows if keystore in (None, row.keystore)]
-    of = {row.generation_id: [one for one in found if one.generation_id == row.generation_id] for row in rows}
     if as_json:
         output.json(_as_json(rows, of, tracking))
         return
@@ -143,8 +153,7 @@ def _say_key(here: Installation, keystore: str, key: str, *, as_json: bool) -> N
     now = output.utc_now()
     with here.catalog.reading() as state:
         rows = find_generations(state, keystore, key)
-        found, tracking = usage_of(state, keystore, key), tracking_of(state)
-    of = {row.generation_id: [one for one in found if one.generation_id == row.generation_id] for row in rows}
+        of, tracking = by_generation(usage_of(state, keystore, key)), tracking_of(state)
     if as_json:
         output.json(_as_json(rows, of, tracking))
         return
@@ -245,7 +254,7 @@ def _rehearsal_as_json(found: Rehearsal) -> dict[str, Any]:
     }
 
 
-def _as_json(rows: list[KeyRow], of: dict[int, list[KmsKeyUsage]], tracking: Tracking | None) -> dict[str, Any]:
+def _as_json(rows: list[KeyRow], of: Mapping[int, list[KmsKeyUsage]], tracking: Tracking | None) -> dict[str, Any]:
     return {
         **_tracking_as_json(tracking),
         "generations": [

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from holdfast.control.lookup import find_generations
-from holdfast.control.usage import Together, by_kms_key
+from holdfast.control.usage import Together, by_generation, by_kms_key
 from holdfast.keys.states import GenerationState
 from holdfast.store.reads import Reading
 from holdfast.store.usage import OTHERS, usage_of
@@ -46,9 +46,10 @@ def advise(state: Reading, keystore: str, external_key_id: str) -> list[Advice]:
     """Advice on each older generation that is not destroyed. Raises NotFound."""
     rows = [row for row in find_generations(state, keystore, external_key_id) if row.state in _OLDER]
     reserved = state.encryption_totals([row.generation_id for row in rows])
+    used = by_generation(usage_of(state, keystore, external_key_id))
     found = []
     for row in rows:
-        usages = [one for one in usage_of(state, keystore, external_key_id) if one.generation == row.generation]
+        usages = used[row.generation_id]
         seen = sum(one.total.encrypts for one in usages)
         found.append(
             Advice(

@@ -4,6 +4,7 @@ All of it is of requests that were served here. That none was seen proves nothin
 archives, is asked for when it is read.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -12,7 +13,17 @@ from holdfast.control.explanations import moment
 from holdfast.control.lookup import find_keystore
 from holdfast.keys.states import GenerationState
 from holdfast.store.reads import KeyRow, Reading
-from holdfast.store.usage import OTHERS, Caller, Counts, KmsKeyUsage, Tracking, tracking_of, usage_of
+from holdfast.store.usage import (
+    OTHERS,
+    Caller,
+    Counts,
+    KmsKeyUsage,
+    Tracking,
+    counted_since,
+    total_of,
+    tracking_of,
+    usage_of,
+)
 from holdfast.xks.types import KeyStatus
 
 WINDOW = 30
@@ -53,7 +64,7 @@ class Together:
 
     def since(self, day: date) -> Counts:
         """What was counted on this day and later."""
-        return _sum(counts for at, counts in self.days.items() if at >= day)
+        return counted_since(self.days, day)
 
     def per_day(self, tracking: Tracking | None, now: datetime) -> float:
         """Served requests a day, over the last WINDOW days or as long as use is recorded."""
@@ -81,15 +92,23 @@ def together(usages: Sequence[KmsKeyUsage]) -> Together:
         for (kind, name), own in callers.items()
     ]
     return Together(
-        total=_sum(usage.total for usage in usages),
+        total=total_of(usage.total for usage in usages),
         last_encrypt=_latest(*(usage.last_encrypt for usage in usages)),
         last_decrypt=_latest(*(usage.last_decrypt for usage in usages)),
         last_refusal=_latest(*(usage.last_refusal for usage in usages)),
-        days={day: _sum(own) for day, own in sorted(days.items())},
+        days={day: total_of(own) for day, own in sorted(days.items())},
         kms_keys=tuple(sorted({usage.kms_key_arn for usage in usages if usage.kms_key_arn != OTHERS})),
         callers=tuple(sorted(merged, key=lambda caller: (-caller.last_seen.timestamp(), caller.name))),
         complete=not any(usage.callers_left_out or usage.kms_key_arn == OTHERS for usage in usages),
     )
+
+
+def by_generation(usages: Iterable[KmsKeyUsage]) -> defaultdict[int, list[KmsKeyUsage]]:
+    """By the generation's row."""
+    groups: defaultdict[int, list[KmsKeyUsage]] = defaultdict(list)
+    for usage in usages:
+        groups[usage.generation_id].append(usage)
+    return groups
 
 
 def by_kms_key(usages: Iterable[KmsKeyUsage]) -> dict[tuple[str, str, str], Together]:
@@ -185,16 +204,14 @@ def unused(state: Reading, *, since: datetime) -> list[Unused]:
 
     A generation is named where other generations of its key are in use.
     """
-    usages: dict[int, list[KmsKeyUsage]] = {}
-    for usage in usage_of(state):
-        usages.setdefault(usage.generation_id, []).append(usage)
+    usages = by_generation(usage_of(state))
     keys: dict[tuple[str, str], list[KeyRow]] = {}
     for row in state.keys(None):
         if row.state not in _WITHOUT_USE:
             keys.setdefault((row.keystore, row.external_key_id), []).append(row)
     found = []
     for (keystore, key), generations in keys.items():
-        asked = {row.generation_id: together(usages.get(row.generation_id, ())).last_asked for row in generations}
+        asked = {row.generation_id: together(usages[row.generation_id]).last_asked for row in generations}
         last = _latest(*asked.values())
         old = [row for row in generations if row.created_at <= since]
         if last is None or last < since:
@@ -258,22 +275,14 @@ class Demand:
 
 def demand_for(state: Reading, row: KeyRow) -> Demand:
     """Of the generation in this row."""
-    usages = usage_of(state, row.keystore, row.external_key_id)
-    own = together([one for one in usages if one.generation == row.generation])
-    return Demand(own, tracking_of(state), state.now)
+    own = by_generation(usage_of(state, row.keystore, row.external_key_id))[row.generation_id]
+    return Demand(together(own), tracking_of(state), state.now)
 
 
 def account_of(arn: str) -> str | None:
     """The account in an ARN."""
     parts = arn.split(":")
     return parts[4] if len(parts) > 5 and parts[4].isdigit() else None  # noqa: PLR2004 (arn:P:SERVICE:REGION:ACCOUNT:)
-
-
-def _sum(counts: Iterable[Counts]) -> Counts:
-    own = list(counts)
-    return Counts(
-        sum(one.encrypts for one in own), sum(one.decrypts for one in own), sum(one.refusals for one in own)
-    )
 
 
 def _latest(*moments: datetime | None) -> datetime | None:

@@ -81,6 +81,19 @@ class Counts:
         return self.encrypts + self.decrypts
 
 
+def total_of(counts: Iterable[Counts]) -> Counts:
+    """Their sum."""
+    own = list(counts)
+    return Counts(
+        sum(one.encrypts for one in own), sum(one.decrypts for one in own), sum(one.refusals for one in own)
+    )
+
+
+def counted_since(days: Mapping[date, Counts], day: date) -> Counts:
+    """What was counted on this day and later."""
+    return total_of(counts for at, counts in days.items() if at >= day)
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who asked. `kind`: `principal` (an ARN, without the name of its session) or `service` (`s3.amazonaws.com`)."""
@@ -120,13 +133,6 @@ class KmsKeyUsage:
     def last_served(self) -> datetime | None:
         """The last encrypt or decrypt."""
         return max((at for at in (self.last_encrypt, self.last_decrypt) if at is not None), default=None)
-
-    def since(self, day: date) -> Counts:
-        """What was counted on this day and later."""
-        own = [counts for at, counts in self.days.items() if at >= day]
-        return Counts(
-            sum(one.encrypts for one in own), sum(one.decrypts for one in own), sum(one.refusals for one in own)
-        )
 
 
 @dataclass(frozen=True, slots=True)
