@@ -1,5 +1,6 @@
 """Changes to the catalog as a whole."""
 
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -27,21 +28,21 @@ class _Decision(Action, frozen=True, kw_only=True):
         """Every one: an entry may have been moved from one to another."""
         return None
 
-    def chosen(self, state: Reading) -> list[Deviation]:
-        """Those that are named. Raises NotFound for one that is as recorded."""
-        found = {one.name: one for one in deviations(state)[0]}
-        unknown = [name for name in self.entries if name not in found]
+    def chosen(self, found: Sequence[Deviation]) -> list[Deviation]:
+        """Those of all deviations that are named. Raises NotFound for one that is as recorded."""
+        by_name = {one.name: one for one in found}
+        unknown = [name for name in self.entries if name not in by_name]
         if unknown:
             raise NotFound(
                 f"{unknown[0]} is no entry of the catalog that differs from what is recorded",
                 hint="`holdfast catalog show` names those that do.",
             )
-        return [found[name] for name in self.entries]
+        return [by_name[name] for name in self.entries]
 
-    def differences(self, state: Reading) -> list[tuple[str, Deviation]]:
-        """Each with what people call it."""
+    def differences(self, state: Reading, found: Sequence[Deviation]) -> list[tuple[str, Deviation]]:
+        """Each that is chosen, with what people call it."""
         names = keystore_names(state)
-        return [(f"{one.name}, {one.title(names)}", one) for one in self.chosen(state)]
+        return [(f"{one.name}, {one.title(names)}", one) for one in self.chosen(found)]
 
 
 class AcceptEntries(_Decision, frozen=True, kw_only=True, tag="catalog accept"):
@@ -49,24 +50,25 @@ class AcceptEntries(_Decision, frozen=True, kw_only=True, tag="catalog accept"):
 
     entries: tuple[str, ...] = ()
 
-    def chosen(self, state: Reading) -> list[Deviation]:
+    def chosen(self, found: Sequence[Deviation]) -> list[Deviation]:
         """Those that are named, or all."""
-        return super().chosen(state) if self.entries else deviations(state)[0]
+        return super().chosen(found) if self.entries else list(found)
 
     def effects(self, state: Reading) -> tuple[Effect, ...]:
         """Each entry that differs: as recorded, as found. Raises NotFound."""
+        found, mismatch = deviations(state)
         made = [
             Effect(subject=subject, before=_side(one, 1), after=_side(one, 2))
-            for subject, one in self.differences(state)
+            for subject, one in self.differences(state, found)
         ]
-        mismatch = None if self.entries else deviations(state)[1]
-        if mismatch is not None:
+        if mismatch is not None and not self.entries:
             made.append(Effect(subject="catalog digest", before=mismatch, after="that of what is recorded"))
         return tuple(made)
 
     def explain(self, state: Reading, usage: Usage) -> Explanation:  # noqa: ARG002 (it may concern any)
         """What becomes right."""
-        changes = [f"{subject}: {one.words()}" for subject, one in self.differences(state)]
+        found, _ = deviations(state)
+        changes = [f"{subject}: {one.words()}" for subject, one in self.differences(state, found)]
         return Explanation(
             "Accept what was changed in the database without a record:",
             tuple(changes) or ("the recorded entries, although they do not add up to the latest record",),
@@ -75,7 +77,8 @@ class AcceptEntries(_Decision, frozen=True, kw_only=True, tag="catalog accept"):
 
     def apply(self, transaction: Transaction, prepared: Any) -> None:  # noqa: ARG002 (nothing is)
         """Take them for recorded."""
-        transaction.accept_entries(self.chosen(transaction), all_of_them=not self.entries)
+        found, _ = deviations(transaction)
+        transaction.accept_entries(self.chosen(found), all_of_them=not self.entries)
 
 
 class RevertEntries(_Decision, frozen=True, kw_only=True, tag="catalog revert"):
@@ -83,22 +86,25 @@ class RevertEntries(_Decision, frozen=True, kw_only=True, tag="catalog revert"):
 
     def effects(self, state: Reading) -> tuple[Effect, ...]:
         """Each entry that differs: as found, as recorded. Raises NotFound, Refused."""
-        found = self.differences(state)
-        for _, one in found:
+        found, _ = deviations(state)
+        chosen = self.differences(state, found)
+        for _, one in chosen:
             require_revertible(one)
-        return tuple(Effect(subject=subject, before=_side(one, 2), after=_side(one, 1)) for subject, one in found)
+        return tuple(Effect(subject=subject, before=_side(one, 2), after=_side(one, 1)) for subject, one in chosen)
 
     def explain(self, state: Reading, usage: Usage) -> Explanation:  # noqa: ARG002 (it may concern any)
         """What is put back."""
+        found, _ = deviations(state)
         return Explanation(
             "Put back what is recorded, over what was changed in the database:",
-            tuple(f"{subject}: {one.words()}" for subject, one in self.differences(state)),
+            tuple(f"{subject}: {one.words()}" for subject, one in self.differences(state, found)),
             ("What was closed by hand in these entries, and not by a command, is open again.",),
         )
 
     def apply(self, transaction: Transaction, prepared: Any) -> None:  # noqa: ARG002 (nothing is)
         """Put them back."""
-        transaction.revert_entries(self.chosen(transaction))
+        found, _ = deviations(transaction)
+        transaction.revert_entries(self.chosen(found))
 
 
 def _side(one: Deviation, side: int) -> dict[str, Any] | None:
