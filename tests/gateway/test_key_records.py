@@ -20,7 +20,7 @@ from holdfast.keys.model import ExternalKey, Generation, Keystore, Snapshot
 from holdfast.keys.proof import Proof
 from holdfast.keys.states import GenerationState, Step
 from holdfast.store import rotation
-from holdfast.xks.types import UriPathPrefix
+from holdfast.xks.types import ExternalKeyId, UriPathPrefix
 
 if TYPE_CHECKING:
     from holdfast.hsm.pkcs11.backend import Pkcs11Hsm
@@ -208,11 +208,11 @@ def test_the_key_of_a_generation_that_was_activated_unheard_is_looked_for_until_
     eventually(lambda: setting.records.recorded == {"main": {}})
     new = rotated_unheard(setting)
     eventually(lambda: {ready.id for ready in setting.records.ready} == {new.id})
-    assert (setting.records.is_new(old.id), setting.records.is_new(new.id)) == (False, True)
+    assert (setting.records.is_new(old), setting.records.is_new(new)) == (False, True)
     (ready,) = setting.records.ready
     setting.records.generation_found(ready, "the HSM does not show it")
     setting.records.generation_found(ready, None)
-    eventually(lambda: not setting.records.is_new(new.id))
+    eventually(lambda: not setting.records.is_new(new))
     setting.records.stop()
 
 
@@ -221,4 +221,15 @@ def test_a_worker_that_starts_looks_for_no_key_that_is_in_use(setting: Setting) 
     new = rotated_unheard(setting)
     setting.start()
     setting.records.stop()
-    assert (setting.records.ready, setting.records.is_new(new.id)) == (frozenset(), False)
+    assert (setting.records.ready, setting.records.is_new(new)) == (frozenset(), False)
+
+
+def test_a_key_that_is_registered_meanwhile_is_missing_at_once_and_not_only_once_it_was_followed(
+    setting: Setting,
+) -> None:
+    setting.start()
+    eventually(lambda: setting.records.recorded == {"main": {}})
+    setting.catalog.register_key("main", ExternalKeyId("late"), hsm="main", label="late")
+    generation = setting.catalog.snapshot().keystores[PREFIX.value].keys["late"].active
+    assert not setting.records.is_new(generation)
+    setting.records.stop()

@@ -119,7 +119,7 @@ class Proxy:
         return Services(
             lambda: Snapshot(1, {self.keystore.prefix.value: self.keystore}, 3),
             self.look_again,
-            lambda generation_id: generation_id in self.new,
+            lambda generation: generation.id in self.new,
             {"main": self.hsm} if self.hsms is None else self.hsms,
             self,
             lambda access_key_id, _: self.used.append(access_key_id),

@@ -160,9 +160,14 @@ class KeyRecords:
         """This worker has opened the canary of a ready generation, or not."""
         self._queue.put(_Found(ready.hsm, ready.key, ready, fault))
 
-    def is_new(self, generation_id: int) -> bool:
-        """Whether this worker has not found the HSM key yet of a generation that it met after its start."""
-        return generation_id in self._ready or (self._seen is not None and generation_id not in self._generations)
+    def is_new(self, generation: Generation) -> bool:
+        """Whether a rotation brought this generation after this worker's start, and its HSM key is not found yet.
+
+        The first one of a key comes with the key: what it lacks is told at once, and doctor says what to do.
+        """
+        if generation.id in self._ready:
+            return True
+        return generation.number > 1 and self._seen is not None and generation.id not in self._generations
 
     # ---- life
 

@@ -82,7 +82,7 @@ async def run_on(
     try:
         return await hsm_of(generation, services).run(work, deadline=request.deadline, timing=request.event.timing)
     except KeyNotFound:
-        if services.is_new(generation.id):
+        if services.is_new(generation):
             raise XksError(
                 ErrorName.INTERNAL, f"the HSM key of generation {generation.number} is not visible here yet"
             ) from None

@@ -23,13 +23,13 @@ class Services:
 
     `credential_used` is called with each access key id that signed a request. Without `policies` none is denied.
     `require_record` raises RecordUnavailable while no record of an operation on a key could be kept. `look_again`
-    has the catalog read now, until a time on `clock`; whether it was. `is_new`: whether the HSM key of a generation,
-    by its row, was not seen here yet.
+    has the catalog read now, until a time on `clock`; whether it was. `is_new`: whether a rotation has brought a
+    generation whose HSM key was not seen here yet.
     """
 
     snapshot: Callable[[], Snapshot]
     look_again: Callable[[float], Awaitable[bool]]
-    is_new: Callable[[int], bool]
+    is_new: Callable[[Generation], bool]
     hsms: Mapping[str, Hsm]
     budget: Budget
     credential_used: Callable[[str, datetime], None]
