@@ -41,11 +41,11 @@ demo: develop ## the whole path as a story: application, KMS, proxy, HSM, break-
 	@$(BIN)/python demo/story.py
 
 .PHONY: sequences
-sequences: develop ## 10,000 random sequences of changes, crashes and node losses (an hour on 2 cores)
+sequences: develop ## 10,000 random sequences of changes, crashes and node losses (25 minutes on 2 cores)
 	@HOLDFAST_SEQUENCES=5000 $(BIN)/python -m pytest --numprocesses 2 tests/control/test_sequences.py
 
 .PHONY: rotations
-rotations: develop ## 24 rotations, one each 5 s, under 500 requests a second, with nodes that are killed (5 minutes)
+rotations: develop ## 24 rotations, one each 5 s, under 500 requests a second, with nodes that are killed (4.5 minutes)
 	@HOLDFAST_ROTATIONS=24 $(BIN)/python -m pytest -s tests/stress/test_rotation.py -k no_good
 
 .PHONY: bench
